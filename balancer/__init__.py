@@ -1,0 +1,1 @@
+"""Owns the VIP: answers handshakes, reads requests, chooses a backend and hands the connection over."""

@@ -1,0 +1,1 @@
+"""balancer without I/O: packets in, packets and verdicts out."""

@@ -1,0 +1,1 @@
+"""The balancer command: configuration, wiring, start-up checks."""

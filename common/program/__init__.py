@@ -1,0 +1,1 @@
+"""What both commands need: settings files, logging, the packet loop."""

@@ -1,0 +1,1 @@
+"""Runs beside the backend: takes handed-over connections and splices them to an unmodified server."""

@@ -1,0 +1,1 @@
+"""packetbridge without I/O: packets in, packets and verdicts out."""

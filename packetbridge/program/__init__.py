@@ -1,0 +1,1 @@
+"""The packetbridge command: configuration, wiring, start-up checks."""
