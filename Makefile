@@ -1,0 +1,40 @@
+# Everything runs as root (network namespaces, raw sockets, firewall rules) on Debian 12 and needs
+# nothing beforehand but make. Paths are relative: the checkout's own path may contain spaces.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help packages venv lab lab-down lab-status demo test check load-test
+
+# Debian's own Python where there is one: a later one from elsewhere may lack wheels.
+PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+packages: ## install the Debian packages that are missing
+	@provisioning/packages.sh
+
+venv: packages ## make .venv with both programs and the test tools in it
+	@provisioning/venv.sh "$(PYTHON)"
+
+lab: venv ## start the lab: five hosts in network namespaces (LAB_DATAPATH=auto|ebpf|nfqueue)
+	@provisioning/lab.sh up
+
+lab-down: ## stop the lab and remove every trace of it (logs stay in .lab/log)
+	@provisioning/lab.sh down
+
+lab-status: ## say what of the lab is running
+	@provisioning/lab.sh status
+
+demo: venv ## start the lab, show what it does, stop it
+	@provisioning/demo.sh
+
+load-test: venv ## measure requests per second through the balancer (LOAD_SECONDS=5 each)
+	@provisioning/load-test.sh
+
+check: venv ## lint, formatting, types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+test: venv ## run every test
+	.venv/bin/pytest $(PYTEST_ARGS)

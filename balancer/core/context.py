@@ -1,0 +1,96 @@
+"""What all parts of the balancer's core share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from balancer.core.flow import Flow
+from balancer.core.flow_table import FlowTable
+from common.core import handoff
+from common.core.keys import Keys
+from common.core.ledger import Ledger
+from common.core.segment import ACK, FIN, MASK, RST, build
+from common.core.timing import Deadlines
+
+Timer = tuple[Callable[[Flow, float], None], Flow]
+
+
+class Context:
+    """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them. The
+    balancer's packets need no mark: it is 0.
+
+    ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
+    """
+
+    __slots__ = ("deadlines", "keys", "ledger", "out", "table", "wall")
+
+    def __init__(self, keys: Keys, ledger: Ledger, table: FlowTable, wall: float) -> None:
+        self.keys = keys
+        self.ledger = ledger
+        self.table = table
+        self.out: list[tuple[int, bytes]] = []
+        self.deadlines: Deadlines[Timer] = Deadlines()
+        self.wall = wall
+
+    def send(self, packet: bytes) -> None:
+        self.out.append((0, packet))
+
+    def to_client(
+        self, flow: Flow, flags: int, *, seq: int, ack: int, window: int = 0, options: bytes = b""
+    ) -> None:
+        """Send the client a segment without payload, from the VIP."""
+        key = flow.key
+        self.send(
+            build(
+                key[4:8],
+                key[:4],
+                int.from_bytes(key[10:12], "big"),
+                int.from_bytes(key[8:10], "big"),
+                seq=seq & MASK,
+                ack=ack & MASK,
+                flags=flags,
+                window=window,
+                options=options,
+            )
+        )
+
+    def reset_client(self, flow: Flow) -> None:
+        """RST with the sequence number that a client which has had no data expects."""
+        self.to_client(flow, RST, seq=flow.b + 1, ack=0)
+
+    def end_client(self, flow: Flow, ack: int) -> None:
+        """Acknowledge the client's FIN and end our side as well."""
+        self.to_client(flow, FIN | ACK, seq=flow.b + 1, ack=ack, window=flow.service.window)
+
+    def forget_at_bridge(self, flow: Flow, now: float) -> None:
+        """Tell the flow's bridge that this incarnation is over."""
+        if flow.target is None:
+            return
+        option = self.option(flow, handoff.Kind.FORGET, flow.first, now)
+        steering, key = flow.target.steering, flow.key
+        self.send(
+            build(
+                key[:4],
+                steering.bridge,
+                int.from_bytes(key[8:10], "big"),
+                int.from_bytes(key[10:12], "big"),
+                seq=flow.first,
+                ack=(flow.b + 1) & MASK,
+                flags=ACK,
+                options=option,
+                tos=steering.dscp_bits,
+            )
+        )
+
+    def option(self, flow: Flow, kind: handoff.Kind, seq: int, now: float) -> bytes:
+        """The handoff option for a segment of ``flow`` that starts at ``seq``."""
+        message = handoff.Handoff(
+            kind=kind,
+            mss=flow.mss,
+            rtt=flow.rtt,
+            client_scale=flow.client_scale,
+            promised_scale=flow.promised_scale,
+            sack=flow.sack,
+        )
+        binding = handoff.Binding(flow.key, flow.c, flow.b, seq)
+        return handoff.encode(self.keys, message, binding, self.wall)

@@ -1,0 +1,230 @@
+"""The balancer: each packet for a VIP in, a verdict out.
+
+A verdict is the packet to let go on in place of the one that came, or None to drop it. Packets that
+the balancer sends of its own accord are collected in ``out``.
+
+The way of a packet: an established connection's is steered by the first lines of ``packet``; all
+others go to ``_slow``, which reads the segment whole and finds its place by table and flags.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import StrEnum
+
+from balancer.core import handshake, icmp_errors
+from balancer.core.config import Limits, Timeouts
+from balancer.core.context import Context
+from balancer.core.flow import Flow, State
+from balancer.core.flow_table import FlowTable
+from balancer.core.handover import Handover
+from balancer.core.handshake import Refusal
+from balancer.core.head import offset_of
+from balancer.core.reading import Reading
+from balancer.core.service import Service
+from common.core import handoff
+from common.core.errors import MalformedError
+from common.core.keys import Keys
+from common.core.ledger import Ledger
+from common.core.segment import (
+    ACK,
+    FIN,
+    FRAGMENT_BITS,
+    ICMP,
+    MASK,
+    MIN_PACKET,
+    RST,
+    SYN,
+    TCP,
+    Segment,
+    build,
+)
+from common.core.unknown_flows import UnknownFlows
+
+SUSPECT_SECONDS = 10.0  # a client whose SYN-ACK was lost sends its SYN again long before
+
+# version and length, total length, fragment, protocol, seq, data offset, flags
+_PEEK = struct.Struct("!BxHxxHxB14xI4xBB")
+_TIMESTAMPS_ONLY = b"\x01\x01\x08\x0a"
+
+
+class Unknown(StrEnum):
+    """Why a packet of no flow was dropped."""
+
+    NO_SERVICE = "no_service"
+    UNKNOWN_FLOW = "unknown_flow"
+    RESET_UNKNOWN = "unknown_flow_reset"
+    NO_ACK = "no_ack_flag"
+
+
+class Balancer:
+    """The core of the program; see the module's text.
+
+    Times are monotonic seconds; ``wall_offset`` added to them gives seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        services: list[Service],
+        limits: Limits,
+        timeouts: Timeouts,
+        keys: Keys,
+        ledger: Ledger,
+        now: float,
+        wall_offset: float,
+    ) -> None:
+        self.ledger = ledger
+        self.table = FlowTable(limits, timeouts, ledger, now)
+        self._context = Context(keys, ledger, self.table, now + wall_offset)
+        self.out = self._context.out
+        self._services = {
+            service.vip + service.port.to_bytes(2, "big"): service for service in services
+        }
+        self._handover = Handover(self._context)
+        self._reading = Reading(self._context, self._handover)
+        self._unknown = UnknownFlows()
+        self._handed = self.table.handed
+        self._next_expiry = now + 1.0
+        self._wall_offset = wall_offset
+
+    def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
+        """The verdict on one packet; never raises for what a packet holds. ``mark`` is not used."""
+        flow = self._handed.get(data[12:24])
+        if flow is not None and len(data) >= MIN_PACKET:
+            first, length, fragment, protocol, seq, offset, flags = _PEEK.unpack_from(data)
+            if (
+                first == 0x45
+                and flags & (FIN | SYN | RST | ACK) == ACK
+                and (offset == 0x50 or (offset == 0x80 and data[40:44] == _TIMESTAMPS_ONLY))
+                and (seq - flow.first) & MASK >= flow.handoff_bytes
+                and not flow.closing
+                and flow.suspect_until < now
+                and protocol == TCP
+                and length == len(data)
+                and not fragment & FRAGMENT_BITS
+                and flow.target is not None
+            ):
+                flow.seen = now
+                return flow.target.steering.plain(data)
+        try:
+            return self._slow(data, now)
+        except MalformedError as error:
+            return self.ledger.drop(error.reason, data)
+
+    def next_deadline(self) -> float:
+        """When ``timers`` is to be called next, at the latest."""
+        first = self._context.deadlines.next()
+        return self._next_expiry if first is None else min(first, self._next_expiry)
+
+    def timers(self, now: float, wall_offset: float) -> None:
+        """Do what is due by ``now``; the wall clock may have been set since the last call."""
+        self._wall_offset = wall_offset
+        self._context.wall = now + wall_offset
+        while (timer := self._context.deadlines.pop_due(now)) is not None:
+            act, flow = timer
+            act(flow, now)
+        if now >= self._next_expiry:
+            ended, more = self.table.expired(now)
+            for flow in ended:
+                self._expire(flow, now)
+            self._next_expiry = now if more else now + 1.0
+
+    def gauges(self) -> dict[str, int]:
+        """Sizes of tables and buffers."""
+        return {
+            "flows": len(self.table.handed),
+            "waiting": len(self.table.waiting),
+            "buffered_bytes": self.table.buffered_bytes,
+        }
+
+    def _expire(self, flow: Flow, now: float) -> None:
+        if flow.state is State.HANDED:
+            self.ledger.counts["flows_expired"] += 1
+            self.table.remove(flow, now)
+        else:
+            self._reading.expire(flow, now)
+
+    def _slow(self, data: bytes, now: float) -> bytes | None:
+        if len(data) > 9 and data[9] == ICMP:
+            return icmp_errors.steer(data, self._handed, self.ledger)
+        segment = Segment(data)
+        self._context.wall = now + self._wall_offset
+        service = self._services.get(segment.dst + segment.key[10:12])
+        if service is None:
+            return self.ledger.drop(Unknown.NO_SERVICE, data)
+        flow = self.table.find(segment.key)
+        option = handoff.find(segment.options)
+        if option is not None:
+            handed = flow if flow is not None and flow.state is State.HANDED else None
+            return self._handover.answer(handed, segment, option, now)
+        if segment.flags & SYN:
+            segment.check_checksum()
+            if flow is not None:
+                flow.suspect_until = now + SUSPECT_SECONDS
+            return handshake.answer_syn(self._context, service, segment, now)
+        if flow is not None and flow.suspect_until >= now:
+            flow = self._incarnation(flow, segment, now)
+        if flow is None:
+            return self._newcomer(service, segment, now)
+        if flow.state is State.HANDED:
+            return self._handed_segment(flow, segment, now)
+        segment.check_checksum()
+        return self._reading.segment(flow, segment, now)
+
+    def _incarnation(self, flow: Flow, segment: Segment, now: float) -> Flow | None:
+        """The flow that a segment belongs to, a SYN having been seen since: the old one, or None
+        where a valid cookie shows a new connection, which ends the old."""
+        fresh = ((segment.seq - 1) & MASK, (segment.ack - 1) & MASK)
+        if fresh == (flow.c, flow.b) or not segment.flags & ACK or segment.flags & RST:
+            return flow
+        if handshake.proven(self._context, segment, now) is None:
+            return flow
+        segment.check_checksum()
+        self.ledger.counts["flows_replaced"] += 1
+        self._context.forget_at_bridge(flow, now)
+        self.table.remove(flow, now)
+        return None
+
+    def _newcomer(self, service: Service, segment: Segment, now: float) -> bytes | None:
+        """The first packet that shows a cookie, or one of a flow that is not known (any more)."""
+        if segment.flags & RST:
+            return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
+        if not segment.flags & ACK:
+            return self.ledger.drop(Unknown.NO_ACK, segment.data)
+        segment.check_checksum()
+        promise = handshake.proven(self._context, segment, now)
+        if promise is None:
+            return self._unknown_flow(segment, now)
+        flow = handshake.admit(self._context, service, segment, promise, now)
+        if flow is None:
+            return self.ledger.drop(Refusal.CLOSED_FLOW, segment.data)
+        return self._reading.segment(flow, segment, now)
+
+    def _unknown_flow(self, segment: Segment, now: float) -> bytes | None:
+        if not self._unknown.insists(segment.key, now):
+            return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
+        self._context.send(
+            build(
+                segment.dst,
+                segment.src,
+                segment.dport,
+                segment.sport,
+                seq=segment.ack,
+                flags=RST,
+            )
+        )
+        return self.ledger.drop(Unknown.RESET_UNKNOWN, segment.data)
+
+    def _handed_segment(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
+        """A handed flow's packet that is not plain: ends, repeated handoffs, unusual options."""
+        target = flow.target
+        assert target is not None, "a handed flow has a target"
+        flow.seen = now
+        offset = offset_of(segment.seq, flow.first)
+        if segment.flags & (FIN | RST):
+            flow.closing = True
+        elif segment.payload:
+            flow.closing = False  # the FIN or RST seen before was not the client's
+        if segment.payload and offset == 0 and flow.handoff_bytes and flow.head is None:
+            return self._handover.repeat(flow, segment, now)
+        return target.steering.segment(segment)

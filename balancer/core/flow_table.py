@@ -1,0 +1,99 @@
+"""The balancer's connections: two tables with hard bounds, idle expiry, and a memory of the closed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from balancer.core import cookie
+from balancer.core.config import Limits, Timeouts
+from balancer.core.flow import Flow, State
+from common.core.ledger import Ledger
+from common.core.remembered import Remembered
+from common.core.timing import IdleWheel
+
+ASK_AGAIN = 15.0  # seconds at most between two looks at an idle flow: how late its end can be
+EXPIRIES_AT_ONCE = 500
+
+
+class FlowTable:
+    """``waiting`` holds connections without a request, oldest first; ``handed`` those at a bridge.
+
+    Apart, because whoever has an address can open connections and send nothing: the waiting ones
+    have a bound of their own and make room, oldest first, for newer ones.
+    """
+
+    def __init__(self, limits: Limits, timeouts: Timeouts, ledger: Ledger, now: float) -> None:
+        self.waiting: OrderedDict[bytes, Flow] = OrderedDict()
+        self.handed: dict[bytes, Flow] = {}
+        self.buffered_bytes = 0  # of all request heads
+        self._limits = limits
+        self._ledger = ledger
+        self._closed = Remembered(cookie.LIFETIME, limits.closed)
+        self._wheel: IdleWheel[Flow] = IdleWheel(now)
+        self._idle = {
+            State.WAITING: timeouts.request,
+            State.CLOSED: timeouts.closing,
+            State.HANDED: timeouts.idle,
+        }
+        self._closing = timeouts.closing
+        self._ask_again = min(ASK_AGAIN, *self._idle.values())
+
+    def find(self, key: bytes) -> Flow | None:
+        return self.handed.get(key) or self.waiting.get(key)
+
+    def admit(self, flow: Flow) -> None:
+        """Take a connection whose client proved its address, at the cost of the oldest waiting."""
+        if len(self.waiting) >= self._limits.waiting:
+            self._ledger.counts["waiting_evicted"] += 1
+            self._forget(self.waiting.popitem(last=False)[1])
+        self.waiting[flow.key] = flow
+        self._wheel.add(flow.seen + self._ask_again, flow)
+        self._ledger.counts["connections"] += 1
+
+    def hand(self, flow: Flow) -> bool:
+        """Move a waiting flow among the handed; False where there is no room."""
+        if len(self.handed) >= self._limits.flows:
+            return False
+        del self.waiting[flow.key]
+        self.handed[flow.key] = flow
+        flow.state = State.HANDED
+        return True
+
+    def remove(self, flow: Flow, now: float) -> None:
+        """Forget a flow, but not that it was: its request, come again, opens nothing."""
+        table = self.handed if flow.state is State.HANDED else self.waiting
+        if table.pop(flow.key, None) is not None:
+            self._closed.add(flow.incarnation, now)
+        self._forget(flow)
+
+    def was_closed(self, incarnation: bytes, now: float) -> bool:
+        return self._closed.holds(incarnation, now)
+
+    def may_buffer(self) -> bool:
+        return self.buffered_bytes < self._limits.buffered_bytes
+
+    def drop_head(self, flow: Flow) -> None:
+        """Let go of a request's kept bytes."""
+        if flow.head is not None:
+            self.buffered_bytes -= flow.head.kept_bytes
+            flow.head = None
+
+    def expired(self, now: float) -> tuple[list[Flow], bool]:
+        """Flows whose time is over, removed; and whether more may be due at once."""
+        ended: list[Flow] = []
+
+        def verdict(flow: Flow) -> float | None:
+            if flow.state is State.GONE:
+                return None
+            deadline = flow.seen + (self._closing if flow.closing else self._idle[flow.state])
+            if deadline > now:
+                return min(deadline, now + self._ask_again)
+            ended.append(flow)
+            return None
+
+        asked = self._wheel.advance(now, verdict, EXPIRIES_AT_ONCE)
+        return ended, asked == EXPIRIES_AT_ONCE
+
+    def _forget(self, flow: Flow) -> None:
+        self.drop_head(flow)
+        flow.state = State.GONE

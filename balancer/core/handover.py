@@ -1,0 +1,157 @@
+"""Handing a connection over: the first handoff, its repetition, and the owned way with CONFIRM."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from balancer.core.context import Context
+from balancer.core.flow import Flow
+from balancer.core.head import Head, offset_of
+from balancer.core.service import Target
+from common.core import handoff, tcp_options
+from common.core.handoff import Kind
+from common.core.ledger import DROP
+from common.core.segment import ACK, FIN, MASK, PSH, Segment, build
+
+CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
+CONFIRM_TRIES = 5
+
+
+class Failure(StrEnum):
+    """Why a handover failed, or an answer was not heeded."""
+
+    TABLE_FULL = "flow_table_full"
+    UNCONFIRMED = "handoff_unconfirmed"
+    REFUSED = "backend_refused"
+    BAD_MAC = "bad_answer_mac"
+    OLD_EPOCH = "old_answer_epoch"
+    NOT_AN_ANSWER = "not_an_answer"  # our option, but not from a bridge to a balancer
+    UNKNOWN_FLOW = "answer_for_unknown_flow"
+
+
+class Handover:
+    """Flows on their way to a bridge."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def start(self, flow: Flow, key: bytes, last: Segment, now: float) -> bytes | None:
+        """Choose by ``key`` and hand over what was read; the verdict on ``last``, its last part."""
+        context, head = self._context, flow.head
+        assert head is not None, "a request was read from a head"
+        if not context.table.hand(flow):
+            context.reset_client(flow)
+            context.table.remove(flow, now)
+            return context.ledger.drop(Failure.TABLE_FULL, last.data)
+        target = flow.target = flow.service.choose(key)
+        context.ledger.counts["handoffs"] += 1
+        if context.ledger.verbose:
+            context.ledger.event(f"{flow}: key {key!r} -> {target.name}")
+        if head.owned:
+            self._send_owned(flow, head, target, now)
+            context.deadlines.add(now + CONFIRM_AFTER, (self._confirm, flow))
+            return DROP
+        packets = head.forwardable()
+        context.table.drop_head(flow)
+        first = packets[0]
+        flow.handoff_bytes = len(first.payload)
+        flow.closing = any(packet.flags & FIN for packet in packets)
+        handed = self._handoff(flow, first, target, now)
+        if len(packets) == 1:
+            return handed
+        context.send(handed)
+        for packet in packets[1:]:
+            context.send(target.steering.segment(packet))
+        return DROP
+
+    def repeat(self, flow: Flow, segment: Segment, now: float) -> bytes:
+        """The client sends the first bytes again: so do we, to the bridge that was chosen."""
+        assert flow.target is not None, "a handed flow has a target"
+        self._context.ledger.counts["handoffs_repeated"] += 1
+        flow.handoff_bytes = max(flow.handoff_bytes, len(segment.payload))
+        return self._handoff(flow, segment, flow.target, now)
+
+    def answer(
+        self, flow: Flow | None, segment: Segment, option: bytes, now: float
+    ) -> bytes | None:
+        """A bridge's answer to a handoff. Never forwarded; the verdict is always to drop."""
+        context = self._context
+        drop, data = context.ledger.drop, segment.data
+        message = handoff.decode(option)
+        if message.kind not in (Kind.ACCEPTED, Kind.REFUSED):
+            return drop(Failure.NOT_AN_ANSWER, data)
+        if flow is None:
+            return drop(Failure.UNKNOWN_FLOW, data)
+        binding = handoff.Binding(flow.key, flow.c, flow.b, segment.seq)
+        if not handoff.authentic(context.keys, option, binding):
+            return drop(Failure.BAD_MAC, data)
+        if not handoff.timely(option, context.wall):
+            return drop(Failure.OLD_EPOCH, data)
+        if message.kind is Kind.REFUSED:
+            context.reset_client(flow)
+            context.table.remove(flow, now)
+            return drop(Failure.REFUSED, data)
+        self._accepted(flow, offset_of(segment.seq, flow.first))
+        return DROP
+
+    def _handoff(self, flow: Flow, segment: Segment, target: Target, now: float) -> bytes:
+        option = self._context.option(flow, Kind.HANDOFF, segment.seq, now)
+        options = handoff.segment_options(segment, option)
+        return target.steering.segment(segment, options)
+
+    def _accepted(self, flow: Flow, offset: int) -> None:
+        head = flow.head
+        if head is None:
+            return  # confirmed before; the answers to each part cross on the way
+        head.confirmed = max(head.confirmed, offset)
+        if head.confirmed >= head.owned:
+            self._context.table.drop_head(flow)
+
+    def _confirm(self, flow: Flow, now: float) -> None:
+        """Send again what the bridge has not confirmed, or give up."""
+        head, target = flow.head, flow.target
+        if head is None or target is None:
+            return
+        head.tries += 1
+        if head.tries > CONFIRM_TRIES:
+            context = self._context
+            context.ledger.counts[Failure.UNCONFIRMED] += 1
+            context.reset_client(flow)
+            context.forget_at_bridge(flow, now)
+            context.table.remove(flow, now)
+            return
+        self._context.ledger.counts["handoffs_repeated"] += 1
+        self._send_owned(flow, head, target, now)
+        again = now + CONFIRM_AFTER * 2**head.tries
+        self._context.deadlines.add(again, (self._confirm, flow))
+
+    def _send_owned(self, flow: Flow, head: Head, target: Target, now: float) -> None:
+        """The bytes without a gap, from the first unconfirmed one, in segments of full size."""
+        data, size = bytes(head.data), target.segment_bytes
+        flow.handoff_bytes = min(len(data), size)
+        for at in range(head.confirmed, len(data), size):
+            part = data[at : at + size]
+            last = at + size >= len(data)
+            ended = last and head.complete_fin()
+            self._context.send(self._owned_segment(flow, head, target, at, part, ended, now))
+
+    def _owned_segment(
+        self, flow: Flow, head: Head, target: Target, at: int, part: bytes, fin: bool, now: float
+    ) -> bytes:
+        key, seq = flow.key, (flow.first + at) & MASK
+        options = self._context.option(flow, Kind.HANDOFF_CONFIRM, seq, now)
+        if head.stamp is not None:
+            options += tcp_options.encode_timestamps(*head.stamp)
+        return build(
+            key[:4],
+            target.steering.bridge,
+            int.from_bytes(key[8:10], "big"),
+            int.from_bytes(key[10:12], "big"),
+            seq=seq,
+            ack=(flow.b + 1) & MASK,
+            flags=ACK | PSH | (FIN if fin else 0),
+            window=head.window,
+            options=options,
+            payload=part,
+            tos=target.steering.dscp_bits,
+        )

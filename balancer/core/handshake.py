@@ -1,0 +1,92 @@
+"""The client's handshake: a SYN is answered from the cookie alone, an ACK makes a flow of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from balancer.core import cookie
+from balancer.core.context import Context
+from balancer.core.flow import Flow, incarnation
+from balancer.core.service import Service
+from common.core import tcp_options
+from common.core.ledger import DROP
+from common.core.segment import ACK, MASK, SYN, Segment, build
+from common.core.tcp_options import NO_SCALE
+
+RETRANSMISSION_RTT_LIMIT = 60_000  # milliseconds; an older echo says nothing of the path
+
+
+class Refusal(StrEnum):
+    """Why a SYN or a first ACK was dropped."""
+
+    SIGNED_SYN = "tcp_md5_syn"  # RFC 2385 or RFC 5925: there is no key to answer with
+    BAD_SYN = "bad_syn_flags"
+    CLOSED_FLOW = "closed_flow_again"  # a late or replayed request of a connection that is over
+
+
+def answer_syn(context: Context, service: Service, syn: Segment, now: float) -> bytes | None:
+    """Send the SYN-ACK; nothing is kept. The SYN's own data, ECN and unknown options are declined
+    by not being mentioned (RFC 7413 section 3: data not acknowledged is sent again)."""
+    ledger = context.ledger
+    if syn.flags & ~(0xC0 | 0x08) != SYN:  # ECE and CWR offer ECN (RFC 3168), PSH comes with data
+        return ledger.drop(Refusal.BAD_SYN, syn.data)
+    offer = tcp_options.offer(syn.options)
+    if offer.signed:
+        return ledger.drop(Refusal.SIGNED_SYN, syn.data)
+    wall = context.wall
+    promise = cookie.Promise(offer.mss, offer.sack, offer.scale)
+    isn = cookie.make(context.keys.cookie, syn.key, syn.seq, promise, wall)
+    stamps = None if offer.timestamps is None else (_ticks(wall), offer.timestamps[0])
+    scale = NO_SCALE if offer.scale == NO_SCALE else service.window_scale
+    context.send(
+        build(
+            syn.dst,
+            syn.src,
+            syn.dport,
+            syn.sport,
+            seq=isn,
+            ack=(syn.seq + 1) & MASK,
+            flags=SYN | ACK,
+            window=service.window,
+            options=tcp_options.encode_offer(service.mss, scale, offer.sack, stamps),
+        )
+    )
+    ledger.counts["syn"] += 1
+    return DROP
+
+
+def proven(context: Context, segment: Segment, now: float) -> cookie.Promise | None:
+    """What we promised to the sender of ``segment``, if it acknowledges a cookie of ours."""
+    c, b = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK
+    return cookie.check(context.keys.cookie, segment.key, c, b, context.wall)
+
+
+def admit(
+    context: Context, service: Service, segment: Segment, promise: cookie.Promise, now: float
+) -> Flow | None:
+    """The flow that ``segment`` completes the handshake of, in the table; None where a connection
+    of the same addresses, ports and initial sequence numbers is over already."""
+    c, b = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK
+    if context.table.was_closed(incarnation(segment.key, c, b), now):
+        return None
+    flow = Flow(segment.key, service, c, b, now)
+    flow.mss, flow.sack, flow.client_scale = promise.mss, promise.sack, promise.scale
+    if promise.scale != NO_SCALE:
+        flow.promised_scale = service.window_scale
+    flow.rtt = _round_trip(segment, context.wall)
+    context.table.admit(flow)
+    return flow
+
+
+def _ticks(wall: float) -> int:
+    """Our timestamps clock: milliseconds (RFC 7323 section 5.4 allows 1 ms to 1 s)."""
+    return int(wall * 1000) & MASK
+
+
+def _round_trip(segment: Segment, wall: float) -> int:
+    """Milliseconds from our SYN-ACK to ``segment``, 0 where its timestamps do not tell."""
+    stamps = tcp_options.timestamps(segment.options)
+    if stamps is None:
+        return 0
+    elapsed = (_ticks(wall) - stamps[1]) & MASK
+    return elapsed if elapsed < RETRANSMISSION_RTT_LIMIT else 0

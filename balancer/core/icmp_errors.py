@@ -1,0 +1,40 @@
+"""ICMP errors about packets that a backend sent in the VIP's name: on to the flow's bridge."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from balancer.core.flow import Flow
+from common.core import checksum, icmp
+from common.core.ledger import Ledger
+from common.core.segment import ECN_BITS
+
+
+class NotOurs(StrEnum):
+    """Why an ICMP message was dropped."""
+
+    UNKNOWN_FLOW = "icmp_unknown_flow"
+
+
+def steer(data: bytes, handed: dict[bytes, Flow], ledger: Ledger) -> bytes | None:
+    """The verdict on an ICMP error; raises MalformedError where it quotes no TCP header of ours.
+
+    Only the outer IP header changes: ICMP's checksum covers no addresses (RFC 792), and the
+    quotation is the bridge's to translate.
+    """
+    quoted = icmp.quoted_flow(data)
+    # quoted: VIP to client; the table's keys are client to VIP
+    key = quoted[4:8] + quoted[:4] + quoted[10:12] + quoted[8:10]
+    flow = handed.get(key)
+    if flow is None or flow.target is None:
+        return ledger.drop(NotOurs.UNKNOWN_FLOW, data)
+    ledger.counts["icmp_steered"] += 1
+    steering = flow.target.steering
+    head = bytearray(data[: icmp.header_bytes(data)])
+    old = checksum.word_sum(head)
+    head[1] = steering.tos(head[1] & ECN_BITS)
+    head[16:20] = steering.bridge
+    ip_sum = int.from_bytes(head[10:12], "big")
+    new = checksum.updated(ip_sum, checksum.word_sum(head) - old)
+    head[10:12] = new.to_bytes(2, "big")
+    return bytes(head) + data[len(head) :]

@@ -1,0 +1,166 @@
+"""Maglev hashing: from a key to a backend by one look-up in a table of M slots.
+
+Source: Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer" (NSDI 2016),
+section 3.4. Every backend has its own permutation of the slots, (offset + j * skip) mod M, which is
+one because M is prime. The backends take turns, each turn claiming the backend's first slot that is
+still free, until none is.
+
+Weights are not in the paper. Here a backend's credit grows by weight / (highest weight) a round and
+buys a turn when it reaches 1, which spreads the turns of a light backend evenly (Envoy's and
+Katran's Maglev do likewise). With equal weights this is the paper's algorithm.
+
+The keys below are fixed and public. Every balancer of a VIP, and an eBPF program beside it, must
+come to the same table and the same slot, across restarts, without agreeing on anything but the
+backends. They keep no secret: a client that wants one particular backend may as well ask for that
+backend's paths.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from math import isqrt
+
+from common.core.siphash import siphash24
+
+OFFSET_KEY = b"l3dsr.maglev.off"
+SKIP_KEY = b"l3dsr.maglev.skp"
+LOOKUP_KEY = b"l3dsr.maglev.key"
+
+DEFAULT_SIZE = 65537
+"""Slots: the paper's "small" table, good for some hundred backends within a few per cent."""
+
+MAX_BACKENDS = 65536
+"""An entry of the table is an unsigned 16-bit number."""
+
+TURNS_AT_ONCE = 4096
+"""Turns that are planned in one go; bounds the memory that a large table takes to build."""
+
+
+def key_hash(key: bytes) -> int:
+    """The hash of a key (a request's path, say) for `Table.lookup`: unsigned, 64 bits.
+
+    It is the number that SipHash-2-4 defines, i.e. its 8 bytes read as little-endian.
+    """
+    return siphash24(LOOKUP_KEY, key)
+
+
+def permutation(name: bytes, size: int) -> tuple[int, int]:
+    """(offset, skip) of a backend's permutation: 0 <= offset < size, 1 <= skip < size."""
+    offset = siphash24(OFFSET_KEY, name) % size
+    skip = siphash24(SKIP_KEY, name) % (size - 1) + 1
+    return offset, skip
+
+
+def populate(
+    permutations: Sequence[tuple[int, int]], weights: Sequence[int], size: int
+) -> "array[int]":
+    """The table: for each of `size` slots (a prime) the index of its backend.
+
+    `permutations` holds a pair (offset, skip) per backend, in the order in which they take turns.
+    """
+    table = array("H", bytes(2 * size))
+    taken = bytearray(size)
+    position = [offset for offset, _ in permutations]
+    for backend in islice(turns(weights), size):
+        slot, skip = position[backend], permutations[backend][1]
+        while taken[slot]:
+            slot += skip
+            if slot >= size:
+                slot -= size
+        taken[slot] = 1
+        table[slot] = backend
+        position[backend] = slot
+    return table
+
+
+def turns(weights: Sequence[int]) -> Iterator[int]:
+    """Whose turn it is, without end.
+
+    By its credit a backend takes its k-th turn in round ceil(k * highest / weight), rounds counted
+    from 1; within a round, the order is that of the backends. To sort the turns of many rounds says
+    the same as going through them, and costs no more when one weight dwarfs the others.
+    """
+    highest = max(weights)
+    rounds = 1 + TURNS_AT_ONCE * highest // sum(weights)
+    for first in count(0, rounds):
+        schedule = sorted(
+            (-(-turn * highest // weight), backend)
+            for backend, weight in enumerate(weights)
+            for turn in range(
+                first * weight // highest + 1, (first + rounds) * weight // highest + 1
+            )
+        )
+        yield from (backend for _, backend in schedule)
+
+
+class Table:
+    """The backends' table. It depends on names and weights, not on the order they are given in.
+
+    Results are indices into `names` as given. A backend of weight 0 gets no slot; nor does one
+    whose part of the total weight is less than a slot.
+    """
+
+    __slots__ = ("_share", "entries", "size")
+
+    def __init__(
+        self,
+        names: Sequence[bytes | str],
+        weights: Sequence[int],
+        size: int = DEFAULT_SIZE,
+    ) -> None:
+        """Raise ValueError if the size is no prime or the backends do not make a table."""
+        encoded = [name.encode() if isinstance(name, str) else name for name in names]
+        _validate(encoded, weights, size)
+        order = sorted(range(len(encoded)), key=encoded.__getitem__)
+        permutations = [permutation(encoded[index], size) for index in order]
+        by_turn = populate(permutations, [weights[index] for index in order], size)
+        self.size = size
+        self.entries = array("H", [order[entry] for entry in by_turn])
+        slots = Counter(self.entries)
+        self._share = tuple(slots[index] for index in range(len(encoded)))
+
+    def lookup(self, hash64: int) -> int:
+        """The backend for a key's hash (`key_hash`)."""
+        return self.entries[hash64 % self.size]
+
+    def order(self, hash64: int) -> Iterator[int]:
+        """The other backends to try for this key, best first, each once.
+
+        They are those met on a walk through the table from the key's slot. The same for every
+        balancer; and since neighbouring slots are unrelated, the keys of a backend that failed
+        spread over the others by weight.
+        """
+        slot = hash64 % self.size
+        met = {self.entries[slot]}
+        backends = sum(slots > 0 for slots in self._share)
+        while len(met) < backends:
+            slot = (slot + 1) % self.size
+            backend = self.entries[slot]
+            if backend not in met:
+                met.add(backend)
+                yield backend
+
+    def share(self) -> list[int]:
+        """Slots of each backend, in the order of `names`; together `size`."""
+        return list(self._share)
+
+
+def _validate(names: Sequence[bytes], weights: Sequence[int], size: int) -> None:
+    if not is_prime(size):
+        raise ValueError(f"a Maglev table's size must be a prime, {size} is none")
+    if len(names) != len(weights):
+        raise ValueError(f"{len(names)} backends, but {len(weights)} weights")
+    if len(names) > min(size, MAX_BACKENDS):
+        raise ValueError(f"{len(names)} backends are too many for a table of {size} slots")
+    if len(set(names)) != len(names):
+        raise ValueError("two backends have the same name")
+    if min(weights, default=0) < 0:
+        raise ValueError(f"a weight must not be negative: {min(weights)}")
+    if max(weights, default=0) == 0:
+        raise ValueError("no backend has a weight above 0")
+
+
+def is_prime(number: int) -> bool:
+    """By trial division: a table's size is small."""
+    return number > 1 and all(number % factor for factor in range(2, isqrt(number) + 1))

@@ -1,0 +1,185 @@
+"""Reading the request of a waiting connection, up to the point where a backend can be chosen."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from balancer.core import http_request
+from balancer.core.context import Context
+from balancer.core.flow import Flow, State
+from balancer.core.handover import Handover
+from balancer.core.head import Head, offset_of
+from balancer.core.http_request import Bad, NeedMore, Request
+from common.core import tcp_options
+from common.core.ledger import DROP
+from common.core.segment import ACK, FIN, MASK, RST, Segment
+
+# A client that waits for an acknowledgment before it sends more (Nagle's algorithm, a full initial
+# window of tiny segments) would wait for ever; one that does not sends the rest sooner than this.
+ACKNOWLEDGE_AFTER = 0.04
+# Before the initial window (10 segments, RFC 6928) is full.
+ACKNOWLEDGE_SEGMENTS = 8
+ACKNOWLEDGE_BYTES = 10_000
+
+
+class Unread(StrEnum):
+    """Why a segment of a waiting connection was dropped, or the connection reset."""
+
+    OUT_OF_WINDOW = "head_out_of_window"
+    BAD_ACK = "bad_ack"
+    BUFFERS_FULL = "head_buffers_full"
+    HEAD_TOO_LONG = "head_too_long"
+    HEAD_CUT_SHORT = "head_cut_short"  # FIN before the request was whole
+    CLIENT_RESET = "client_reset"
+    CLIENT_CLOSED = "client_closed"  # FIN before anything else
+    REQUEST_TIMEOUT = "request_timeout"
+
+
+class Reading:
+    """Segments of waiting and closed flows; what is chosen goes to ``handover``."""
+
+    def __init__(self, context: Context, handover: Handover) -> None:
+        self._context = context
+        self._handover = handover
+
+    def segment(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
+        """The verdict on a segment, never a SYN, of a flow that is WAITING or CLOSED."""
+        drop = self._context.ledger.drop
+        offset = offset_of(segment.seq, flow.first)
+        if segment.flags & RST:
+            return self._reset(flow, segment, offset, now)
+        if not segment.flags & ACK or not self._acknowledges(flow, segment):
+            return drop(Unread.BAD_ACK, segment.data)
+        flow.seen = now
+        if flow.state is State.CLOSED:
+            return self._after_close(flow, segment, now)
+        if not segment.payload and not segment.flags & FIN:
+            self._answer_probe(flow, segment, offset)
+            return DROP
+        if not 0 <= offset <= flow.service.max_head:
+            self._answer_probe(flow, segment, offset)
+            return DROP
+        if segment.flags & FIN and not segment.payload and offset == 0:
+            return self._close(flow, now)
+        return self._take(flow, segment, offset, now)
+
+    def expire(self, flow: Flow, now: float) -> None:
+        """The request did not come in time."""
+        if flow.state is State.WAITING:
+            self._context.ledger.counts[Unread.REQUEST_TIMEOUT] += 1
+            self._context.reset_client(flow)
+        self._context.table.remove(flow, now)
+
+    def _take(self, flow: Flow, segment: Segment, offset: int, now: float) -> bytes | None:
+        context = self._context
+        head = flow.head
+        if head is None:
+            head = flow.head = Head()
+        room = offset + len(segment.payload) <= flow.service.max_head + flow.service.mss
+        kept = head.add(offset, segment) if room and context.table.may_buffer() else -1
+        if kept < 0:
+            return context.ledger.drop(Unread.BUFFERS_FULL, segment.data)
+        context.table.buffered_bytes += kept
+        found = http_request.inspect(bytes(head.data), flow.service.max_head)
+        if isinstance(found, Request):
+            if context.ledger.verbose:
+                context.ledger.event(f"{flow}: {found.method!r} {found.target!r}")
+            return self._handover.start(flow, found.path, segment, now)
+        if isinstance(found, NeedMore) and len(head.data) < flow.service.max_head:
+            if not head.complete_fin():
+                self._await_more(flow, head, now)
+                return DROP
+            reason: str = Unread.HEAD_CUT_SHORT
+        else:
+            reason = found.reason if isinstance(found, Bad) else Unread.HEAD_TOO_LONG
+        return self._bad_request(flow, segment, reason, now)
+
+    def _bad_request(self, flow: Flow, segment: Segment, reason: str, now: float) -> bytes | None:
+        ledger = self._context.ledger
+        if flow.service.source_hash_bad:
+            ledger.counts[reason] += 1
+            return self._handover.start(flow, segment.src, segment, now)
+        self._context.reset_client(flow)
+        self._context.table.remove(flow, now)
+        return ledger.drop(reason, segment.data)
+
+    def _await_more(self, flow: Flow, head: Head, now: float) -> None:
+        if head.arrived >= ACKNOWLEDGE_SEGMENTS or len(head.data) - head.owned >= ACKNOWLEDGE_BYTES:
+            self._own(flow, head)
+            return
+        waiting = head.due > now
+        head.due = now + ACKNOWLEDGE_AFTER
+        if not waiting:
+            self._context.deadlines.add(head.due, (self._silence, flow))
+
+    def _silence(self, flow: Flow, now: float) -> None:
+        """Nothing came for a while: acknowledge what is there, unless that is done with."""
+        head = flow.head
+        if flow.state is not State.WAITING or head is None or not head.arrived:
+            return
+        if head.due > now:
+            self._context.deadlines.add(head.due, (self._silence, flow))
+        else:
+            self._own(flow, head)
+
+    def _own(self, flow: Flow, head: Head) -> None:
+        self._context.table.buffered_bytes -= head.own()
+        self._context.ledger.counts["heads_owned"] += 1
+        self._acknowledge(flow, head)
+
+    def _acknowledge(self, flow: Flow, head: Head | None) -> None:
+        """ACK what we own. Its TSval repeats our SYN-ACK's, as the client echoed it: the bridge
+        goes on from that one, and the client must not have seen a later."""
+        owned = 0 if head is None else head.owned
+        stamp = None if head is None else head.stamp
+        left = flow.service.window - owned
+        shift = 0 if flow.promised_scale == tcp_options.NO_SCALE else flow.promised_scale
+        options = b"" if stamp is None else tcp_options.encode_timestamps(stamp[1], stamp[0])
+        self._context.to_client(
+            flow,
+            ACK,
+            seq=flow.b + 1,
+            ack=flow.first + owned,
+            # rounded up: the right edge must not move left (RFC 9293 section 3.8.6)
+            window=max(left + (1 << shift) - 1 >> shift, 0),
+            options=options,
+        )
+
+    def _answer_probe(self, flow: Flow, segment: Segment, offset: int) -> None:
+        """A keep-alive (RFC 9293 section 3.8.4) or a segment we have: say what we have."""
+        head = flow.head
+        if offset >= 0 and not segment.payload:
+            return
+        if head is None:
+            stamps = tcp_options.timestamps(segment.options)
+            head = Head()
+            head.stamp = stamps
+        self._acknowledge(flow, head)
+
+    def _acknowledges(self, flow: Flow, segment: Segment) -> bool:
+        ours = 2 if flow.state is State.CLOSED else 1  # our SYN, our FIN
+        return 1 <= (segment.ack - flow.b) & MASK <= ours
+
+    def _close(self, flow: Flow, now: float) -> bytes | None:
+        """The client ends before it has asked anything: so do we."""
+        flow.state = State.CLOSED
+        self._context.ledger.counts[Unread.CLIENT_CLOSED] += 1
+        self._context.end_client(flow, ack=flow.first + 1)
+        return DROP
+
+    def _after_close(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
+        if segment.flags & FIN:
+            self._context.end_client(flow, ack=flow.first + 1)
+        elif (segment.ack - flow.b) & MASK == 2:
+            self._context.table.remove(flow, now)
+        return DROP
+
+    def _reset(self, flow: Flow, segment: Segment, offset: int, now: float) -> bytes | None:
+        """RFC 5961 section 3.2: only the exact sequence number ends a connection."""
+        head = flow.head
+        owned = 0 if head is None else head.owned
+        if offset != owned and flow.state is State.WAITING:
+            return self._context.ledger.drop(Unread.OUT_OF_WINDOW, segment.data)
+        self._context.ledger.counts[Unread.CLIENT_RESET] += 1
+        self._context.table.remove(flow, now)
+        return DROP

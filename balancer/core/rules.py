@@ -1,0 +1,50 @@
+"""Which packets are the balancer's: rules of the raw table, as `iptables-restore` arguments.
+
+A rule that queues never lets a packet by when no program listens (no --queue-bypass): the kernel
+would answer it with RST and so kill the connection.
+"""
+
+from collections.abc import Iterator
+
+from balancer.core.config import Config, Service
+
+ICMP_ERRORS = (3, 11, 12)  # unreachable (and fragmentation needed), time exceeded, bad parameter
+
+
+def rules(config: Config) -> tuple[list[str], list[str]]:
+    """The rules for (PREROUTING, OUTPUT); in each, what exempts from connection tracking is first.
+
+    Exempt is exactly what the balancer takes or sends, so that any other connection of the same
+    addresses keeps its tracking.
+    """
+    clients = _unique(match for s in config.services for match in _from_clients(s))
+    steered = _unique(match for s in config.services for match in _to_bridges(s))
+    answers = _unique(f"-s {s.vip} -p tcp --sport {s.port}" for s in config.services)
+    queue = f"-j NFQUEUE --queue-num {config.queue}"
+    prerouting = _untracked(clients + steered) + [f"{match} {queue}" for match in clients]
+    return prerouting, _untracked(answers + steered)
+
+
+def _from_clients(service: Service) -> Iterator[str]:
+    """What clients (and the bridges, in answers) send to the VIP."""
+    yield f"-d {service.vip} -p tcp --dport {service.port}"
+    for kind in ICMP_ERRORS:
+        yield f"-d {service.vip} -p icmp --icmp-type {kind}"
+
+
+def _to_bridges(service: Service) -> Iterator[str]:
+    """What was steered: known by its DSCP from a direct request to the same address."""
+    for backend in service.backends:
+        steered = f"-d {backend.bridge} -m dscp --dscp {service.dscp}"
+        yield f"{steered} -p tcp --dport {service.port}"
+        for kind in ICMP_ERRORS:
+            yield f"{steered} -p icmp --icmp-type {kind}"
+
+
+def _untracked(matches: list[str]) -> list[str]:
+    return [f"{match} -j CT --notrack" for match in matches]
+
+
+def _unique(matches: Iterator[str]) -> list[str]:
+    """The matches in their order, each once (services share a VIP, or a bridge)."""
+    return list(dict.fromkeys(matches))

@@ -1,0 +1,56 @@
+"""Running the balancer: host facts and configuration into the core, rules in place, the loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from balancer.core import config as settings
+from balancer.core.config import Config
+from balancer.core.engine import Balancer
+from balancer.core.rules import rules
+from balancer.core.service import Service
+from common.adapters import keyfile, routes
+from common.adapters.firewall import Firewall
+from common.core.keys import derive
+from common.core.ledger import Ledger
+from common.program.datapath import choose_datapath
+from common.program.loop import PacketLoop, wall_offset
+
+log = logging.getLogger(__name__)
+
+
+def serve(config: Config) -> None:
+    """Run until a signal ends it; removes all it set up, also when it fails to start.
+
+    Raises OSError, FirewallError or KeyFileError where something cannot be had.
+    """
+    choose_datapath(config.datapath)
+    keys = derive(keyfile.load(config.key_file))
+    verbose = log.isEnabledFor(logging.DEBUG)
+    now = time.monotonic()
+    core = Balancer(
+        _services(config), config.limits, config.timeouts, keys, Ledger(verbose), now, wall_offset()
+    )
+    loop = PacketLoop(core, config.queue)
+    firewall = Firewall("balancer", *rules(config))
+    try:
+        firewall.install()
+        for service in config.services:
+            bridges = ", ".join(f"{backend.name} ({backend.bridge})" for backend in service.backends)
+            log.info("ready: %s port %d -> %s", service.vip, service.port, bridges)
+        loop.run()
+    finally:
+        firewall.remove()
+        loop.close()
+
+
+def _services(config: Config) -> list[Service]:
+    return [_service(service, config.interface) for service in config.services]
+
+
+def _service(configured: settings.Service, interface: str | None) -> Service:
+    path_mtus = [routes.route_to(backend.bridge).mtu for backend in configured.backends]
+    name = interface or routes.local_addresses().get(configured.vip)
+    client_mtu = routes.interface_mtu(name) if name else min(path_mtus)
+    return Service(configured, path_mtus, client_mtu)

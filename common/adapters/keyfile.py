@@ -1,0 +1,84 @@
+"""The file with the secret that a balancer and its bridges share: 32 random bytes in hex, one line.
+
+Nobody but its owner may read it: who knows the key can give any connection to any bridge.
+"""
+
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+SIZE = 32  # bytes of a new key
+SHORTEST, LONGEST = 16, 64  # bytes of a key that is accepted
+
+
+class KeyFileError(Exception):
+    """A key file that cannot be used; `cure` is the command that mends it, or what to do."""
+
+    def __init__(self, text: str, cure: str) -> None:
+        super().__init__(text)
+        self.cure = cure
+
+
+class Unreadable(KeyFileError):
+    """No file is there, or this user may not read it."""
+
+
+def load(path: str, program: str = "balancer") -> bytes:
+    """The key, 16 to 64 bytes; raises KeyFileError, whose cure runs the command `program`.
+
+    A file that others can read or replace is refused: its key is no secret.
+    """
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            _check_access(path, os.fstat(file.fileno()))
+            text = file.read(4 * LONGEST)
+    except FileNotFoundError:
+        text = f"key file {path} does not exist (all hosts need a copy of the same one)"
+        raise Unreadable(text, f"{program} keygen {path}") from None
+    except OSError as error:
+        cure = "run the program as root"
+        raise Unreadable(f"key file {path} cannot be read: {error.strerror}", cure) from None
+    return _decode(path, text, program)
+
+
+def create(path: str) -> None:
+    """Write a new random key, readable by its owner only; missing directories are made.
+
+    Raises KeyFileError, for a file that exists too: the bridges may have copies of its key.
+    """
+    if os.path.lexists(path):
+        cure = f"keep it, or remove it first: rm {path}"
+        raise KeyFileError(f"{path} exists and is not overwritten", cure)
+    try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        cure = "run it as root, or name another file"
+        raise KeyFileError(f"{path} cannot be written: {error.strerror}", cure) from None
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        os.fchmod(file.fileno(), 0o600)  # whatever the umask is
+        file.write(secrets.token_hex(SIZE) + "\n")
+
+
+def _check_access(path: str, status: os.stat_result) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISREG(status.st_mode):
+        raise KeyFileError(f"key file {path} is not a file", f"name another file than {path}")
+    if mode & 0o077:
+        text = f"key file {path} has mode {mode:04o}: others than its owner have access"
+        raise KeyFileError(text, f"chmod 600 {path}")
+    if status.st_uid not in (0, os.geteuid()):
+        text = f"key file {path} belongs to user {status.st_uid}, who can replace it"
+        raise KeyFileError(text, f"chown {os.geteuid()} {path}")
+
+
+def _decode(path: str, text: str, program: str) -> bytes:
+    if re.fullmatch(r"([0-9a-fA-F]{2})+\n?", text):
+        key = bytes.fromhex(text)
+        if SHORTEST <= len(key) <= LONGEST:
+            return key
+    wanted = f"one line of {2 * SHORTEST} to {2 * LONGEST} hexadecimal digits"
+    cure = f"rm {path} && {program} keygen {path}"
+    raise KeyFileError(f"key file {path} does not hold {wanted}", cure)

@@ -1,0 +1,71 @@
+"""A netfilter queue: packets from the kernel, verdicts back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
+
+MAX_PACKET = 4016  # bytes that NetfilterQueue copies of a packet; a verdict would cut a longer one
+# A queue takes a burst of many connections' windows; beyond it the kernel drops and counts.
+QUEUE_PACKETS = 16384
+SOCKET_BYTES = 64 << 20
+
+_STATISTICS = "/proc/net/netfilter/nfnetlink_queue"
+
+Judge = Callable[[bytes, int], bytes | None]
+
+
+class PacketQueue:
+    """Calls ``judge(packet, mark)`` for each packet; its answer is the verdict: the packet to go
+    on (the same object: unchanged) or None to drop.
+
+    Raises OSError where the queue cannot be had (another program has it, or no privileges).
+    """
+
+    def __init__(self, number: int, judge: Judge) -> None:
+        self._number = number
+        self._judge = judge
+        self._queue = NetfilterQueue()
+        self._queue.bind(
+            number,
+            self._packet,
+            max_len=QUEUE_PACKETS,
+            mode=COPY_PACKET,
+            range=MAX_PACKET,
+            sock_len=SOCKET_BYTES,
+        )
+
+    def fileno(self) -> int:
+        fd: int = self._queue.get_fd()
+        return fd
+
+    def run(self) -> None:
+        """Judge what is waiting; returns when nothing is."""
+        self._queue.run(block=False)
+
+    def close(self) -> None:
+        self._queue.unbind()
+
+    def lost(self) -> int:
+        """Packets that the kernel dropped because this queue, or its socket, was full."""
+        try:
+            with open(_STATISTICS, encoding="ascii") as statistics:
+                for line in statistics:
+                    # queue, port id, waiting, copy mode, range, dropped, dropped at the socket
+                    fields = line.split()
+                    if int(fields[0]) == self._number:
+                        return int(fields[5]) + int(fields[6])
+        except OSError:
+            pass
+        return 0
+
+    def _packet(self, packet: Packet) -> None:
+        data = packet.get_payload()
+        verdict = self._judge(data, packet.get_mark())
+        if verdict is None:
+            packet.drop()
+            return
+        if verdict is not data:
+            packet.set_payload(verdict)
+        packet.accept()

@@ -1,0 +1,145 @@
+"""This host's addresses, interfaces and IPv4 routes, over netlink.
+
+Nothing under /sys is read, which shows the first namespace after `nsenter --net`.
+"""
+
+import errno
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+MAIN_TABLE = 254  # RT_TABLE_MAIN; this and the next three from linux/rtnetlink.h and linux/if.h
+UNICAST, LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
+ONLINK = 4  # RTNH_F_ONLINK
+UP = 1  # IFF_UP
+METRICS = {  # metrics that a changed route must keep, with their names in the ip command
+    "RTAX_MTU": "mtu",
+    "RTAX_ADVMSS": "advmss",
+    "RTAX_WINDOW": "window",
+    "RTAX_INITCWND": "initcwnd",
+    "RTAX_INITRWND": "initrwnd",
+}
+
+
+class RouteError(Exception):
+    """There is no such route or interface."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to an address. `mtu` in bytes, what the path is known to take included; a local
+    address has the interface that holds it, not the loopback that its packets take. `congestion`
+    is the route's own congestion control, None where the host's default holds.
+    """
+
+    interface: str
+    mtu: int
+    local: bool
+    congestion: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TableEntry:
+    """A route of the main table: as `ip route change` wants it, and its congestion control."""
+
+    words: str
+    interface: str
+    congestion: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    name: str
+    mtu: int
+    up: bool
+
+
+def interfaces() -> dict[str, Interface]:
+    """The interfaces by name."""
+    with IPRoute() as netlink:
+        return {link.name: link for link in _links(netlink).values()}
+
+
+def interface_mtu(name: str) -> int:
+    """The interface's MTU in bytes; raises RouteError if there is none of that name."""
+    found = interfaces().get(name)
+    if found is None:
+        raise RouteError(f"there is no interface {name}")
+    return found.mtu
+
+
+def local_addresses() -> dict[str, str]:
+    """This host's IPv4 addresses, each with the name of the interface that holds it."""
+    with IPRoute() as netlink:
+        links = _links(netlink)
+        held = [(m.get_attr("IFA_LOCAL"), m["index"]) for m in netlink.get_addr(family=2)]
+    return {address: links[index].name for address, index in held if index in links}
+
+
+def route_to(address: str) -> Route:
+    """The route that a packet to an address takes now; raises RouteError if there is none."""
+    with IPRoute() as netlink:
+        try:
+            (found,) = netlink.route("get", family=socket.AF_INET, dst=address)
+        except NetlinkError as error:
+            why = errno.errorcode.get(error.code, str(error.code))
+            raise RouteError(f"no route to {address} ({why})") from None
+        link = _links(netlink)[found.get_attr("RTA_OIF")]
+    if found["type"] == LOCAL:
+        holder = local_addresses().get(address, link.name)  # 127.0.0.2 is local, but not listed
+        return Route(holder, interface_mtu(holder), True, None)
+    metrics = _metrics(found)
+    mtu = metrics.get("RTAX_MTU") or link.mtu
+    return Route(link.name, mtu, False, metrics.get("RTAX_CC_ALGO"))
+
+
+def main_table() -> list[TableEntry]:
+    """The main table's unicast routes, those over several ways left out."""
+    with IPRoute() as netlink:
+        links = _links(netlink)
+        routes = list(netlink.get_routes(family=socket.AF_INET, table=MAIN_TABLE))
+    return [
+        TableEntry(
+            " ".join(_words(route, links)),
+            links[route.get_attr("RTA_OIF")].name,
+            _metrics(route).get("RTAX_CC_ALGO"),
+        )
+        for route in routes
+        if route["type"] == UNICAST and route.get_attr("RTA_OIF") in links
+    ]
+
+
+def _words(route: Any, links: dict[int, Interface]) -> Iterator[str]:
+    """The route in the words of the ip command: change replaces it, so nothing may be missing."""
+    destination = route.get_attr("RTA_DST")
+    yield f"{destination}/{route['dst_len']}" if destination else "default"
+    words = {"via": "RTA_GATEWAY", "src": "RTA_PREFSRC", "metric": "RTA_PRIORITY"}
+    for word, attribute in words.items():
+        if (value := route.get_attr(attribute)) is not None:
+            yield f"{word} {value}"
+    yield f"dev {links[route.get_attr('RTA_OIF')].name}"
+    yield f"proto {route['proto']} scope {route['scope']}"
+    if route["flags"] & ONLINK:
+        yield "onlink"
+    for attribute, value in _metrics(route).items():
+        if attribute in METRICS:
+            yield f"{METRICS[attribute]} {value}"
+
+
+def _metrics(route: Any) -> dict[str, Any]:
+    metrics = route.get_attr("RTA_METRICS")
+    return dict(metrics["attrs"]) if metrics else {}
+
+
+def _links(netlink: IPRoute) -> dict[int, Interface]:
+    """The interfaces by index."""
+    return {
+        link["index"]: Interface(
+            link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU"), bool(link["flags"] & UP)
+        )
+        for link in netlink.get_links()
+    }

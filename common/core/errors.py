@@ -1,0 +1,28 @@
+"""Why a packet could not be read: one error, with a reason that is also the counter's name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Malformed(StrEnum):
+    """Reasons that a decoder gives."""
+
+    TRUNCATED = "truncated"  # fewer bytes than a header or its length field says
+    NOT_IPV4 = "not_ipv4"
+    BAD_IP_HEADER = "bad_ip_header"  # header length below 20 bytes
+    BAD_TCP_HEADER = "bad_tcp_header"  # data offset below 20 bytes or past the packet
+    BAD_TCP_OPTIONS = "bad_tcp_options"
+    BAD_TCP_CHECKSUM = "bad_tcp_checksum"
+    FRAGMENT = "fragment"
+    OTHER_PROTOCOL = "other_protocol"  # neither TCP nor ICMP
+    BAD_ICMP = "bad_icmp"  # an error that quotes too little, or nothing of ours
+    BAD_HANDOFF_OPTION = "bad_handoff_option"
+
+
+class MalformedError(Exception):
+    """A packet or option that is not what its headers say. ``reason`` names the counter."""
+
+    def __init__(self, reason: Malformed) -> None:
+        super().__init__(reason.value)
+        self.reason = reason

@@ -1,0 +1,163 @@
+"""The handoff option: one TCP option that gives a connection to a bridge, and the answers to it.
+
+A TCP option of experimental kind 253 with an experiment identifier (RFC 6994), 16 bytes:
+
+    bytes  field
+    1,1,2  kind 253, length 16, ExID
+    2      MSS of the client's SYN in units of 4 bytes (12 bits, rounded down);
+           code of the client's round-trip time (4 bits, index into RTT_STEPS)
+    1      window scales: the client's, the one promised to it (4 bits each, 15 = none)
+    1      epoch (4 bits), SACK permitted (1 bit), kind of message (3 bits)
+    8      SipHash-2-4 over those four bytes, the connection's addresses and ports as the client
+           sees them, both initial sequence numbers and the segment's own sequence number
+
+All integers in network order; the hash stands as its eight bytes come. The hash's key differs by
+direction, so that an answer cannot be turned round and sent back as a handoff.
+
+What the segment says by itself is not said again: its sequence number is c + 1, its acknowledgment
+b + 1 and its timestamps those of the balancer, where c and b are the client's and the balancer's
+initial sequence numbers.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from dataclasses import dataclass
+from enum import IntEnum
+
+from common.core import tcp_options
+from common.core.errors import Malformed, MalformedError
+from common.core.keys import Keys
+from common.core.segment import Segment
+from common.core.siphash import siphash24
+
+EXID = 0x4C33
+LENGTH = 16
+PREFIX = struct.pack("!BBH", tcp_options.EXPERIMENT, LENGTH, EXID)
+EPOCH_SECONDS = 8
+EPOCH_SLACK = 1  # epochs that the two hosts' clocks, and the way, may differ by
+
+# Milliseconds; a code means "at least that". Steps of about a third are as near as a first sample
+# of a path's round trip means anything, and fit in four bits.
+RTT_STEPS = (0, 2, 5, 10, 20, 35, 50, 75, 100, 150, 200, 250, 300, 400, 600, 1000)
+
+_FIELDS = struct.Struct("!HBB")
+_MAC_INPUT = struct.Struct("!4s12sIII")
+
+
+class Kind(IntEnum):
+    """Messages. Those of 4 and above go from bridge to balancer."""
+
+    HANDOFF = 0
+    HANDOFF_CONFIRM = 1  # the balancer has acknowledged these bytes: answer with ACCEPTED
+    FORGET = 2  # a newer connection of these addresses went to another bridge
+    ACCEPTED = 4  # sequence number: the next byte that the bridge lacks
+    REFUSED = 5  # the backend cannot be reached; the held segment comes back in it
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """The option's content. ``mss`` in bytes, ``rtt`` in milliseconds (a step of RTT_STEPS)."""
+
+    kind: Kind
+    mss: int
+    rtt: int
+    client_scale: int
+    promised_scale: int
+    sack: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What the hash binds a message to: the connection as the client sees it.
+
+    ``flow`` is the 12-byte key client, VIP, client port, service port; ``c`` and ``b`` the initial
+    sequence numbers of client and balancer; ``seq`` that of the segment which carries the option.
+    """
+
+    flow: bytes
+    c: int
+    b: int
+    seq: int
+
+
+def rtt_code(milliseconds: float) -> int:
+    """The code of the largest step that is not above ``milliseconds``."""
+    return max(bisect_right(RTT_STEPS, milliseconds) - 1, 0)
+
+
+def epoch_at(wall: float) -> int:
+    """The 4-bit epoch of ``wall``, in seconds since 1970."""
+    return int(wall) // EPOCH_SECONDS & 15
+
+
+def encode(keys: Keys, message: Handoff, binding: Binding, wall: float) -> bytes:
+    """The 16 bytes of the option."""
+    fields = _FIELDS.pack(
+        min(message.mss // 4, 0xFFF) << 4 | rtt_code(message.rtt),
+        message.client_scale << 4 | message.promised_scale,
+        epoch_at(wall) << 4 | message.sack << 3 | message.kind,
+    )
+    return PREFIX + fields + _mac(keys, message.kind, fields, binding)
+
+
+def find(options: bytes) -> bytes | None:
+    """Our option among a segment's ``options``, or None.
+
+    Raises MalformedError: BAD_TCP_OPTIONS, or BAD_HANDOFF_OPTION for our ExID in a wrong length.
+    """
+    for kind, at, length in tcp_options.walk(options):
+        if kind == tcp_options.EXPERIMENT and options[at + 2 : at + 4] == PREFIX[2:]:
+            if length != LENGTH:
+                raise MalformedError(Malformed.BAD_HANDOFF_OPTION)
+            return options[at : at + length]
+    return None
+
+
+def decode(option: bytes) -> Handoff:
+    """Read the 16 bytes that find gave. Authentic only once verify says so.
+
+    Raises MalformedError(BAD_HANDOFF_OPTION) for a kind of message that is not known.
+    """
+    mss_rtt, scales, rest = _FIELDS.unpack_from(option, len(PREFIX))
+    try:
+        kind = Kind(rest & 7)
+    except ValueError:
+        raise MalformedError(Malformed.BAD_HANDOFF_OPTION) from None
+    return Handoff(
+        kind=kind,
+        mss=(mss_rtt >> 4) * 4,
+        rtt=RTT_STEPS[mss_rtt & 15],
+        client_scale=scales >> 4,
+        promised_scale=scales & 15,
+        sack=bool(rest & 8),
+    )
+
+
+def authentic(keys: Keys, option: bytes, binding: Binding) -> bool:
+    """Whether the option's hash is right for ``binding``."""
+    fields = option[len(PREFIX) : len(PREFIX) + _FIELDS.size]
+    return _mac(keys, fields[3] & 7, fields, binding) == option[-8:]
+
+
+def timely(option: bytes, wall: float) -> bool:
+    """Whether the option's epoch is within EPOCH_SLACK of that of ``wall``."""
+    behind = (epoch_at(wall) - (option[len(PREFIX) + 3] >> 4)) & 15
+    return behind <= EPOCH_SLACK or behind >= 16 - EPOCH_SLACK
+
+
+def segment_options(segment: Segment, option: bytes) -> bytes:
+    """``option`` and the timestamps of ``segment``, all that a handoff carries.
+
+    SACK blocks and whatever else the client sent are left out: the MSS that the client was told
+    leaves room for our 16 bytes only, and before a response there is nothing to SACK.
+    """
+    stamps = tcp_options.timestamps(segment.options)
+    return option if stamps is None else option + tcp_options.encode_timestamps(*stamps)
+
+
+def _mac(keys: Keys, kind: int, fields: bytes, binding: Binding) -> bytes:
+    key = keys.handoff if kind < Kind.ACCEPTED else keys.answer
+    data = _MAC_INPUT.pack(fields, binding.flow, binding.c, binding.b, binding.seq)
+    return siphash24(key, data).to_bytes(8, "little")

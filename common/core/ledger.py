@@ -1,0 +1,40 @@
+"""What happened, by name: counters that cost one dict update, and notes for the log.
+
+The core does not log. It counts each drop under its reason and leaves a note, and what runs the
+core writes notes to the log at a bounded rate.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+DROP: bytes | None = None  # the verdict of a packet that goes no further
+
+_MAX_NOTES = 256  # between two collections; counters go on beyond it
+
+
+class Ledger:
+    """``counts`` by name; ``notes`` of (reason, packet or text) since they were last taken.
+
+    With ``verbose`` set, choices and the ends of connections are noted too (debug level).
+    """
+
+    __slots__ = ("counts", "events", "notes", "verbose")
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.counts: Counter[str] = Counter()
+        self.notes: list[tuple[str, bytes]] = []
+        self.events: list[str] = []
+        self.verbose = verbose
+
+    def drop(self, reason: str, packet: bytes) -> bytes | None:
+        """Count and note that ``packet`` was dropped for ``reason``; gives the verdict."""
+        self.counts[reason] += 1
+        if len(self.notes) < _MAX_NOTES:
+            self.notes.append((reason, packet))
+        return DROP
+
+    def event(self, text: str) -> None:
+        """Note ``text`` for the debug log; callers test ``verbose`` before they format."""
+        if len(self.events) < _MAX_NOTES:
+            self.events.append(text)

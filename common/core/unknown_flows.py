@@ -1,0 +1,59 @@
+"""Packets of connections nobody knows: dropped at first, reset only if they insist.
+
+A packet may overtake the handoff it belongs to, and a keep-alive probe may arrive while a
+restarted program still learns: a RST at once would kill a good connection. A connection that is
+really gone is retransmitted, and is told so then.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+AGAIN_AFTER, AGAIN_BEFORE = 0.2, 5.0  # seconds: sooner is a burst or reordering, later another try
+
+
+class TokenBucket:
+    """At most ``rate`` a second on average, ``burst`` at once."""
+
+    __slots__ = ("_burst", "_rate", "_then", "_tokens")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._tokens, self._then = burst, 0.0
+
+    def take(self, now: float) -> bool:
+        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
+        self._then = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class UnknownFlows:
+    """Remembers up to ``limit`` flow keys, the oldest forgotten first."""
+
+    __slots__ = ("_first", "_limit", "_resets")
+
+    def __init__(self, limit: int = 4096, resets_per_second: float = 100.0) -> None:
+        self._first: OrderedDict[bytes, float] = OrderedDict()
+        self._limit = limit
+        self._resets = TokenBucket(resets_per_second, resets_per_second)
+
+    def insists(self, key: bytes, now: float) -> bool:
+        """Whether a packet of the unknown flow ``key`` is to be answered with a RST."""
+        if not self.known(key, now):
+            self.remember(key, now)
+            return False
+        return now - self._first[key] >= AGAIN_AFTER and self._resets.take(now)
+
+    def remember(self, key: bytes, now: float) -> None:
+        self._first[key] = now
+        self._first.move_to_end(key)
+        if len(self._first) > self._limit:
+            self._first.popitem(last=False)
+
+    def known(self, key: bytes, now: float) -> bool:
+        """Whether ``key`` was remembered no longer than AGAIN_BEFORE ago."""
+        first = self._first.get(key)
+        return first is not None and now - first <= AGAIN_BEFORE

@@ -1,0 +1,186 @@
+"""The packet loop of both programs: queue, core, raw sockets, timers, signals, log."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+from common.adapters.packet_queue import PacketQueue
+from common.adapters.raw_socket import RawSockets
+from common.core.ledger import Ledger
+from common.program.logs import BoundedLog
+
+HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's losses and the log
+
+log = logging.getLogger(__name__)
+
+
+class Core(Protocol):
+    """What the loop runs: the balancer's core or the bridge's."""
+
+    ledger: Ledger
+    out: list[tuple[int, bytes]]
+
+    def packet(self, data: bytes, now: float, mark: int) -> bytes | None: ...
+
+    def next_deadline(self) -> float: ...
+
+    def timers(self, now: float, wall_offset: float) -> None: ...
+
+    def gauges(self) -> dict[str, int]: ...
+
+
+def wall_offset() -> float:
+    """What to add to the monotonic time for seconds since 1970."""
+    return time.time() - time.monotonic()
+
+
+class PacketLoop:
+    """Runs ``core`` over queue ``number`` until SIGINT or SIGTERM; SIGUSR2 logs the counters."""
+
+    def __init__(self, core: Core, number: int) -> None:
+        self._core = core
+        self._bounded = BoundedLog(log)
+        self._raw = RawSockets()
+        self._offset = wall_offset()
+        self._housekeeping = 0.0
+        self._due = 0.0
+        self._stopping = False
+        self._queue = PacketQueue(number, self._judge)
+
+    def run(self) -> None:
+        """Judge packets and run timers until a signal says to stop."""
+        with _wakeups() as woken:
+            self._install_signals()
+            # Nothing on the packets' way makes reference cycles, and a collection that walks a
+            # million flows would hold packets up for as long.
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+            poll = select.poll()
+            poll.register(self._queue.fileno(), select.POLLIN)
+            poll.register(woken, select.POLLIN)
+            while not self._stopping:
+                wait = self._due - time.monotonic()
+                for fd, _ in poll.poll(max(wait, 0) * 1000):
+                    if fd == woken.fileno():
+                        woken.recv(4096)
+                    else:
+                        self._queue.run()
+                now = time.monotonic()
+                if now >= self._due:
+                    self._timers(now)
+
+    def close(self) -> None:
+        """Give the queue back, and write what was counted."""
+        self._queue.close()
+        self._raw.close()
+        self._log_counters()
+
+    def _judge(self, data: bytes, mark: int) -> bytes | None:
+        now = time.monotonic()
+        core = self._core
+        try:
+            verdict = core.packet(data, now, mark)
+        except Exception:  # an error of ours must not leave a packet in the queue for ever
+            verdict = self._internal_error(data)
+        if core.out:
+            self._send()
+        if core.ledger.notes or core.ledger.events:
+            self._log_notes()
+        # asked at each packet, as one may have set an earlier deadline, and as under load the
+        # queue is never empty
+        self._due = min(core.next_deadline(), self._housekeeping)
+        if now >= self._due:
+            self._timers(now)
+        return verdict
+
+    def _timers(self, now: float) -> None:
+        if now >= self._housekeeping:
+            self._offset = wall_offset()
+            self._core.ledger.counts["kernel_queue_lost"] = self._queue.lost()
+            self._bounded.flush()
+            self._housekeeping = now + HOUSEKEEPING
+        try:
+            self._core.timers(now, self._offset)
+        except Exception:
+            self._internal_error(b"")
+        self._send()
+        self._log_notes()
+        self._due = min(self._core.next_deadline(), self._housekeeping)
+
+    def _send(self) -> None:
+        out, counts = self._core.out, self._core.ledger.counts
+        for mark, packet in out:
+            try:
+                self._raw.send(mark, packet)
+            except OSError as error:
+                counts["send_failed"] += 1
+                self._bounded.log(logging.WARNING, "send_failed", "%s: %s", _ends(packet), error)
+        out.clear()
+
+    def _internal_error(self, data: bytes) -> bytes | None:
+        self._core.ledger.counts["internal_error"] += 1
+        self._bounded.log(
+            logging.ERROR, "internal_error", "%s (please report this)", _ends(data), exc_info=True
+        )
+        return None
+
+    def _log_notes(self) -> None:
+        ledger = self._core.ledger
+        for reason, packet in ledger.notes:
+            self._bounded.log(logging.INFO, reason, "dropped %s", _ends(packet))
+        ledger.notes.clear()
+        for event in ledger.events:
+            log.debug("%s", event)
+        ledger.events.clear()
+
+    def _log_counters(self) -> None:
+        numbers = {**self._core.gauges(), **dict(sorted(self._core.ledger.counts.items()))}
+        log.info("counters %s", " ".join(f"{name}={count}" for name, count in numbers.items()))
+
+    def _install_signals(self) -> None:
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGUSR2, lambda _number, _frame: self._log_counters())
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        log.info("stopping: %s", signal.Signals(number).name)
+        self._stopping = True
+
+
+@contextmanager
+def _wakeups() -> Iterator[socket.socket]:
+    """A socket that becomes readable with each signal, so that waiting ends at once."""
+    reading, writing = socket.socketpair()
+    reading.setblocking(False)
+    writing.setblocking(False)
+    before = signal.set_wakeup_fd(writing.fileno())
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(before)
+        reading.close()
+        writing.close()
+
+
+def _ends(packet: bytes) -> str:
+    """Source and destination of a packet, as far as it has them."""
+    if len(packet) < 20:
+        return f"{len(packet)} bytes"
+    src, dst = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20])
+    at = (packet[0] & 15) * 4
+    if packet[9] not in (6, 17) or len(packet) < at + 4:
+        return f"{src} -> {dst} protocol {packet[9]}"
+    sport, dport = int.from_bytes(packet[at : at + 2], "big"), int.from_bytes(
+        packet[at + 2 : at + 4], "big"
+    )
+    return f"{src}:{sport} -> {dst}:{dport}"

@@ -1,0 +1,97 @@
+"""What all parts of the bridge's core share, and the packets it sends of its own accord."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.core.keys import Keys
+from common.core.ledger import Ledger
+from common.core.segment import MASK, RST, build
+from common.core.timing import Deadlines
+from packetbridge.core.entry import Entry
+from packetbridge.core.flow import Flow
+from packetbridge.core.flow_table import FlowTable
+from packetbridge.core.states import State
+
+Timer = tuple[Callable[[Flow, float], None], Flow]
+
+
+class Context:
+    """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them.
+
+    ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
+    """
+
+    __slots__ = ("deadlines", "keys", "ledger", "out", "table", "wall")
+
+    def __init__(self, keys: Keys, ledger: Ledger, table: FlowTable, wall: float) -> None:
+        self.keys = keys
+        self.ledger = ledger
+        self.table = table
+        self.out: list[tuple[int, bytes]] = []
+        self.deadlines: Deadlines[Timer] = Deadlines()
+        self.wall = wall
+
+    def to_server(
+        self,
+        flow: Flow,
+        flags: int,
+        *,
+        seq: int,
+        ack: int = 0,
+        window: int = 0,
+        options: bytes = b"",
+        payload: bytes = b"",
+    ) -> None:
+        """Send the server a segment as from the client."""
+        self.send(
+            flow.entry,
+            flow.up_address,
+            flags,
+            seq=seq,
+            ack=ack,
+            window=window,
+            options=options,
+            payload=payload,
+        )
+
+    def to_client(self, entry: Entry, inbound: bytes, flags: int, *, seq: int) -> None:
+        """Send the client of ``inbound`` an empty segment from the entry's VIP."""
+        address = entry.vip + inbound[:4] + inbound[10:12] + inbound[8:10]
+        self.send(entry, address, flags, seq=seq)
+
+    def reset_client(self, flow: Flow) -> None:
+        """RST with the sequence number that the client said it expects."""
+        self.to_client(flow.entry, flow.inbound, RST, seq=flow.client_ack)
+
+    def reset_server(self, flow: Flow) -> None:
+        """RST with the sequence number that the server said it expects, if it has a connection."""
+        if flow.state in (State.SPLICED, State.CLOSING, State.LINGER):
+            self.to_server(flow, RST, seq=flow.server_ack)
+
+    def send(
+        self,
+        entry: Entry,
+        address: bytes,
+        flags: int,
+        *,
+        seq: int,
+        ack: int = 0,
+        window: int = 0,
+        options: bytes = b"",
+        payload: bytes = b"",
+    ) -> None:
+        """Send a segment; ``address`` is 12 bytes: source, destination and both ports."""
+        packet = build(
+            address[:4],
+            address[4:8],
+            int.from_bytes(address[8:10], "big"),
+            int.from_bytes(address[10:12], "big"),
+            seq=seq & MASK,
+            ack=ack & MASK,
+            flags=flags,
+            window=window,
+            options=options,
+            payload=payload,
+        )
+        self.out.append((entry.mark, packet))

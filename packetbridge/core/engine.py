@@ -1,0 +1,236 @@
+"""The bridge: each packet from a balancer or a server in, a verdict out.
+
+A verdict is the packet to let go on in place of the one that came (the same object: unchanged), or
+None to drop it. Packets that the bridge sends of its own accord are collected in ``out``.
+
+The way of a packet: a spliced flow's is found by its key and translated by the first lines of
+``packet``; all others go to ``_slow``, which reads the segment whole and finds its place by where it
+comes from, its flags and its flow's state.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from common.core import handoff
+from common.core.errors import Malformed, MalformedError
+from common.core.keys import Keys
+from common.core.ledger import DROP, Ledger
+from common.core.segment import ACK, FIN, ICMP, RST, SYN, Segment
+from common.core.unknown_flows import TokenBucket, UnknownFlows
+from packetbridge.core import icmp_errors, splice
+from packetbridge.core.config import Limits, Timeouts
+from packetbridge.core.context import Context
+from packetbridge.core.entry import Entry
+from packetbridge.core.flow import Flow
+from packetbridge.core.flow_table import FlowTable
+from packetbridge.core.opener import Opener
+from packetbridge.core.states import Event, State
+
+DSCP_MASK = 0x3F  # of a packet's mark: which VIP the socket that sent it serves
+CLIENT, SERVER = 1, 2  # bits of Flow.fins
+PROBES_PER_SECOND = 100.0  # questions and resets for flows that nobody knows
+
+
+class Unknown(StrEnum):
+    """Why a packet of no flow was dropped."""
+
+    NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
+    UNKNOWN_FLOW = "unknown_flow"
+    RESET_UNKNOWN = "unknown_flow_reset"
+    LATE = "late_packet"  # of a flow that has ended
+    ORPHAN = "orphaned_backend_packet"  # the server's connection outlived the bridge's record
+
+
+class Bridge:
+    """The core of the program; see the module's text.
+
+    Times are monotonic seconds; ``wall_offset`` added to them gives seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        entries: list[Entry],
+        limits: Limits,
+        timeouts: Timeouts,
+        keys: Keys,
+        ledger: Ledger,
+        now: float,
+        wall_offset: float,
+    ) -> None:
+        self.ledger = ledger
+        self.table = FlowTable(limits, timeouts, ledger, now)
+        self._context = Context(keys, ledger, self.table, now + wall_offset)
+        self.out = self._context.out
+        self._entries = {(entry.address, entry.dscp, entry.port): entry for entry in entries}
+        self._by_server: dict[bytes, list[Entry]] = {}
+        for entry in entries:
+            self._by_server.setdefault(entry.server_key, []).append(entry)
+        self._opener = Opener(self._context)
+        self._unknown = UnknownFlows()
+        self._asked = UnknownFlows()  # clients that were asked about a connection we lost
+        self._probes = TokenBucket(PROBES_PER_SECOND, PROBES_PER_SECOND)
+        self._outbound = self.table.outbound
+        self._inbound = self.table.inbound
+        self._wall_offset = wall_offset
+        self._next_expiry = now + 1.0
+
+    def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
+        """The verdict on one packet with its netfilter ``mark``; never raises for its content."""
+        key = data[12:24]
+        flow = self._outbound.get(key)
+        if flow is not None:
+            if flow.fast and (translated := splice.down(flow, data)) is not None:
+                flow.seen = now
+                return translated
+        elif len(data) > 40:
+            flow = self._inbound[data[1] >> 2].get(key)
+            if flow is not None and flow.fast and (translated := splice.up(flow, data)) is not None:
+                flow.seen = now
+                return self._upward(flow, translated)
+        try:
+            return self._slow(data, now, mark)
+        except MalformedError as error:
+            return self.ledger.drop(error.reason, data)
+
+    def next_deadline(self) -> float:
+        """When ``timers`` is to be called next, at the latest."""
+        first = self._context.deadlines.next()
+        return self._next_expiry if first is None else min(first, self._next_expiry)
+
+    def timers(self, now: float, wall_offset: float) -> None:
+        """Do what is due by ``now``; the wall clock may have been set since the last call."""
+        self._wall_offset = wall_offset
+        self._context.wall = now + wall_offset
+        while (timer := self._context.deadlines.pop_due(now)) is not None:
+            act, flow = timer
+            act(flow, now)
+        if now >= self._next_expiry:
+            ended, more = self.table.expired(now)
+            for flow in ended:
+                self._expire(flow, now)
+            self._next_expiry = now if more else now + 1.0
+
+    def gauges(self) -> dict[str, int]:
+        """Sizes of tables and buffers."""
+        return {"flows": len(self.table), "held_bytes": self.table.held_bytes}
+
+    def _upward(self, flow: Flow, translated: bytes) -> bytes | None:
+        """With the bridge's own address as source a packet cannot go on from where one came in:
+        the kernel takes it for a martian. It is sent as a packet of this host."""
+        if not flow.entry.own_source:
+            return translated
+        self.out.append((flow.entry.mark, translated))
+        return DROP
+
+    def _expire(self, flow: Flow, now: float) -> None:
+        """An idle flow ends for both sides, unless both have ended it themselves."""
+        if flow.state is not State.LINGER:
+            self._context.reset_client(flow)
+            self._context.reset_server(flow)
+        self.table.remove(flow, Event.EXPIRED, now)
+
+    def _slow(self, data: bytes, now: float, mark: int) -> bytes | None:
+        self._context.wall = now + self._wall_offset
+        if len(data) > 9 and data[9] == ICMP:
+            return icmp_errors.translate(data, self._inbound, self.ledger)
+        segment = Segment(data)
+        dscp = segment.tos >> 2
+        entry = self._entries.get((segment.dst, dscp, segment.dport))
+        if entry is not None:
+            return self._from_client(entry, segment, now)
+        servers = self._by_server.get(segment.src + segment.sport.to_bytes(2, "big"))
+        if servers is not None:
+            return self._from_server(servers, segment, now, mark)
+        return self.ledger.drop(Unknown.NO_ENTRY, data)
+
+    def _from_client(self, entry: Entry, segment: Segment, now: float) -> bytes | None:
+        flow = self._inbound[entry.dscp].get(segment.key)
+        option = handoff.find(segment.options)
+        if option is not None:
+            segment.check_checksum()
+            flow = self._opener.take(entry, segment, option, now)
+            if flow is None:
+                return DROP
+        if flow is None:
+            return self._unknown_client(entry, segment, now)
+        flow.seen = now
+        if flow.state is State.SYN_SENT:
+            return self._opener.hold(flow, segment, now)
+        if segment.flags & SYN:
+            return self.ledger.drop(Malformed.BAD_TCP_HEADER, segment.data)
+        if flow.opening is not None:
+            flow.opening.note(segment)
+        if flow.stamper is not None:
+            flow.stamper.note(segment)
+        self._ends(flow, segment, CLIENT)
+        return self._upward(flow, splice.up_any(flow, segment))
+
+    def _from_server(
+        self, servers: list[Entry], segment: Segment, now: float, mark: int
+    ) -> bytes | None:
+        flow = self._outbound.get(segment.key)
+        if flow is None:
+            return self._unknown_server(servers, segment, now, mark)
+        flow.seen = now
+        if flow.state is State.SYN_SENT or segment.flags & SYN:
+            return self._opener.from_server(flow, segment, now)
+        if segment.flags & ACK:
+            self._opener.acknowledged(flow, segment.ack)
+        self._ends(flow, segment, SERVER)
+        return splice.down_any(flow, segment, now)
+
+    def _ends(self, flow: Flow, segment: Segment, side: int) -> None:
+        """Change state where a side ends or resets; a RST that data follows was nobody's."""
+        if segment.flags & RST:
+            flow.apply(Event.RESET)
+        elif segment.flags & FIN:
+            flow.fins |= side
+            if flow.fins == CLIENT | SERVER and flow.state is not State.SPLICED:
+                flow.apply(Event.FIN_BOTH)
+            else:
+                flow.apply(Event.FIN_ONE)
+        elif flow.state is State.LINGER and segment.payload and flow.fins != CLIENT | SERVER:
+            flow.fins = 0
+            flow.apply(Event.REVIVED)
+
+    def _unknown_client(self, entry: Entry, segment: Segment, now: float) -> bytes | None:
+        if segment.flags & RST:
+            return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
+        asked = self._asked.known(segment.key, now)
+        if not segment.flags & ACK or not (asked or self._unknown.insists(segment.key, now)):
+            return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
+        self._context.to_client(entry, segment.key, RST, seq=segment.ack)
+        return self.ledger.drop(Unknown.RESET_UNKNOWN, segment.data)
+
+    def _unknown_server(
+        self, servers: list[Entry], segment: Segment, now: float, mark: int
+    ) -> bytes | None:
+        """A packet of a direct connection goes on; one of a spliced socket that we do not know
+        any more (the mark tells) ends its connection on both sides.
+
+        The server's side is exact at once. For the client's a SYN is sent: whoever has the
+        connection answers it with an acknowledgment that says what a RST must carry (RFC 5961
+        section 4), whoever has not, with a RST.
+        """
+        entry = next((entry for entry in servers if entry.mark == mark), None)
+        if entry is None:
+            return segment.data
+        if self.table.was_spliced(segment.key, now):
+            return self._late(entry, segment)
+        if segment.flags & RST or not self._probes.take(now):
+            return self.ledger.drop(Unknown.ORPHAN, segment.data)
+        address = segment.key[4:8] + segment.key[:4] + segment.key[10:12] + segment.key[8:10]
+        self._context.send(entry, address, RST, seq=segment.ack)
+        if not segment.flags & SYN and not entry.own_source:
+            inbound = address[:4] + entry.address + address[8:10] + entry.port.to_bytes(2, "big")
+            self._asked.remember(inbound, now)
+            self._context.to_client(entry, inbound, SYN, seq=segment.seq)
+        return self.ledger.drop(Unknown.ORPHAN, segment.data)
+
+    def _late(self, entry: Entry, segment: Segment) -> bytes | None:
+        """A server's packet for a flow that is over: only a SYN-ACK still wants an answer."""
+        if segment.flags & (SYN | RST) == SYN:
+            address = segment.key[4:8] + segment.key[:4] + segment.key[10:12] + segment.key[8:10]
+            self._context.send(entry, address, RST, seq=segment.ack)
+        return self.ledger.drop(Unknown.LATE, segment.data)

@@ -1,0 +1,68 @@
+"""One way in at run time: (bridge address, DSCP, port), and the server that it leads to."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address
+
+from packetbridge.core.config import Backend
+
+HOLD_ABOVE = 150  # milliseconds of round trip from which ``auto`` holds whatever the server runs
+
+_ENDPOINT = struct.Struct("!4sH")
+
+
+class Entry:
+    """``server_key`` is 6 bytes, the server's address and port. ``local``: it is on this host.
+
+    ``bbr`` says that the server's route to clients uses BBR, as far as can be known here.
+    """
+
+    __slots__ = (
+        "_bbr",
+        "_hold",
+        "address",
+        "down_ttl",
+        "dscp",
+        "lacks_timestamps",
+        "local",
+        "mark",
+        "own_source",
+        "port",
+        "ports",
+        "server",
+        "server_port",
+        "up_ttl",
+        "vip",
+    )
+
+    def __init__(
+        self, configured: Backend, dscp: int, vip: str, mark: int, local: bool, bbr: bool
+    ) -> None:
+        self.address = IPv4Address(configured.address).packed
+        self.port = configured.port
+        self.dscp = dscp
+        self.vip = IPv4Address(vip).packed
+        self.server = IPv4Address(configured.server_address).packed
+        self.server_port = configured.server_port
+        self.mark = mark | dscp
+        self.own_source = configured.source == "bridge"
+        self.ports = configured.ports
+        self.local = local
+        self.lacks_timestamps = False  # learned from the server's SYN-ACKs
+        # One hop is counted here, but not twice: what the kernel forwards it counts itself.
+        self.up_ttl = 1 if local or self.own_source else 0
+        self.down_ttl = 1 if local else 0
+        self._hold = configured.hold_handshake
+        self._bbr = bbr
+
+    @property
+    def server_key(self) -> bytes:
+        return _ENDPOINT.pack(self.server, self.server_port)
+
+    def hold_seconds(self, rtt: int) -> float:
+        """How long to hold the handshake's last ACK, so that the server's first sample of the
+        round trip is the client's (``rtt``, milliseconds) and not this host's."""
+        if self._hold == "off" or (self._hold == "auto" and not self._bbr and rtt <= HOLD_ABOVE):
+            return 0.0
+        return rtt / 1000

@@ -1,0 +1,104 @@
+"""The bridge's flows: one record for both directions, a hard bound, idle expiry, and a memory of
+the closed."""
+
+from __future__ import annotations
+
+from common.core.ledger import Ledger
+from common.core.handoff import EPOCH_SECONDS, EPOCH_SLACK
+from common.core.remembered import Remembered
+from common.core.timing import IdleWheel
+from packetbridge.core.config import Limits, Timeouts
+from packetbridge.core.flow import Flow
+from packetbridge.core.states import Event, State
+
+ASK_AGAIN = 15.0  # seconds at most between two looks at an idle flow: how late its end can be
+EXPIRIES_AT_ONCE = 500
+# A handoff is valid in its own epoch and the ones beside it; after that its replay is too old.
+REMEMBER_CLOSED = EPOCH_SECONDS * (2 * EPOCH_SLACK + 1)
+
+
+class FlowTable:
+    """``inbound[dscp]`` finds a flow by the key of the client's packets, ``outbound`` by that of
+    the server's. ``held_bytes`` is what all openings hold."""
+
+    def __init__(self, limits: Limits, timeouts: Timeouts, ledger: Ledger, now: float) -> None:
+        self.inbound: list[dict[bytes, Flow]] = [{} for _ in range(64)]
+        self.outbound: dict[bytes, Flow] = {}
+        self.held_bytes = 0
+        self._limits = limits
+        self._ledger = ledger
+        self._wheel: IdleWheel[Flow] = IdleWheel(now)
+        self._closed = Remembered(REMEMBER_CLOSED, limits.closed)
+        self._idle = {
+            State.HANDOFF: timeouts.idle,
+            State.SYN_SENT: timeouts.idle,
+            State.SPLICED: timeouts.idle,
+            State.CLOSING: timeouts.closing,
+            State.LINGER: timeouts.linger,
+        }
+        self._ask_again = min(ASK_AGAIN, max(min(self._idle.values()), 0.5))
+
+    def __len__(self) -> int:
+        return len(self.outbound)
+
+    def full(self) -> bool:
+        return len(self.outbound) >= self._limits.flows
+
+    def may_hold(self) -> bool:
+        return self.held_bytes < self._limits.held_bytes
+
+    def add(self, flow: Flow) -> None:
+        self.inbound[flow.entry.dscp][flow.inbound] = flow
+        self.outbound[flow.outbound] = flow
+        self._wheel.add(flow.seen + self._ask_again, flow)
+        self._ledger.counts["flows_opened"] += 1
+
+    def readdress(self, flow: Flow, source: bytes) -> None:
+        """Give a flow another address and port towards the server."""
+        self.outbound.pop(flow.outbound, None)
+        flow.address(source)
+        self.outbound[flow.outbound] = flow
+
+    def remove(self, flow: Flow, event: Event, now: float) -> None:
+        """Forget a flow for ``event``, but not that it was: late packets and replays are known."""
+        flow.apply(event)
+        self.settle(flow)
+        self.inbound[flow.entry.dscp].pop(flow.inbound, None)
+        self.outbound.pop(flow.outbound, None)
+        self._closed.add(_incarnation(flow.entry.dscp, flow.inbound, flow.c, flow.b), now)
+        self._closed.add(flow.outbound, now)
+        self._ledger.counts[f"flows_{event.value}"] += 1
+
+    def settle(self, flow: Flow) -> None:
+        """Let go of what the flow's opening holds."""
+        if flow.opening is not None:
+            self.held_bytes -= flow.opening.held_bytes
+            flow.settle()
+
+    def was_closed(self, dscp: int, inbound: bytes, c: int, b: int, now: float) -> bool:
+        """Whether that handoff's flow has ended already."""
+        return self._closed.holds(_incarnation(dscp, inbound, c, b), now)
+
+    def was_spliced(self, outbound: bytes, now: float) -> bool:
+        """Whether the server's packet with that key is a late one of a flow that has ended."""
+        return self._closed.holds(outbound, now)
+
+    def expired(self, now: float) -> tuple[list[Flow], bool]:
+        """Flows whose time is over, still in the table; and whether more may be due at once."""
+        ended: list[Flow] = []
+
+        def verdict(flow: Flow) -> float | None:
+            if flow.state is State.GONE:
+                return None
+            deadline = flow.seen + self._idle[flow.state]
+            if deadline > now:
+                return min(deadline, now + self._ask_again)
+            ended.append(flow)
+            return None
+
+        asked = self._wheel.advance(now, verdict, EXPIRIES_AT_ONCE)
+        return ended, asked == EXPIRIES_AT_ONCE
+
+
+def _incarnation(dscp: int, inbound: bytes, c: int, b: int) -> bytes:
+    return bytes((dscp,)) + inbound + c.to_bytes(4, "big") + b.to_bytes(4, "big")

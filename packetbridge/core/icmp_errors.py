@@ -1,0 +1,74 @@
+"""ICMP errors about what a server sent: their quotation is translated back to the server's terms.
+
+Path-MTU discovery needs it: the server finds its connection by the quoted addresses and ports, and
+checks the quoted sequence number against what it has sent (RFC 5927 section 4.1).
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import StrEnum
+
+from common.core import checksum, icmp
+from common.core.ledger import Ledger
+from common.core.segment import ECN_BITS, MASK
+from packetbridge.core.flow import Flow
+from packetbridge.core.states import State
+
+_IP_SUM, _ICMP_SUM, _TCP_SUM = 10, 2, 16  # where the checksums stand in their headers
+_U16 = struct.Struct("!H")
+_U32 = struct.Struct("!I")
+
+
+class NotOurs(StrEnum):
+    """Why an ICMP message was dropped."""
+
+    UNKNOWN_FLOW = "icmp_unknown_flow"
+
+
+def translate(data: bytes, inbound: list[dict[bytes, Flow]], ledger: Ledger) -> bytes | None:
+    """The verdict on an ICMP error steered here; raises MalformedError where it quotes no TCP.
+
+    ``inbound`` finds flows by DSCP and by the key of the client's packets to this bridge.
+    """
+    inner, tcp = icmp.quotation(data)
+    client = data[inner + 16 : inner + 20]
+    key = client + data[16:20] + data[tcp + 2 : tcp + 4] + data[tcp : tcp + 2]
+    flow = inbound[data[1] >> 2].get(key)
+    if flow is None or flow.state is State.SYN_SENT:
+        return ledger.drop(NotOurs.UNKNOWN_FLOW, data)
+    ledger.counts["icmp_translated"] += 1
+    message = bytearray(data)
+    _translate_quotation(message, inner, tcp, flow)
+    outer = icmp.header_bytes(data)
+    _patch(message, outer + _ICMP_SUM, _sum(message, outer) - _sum(data, outer))
+    message[1] &= ECN_BITS
+    message[16:20] = flow.entry.server
+    old = checksum.word_sum(data[:outer])
+    _patch(message, _IP_SUM, checksum.word_sum(message[:outer]) - old)
+    return bytes(message)
+
+
+def _translate_quotation(message: bytearray, inner: int, tcp: int, flow: Flow) -> None:
+    """The quoted segment as the server sent it: its addresses, ports and sequence number."""
+    before = bytes(message[inner:])
+    message[inner + 12 : inner + 20] = flow.outbound[:8]
+    message[tcp : tcp + 4] = flow.outbound[8:]
+    (seq,) = _U32.unpack_from(message, tcp + 4)
+    _U32.pack_into(message, tcp + 4, (seq - flow.seq_down) & MASK)
+    header = tcp - inner
+    change = checksum.word_sum(message[inner:tcp]) - checksum.word_sum(before[:header])
+    _patch(message, inner + _IP_SUM, change)
+    if len(message) >= tcp + _TCP_SUM + 2:
+        quoted = checksum.word_sum(message[inner + 12 : inner + 20] + message[tcp : tcp + 8])
+        change = quoted - checksum.word_sum(before[12:20] + before[header : header + 8])
+        _patch(message, tcp + _TCP_SUM, change)
+
+
+def _sum(packet: bytes | bytearray, start: int) -> int:
+    return checksum.word_sum(packet[start:])
+
+
+def _patch(packet: bytearray, at: int, change: int) -> None:
+    (old,) = _U16.unpack_from(packet, at)
+    _U16.pack_into(packet, at, checksum.updated(old, change))

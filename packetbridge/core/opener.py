@@ -1,0 +1,373 @@
+"""Opening: from a handoff to a spliced connection, or to a refusal.
+
+The bridge opens its own connection with the server, in the client's name, and sends what was handed
+over as its first data. Until the server has acknowledged that, the flow has an Opening.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from common.core import handoff, tcp_options
+from common.core.handoff import Kind
+from common.core.ledger import DROP
+from common.core.segment import (
+    ACK,
+    ECN_BITS,
+    FIN,
+    MASK,
+    PSH,
+    RST,
+    SYN,
+    Segment,
+    before,
+    build,
+)
+from common.core.tcp_options import NO_SCALE
+from packetbridge.core import sources
+from packetbridge.core.context import Context
+from packetbridge.core.entry import Entry
+from packetbridge.core.flow import Flow
+from packetbridge.core.opening import Opening
+from packetbridge.core.splice import shifted
+from packetbridge.core.stamper import Stamper
+from packetbridge.core.states import Event, State
+
+SYN_WAITS = (1.0, 2.0, 4.0, 3.0)  # SYNs at 0, 1, 3 and 7 seconds; given up at 10
+OWED_AFTER = 0.2  # seconds to the first retransmission of owed bytes, doubled at each
+OWED_TRIES = 6
+TIME_WAIT_RESETS = 2  # of one opening
+
+
+class Refusal(StrEnum):
+    """Why a handoff was not taken."""
+
+    BAD_MAC = "bad_handoff_mac"
+    OLD_EPOCH = "old_handoff_epoch"
+    NOT_A_HANDOFF = "not_a_handoff"  # our option, but not from a balancer to a bridge
+    REPLAYED = "handoff_again"  # a late or replayed handoff of a connection that is over
+    TABLE_FULL = "flow_table_full"
+    NO_PORT = "no_source_port"
+    SERVER_RESET = "backend_refused"
+    SERVER_SILENT = "backend_silent"
+    HELD_FULL = "held_full"
+    OWED_LOST = "owed_bytes_unacknowledged"
+    EARLY_ACK = "ack_before_spliced"
+    BAD_SYN_ACK = "bad_backend_syn_ack"
+
+
+class Opener:
+    """Handoffs and what follows of them; one for all flows."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sources = sources.Sources()
+
+    def take(self, entry: Entry, segment: Segment, option: bytes, now: float) -> Flow | None:
+        """Check a handoff. Gives the live flow that ``segment`` is to be treated as a plain segment
+        of; None where it opened a flow, ended one or was dropped."""
+        context, drop = self._context, self._context.ledger.drop
+        message = handoff.decode(option)
+        if message.kind >= Kind.ACCEPTED:
+            drop(Refusal.NOT_A_HANDOFF, segment.data)
+            return None
+        flow = context.table.inbound[entry.dscp].get(segment.key)
+        b = (segment.ack - 1) & MASK
+        # Bytes that the balancer owns may follow the first: then the flow knows where it began.
+        known = flow is not None and flow.b == b and message.kind is Kind.HANDOFF_CONFIRM
+        c = flow.c if flow is not None and known else (segment.seq - 1) & MASK
+        client_key = segment.key[:4] + entry.vip + segment.key[8:]
+        binding = handoff.Binding(client_key, c, b, segment.seq)
+        if not handoff.authentic(context.keys, option, binding):
+            drop(Refusal.BAD_MAC, segment.data)
+            return None
+        if not handoff.timely(option, context.wall):
+            drop(Refusal.OLD_EPOCH, segment.data)
+            return None
+        if flow is not None and (flow.c, flow.b) == (c, b):
+            return self._same(flow, message.kind, segment, now)
+        if message.kind is Kind.FORGET:
+            return None
+        self._open(entry, segment, message, c, b, flow, now)
+        return None
+
+    def hold(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
+        """A client's segment while the server is being asked."""
+        context, opening = self._context, flow.opening
+        assert opening is not None, "a flow in SYN_SENT has an opening"
+        if segment.flags & RST:
+            context.table.remove(flow, Event.RESET, now)
+            return DROP
+        if not segment.payload and not segment.flags & FIN:
+            opening.note(segment)
+            context.ledger.counts[Refusal.EARLY_ACK] += 1
+            return DROP
+        kept = opening.hold(segment) if context.table.may_hold() else -1
+        if kept < 0:
+            return context.ledger.drop(Refusal.HELD_FULL, segment.data)
+        context.table.held_bytes += kept
+        return DROP
+
+    def from_server(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
+        """The server's packet while it is being asked, or a SYN-ACK that it repeats later."""
+        opening = flow.opening
+        if opening is None:
+            return DROP  # a SYN-ACK after its acknowledgment was acknowledged: late, no matter
+        if flow.state is not State.SYN_SENT:
+            self._send_held(flow, opening)
+            return DROP
+        if opening.syn_ack is not None:
+            return DROP  # held back on purpose; the timer answers
+        right_ack = segment.ack == (opening.isn + 1) & MASK
+        if segment.flags & RST:
+            if segment.flags & ACK and right_ack:
+                self._refuse(flow, opening, Refusal.SERVER_RESET, now)
+            return DROP
+        if segment.flags & (SYN | ACK) == SYN | ACK and right_ack:
+            return self._connected(flow, opening, segment, now)
+        if segment.flags & (SYN | ACK) == ACK:
+            return self._time_wait(flow, opening, segment, now)
+        return self._context.ledger.drop(Refusal.BAD_SYN_ACK, segment.data)
+
+    def acknowledged(self, flow: Flow, ack: int) -> None:
+        """The server has acknowledged up to ``ack`` (its own count): is the opening over?"""
+        opening = flow.opening
+        if opening is None or not before((opening.isn + 1) & MASK, ack):
+            return
+        if opening.owed is None or not before(ack, (opening.owed + flow.seq_up) & MASK):
+            self._context.table.settle(flow)
+
+    def owe(self, flow: Flow, segment: Segment) -> None:
+        """Bytes that the balancer owns, for a flow that is spliced: keep them and say so."""
+        opening = flow.opening
+        if opening is None:
+            self._answer(flow, Kind.ACCEPTED, seq=(flow.server_ack - flow.seq_up) & MASK)
+            return
+        kept = opening.hold(segment) if self._context.table.may_hold() else -1
+        if kept < 0:
+            return
+        self._context.table.held_bytes += kept
+        opening.owe(segment)
+        self._accept(flow, opening)
+
+    def _same(self, flow: Flow, kind: Kind, segment: Segment, now: float) -> Flow | None:
+        if kind is Kind.FORGET:
+            self._context.reset_server(flow)
+            self._context.table.remove(flow, Event.REPLACED, now)
+            return None
+        self._context.ledger.counts["handoffs_again"] += 1
+        if kind is Kind.HANDOFF_CONFIRM:
+            if flow.state is State.SYN_SENT and flow.opening is not None:
+                flow.opening.owe(segment)
+            else:
+                self.owe(flow, segment)
+        return flow
+
+    def _open(
+        self,
+        entry: Entry,
+        segment: Segment,
+        message: handoff.Handoff,
+        c: int,
+        b: int,
+        old: Flow | None,
+        now: float,
+    ) -> None:
+        table, ledger = self._context.table, self._context.ledger
+        if table.was_closed(entry.dscp, segment.key, c, b, now):
+            ledger.drop(Refusal.REPLAYED, segment.data)
+            return
+        if old is not None:
+            self._context.reset_server(old)
+            table.remove(old, Event.REPLACED, now)
+        flow = Flow(entry, segment.key, c, b, now)
+        opening = Opening(message, segment)
+        source = self._sources.source(entry, segment.src, segment.sport, table.outbound)
+        if table.full() or source is None:
+            reason = Refusal.NO_PORT if source is None else Refusal.TABLE_FULL
+            self._send_refused(flow, segment)
+            ledger.drop(reason, segment.data)
+            return
+        flow.address(source)
+        flow.opening = opening
+        wall = self._context.wall
+        opening.isn = c
+        if entry.own_source:
+            opening.isn = sources.own_isn(wall, int.from_bytes(source[4:], "big"))
+            if opening.stamp is not None:
+                flow.stamp_up = (sources.own_stamp(wall) - opening.stamp) & MASK
+        flow.seq_up = (opening.isn - c) & MASK
+        table.held_bytes += opening.hold(segment)
+        if message.kind is Kind.HANDOFF_CONFIRM:
+            opening.owe(segment)
+        table.add(flow)
+        if ledger.verbose:
+            ledger.event(f"{flow}: handoff, rtt {message.rtt} ms")
+        self._send_syn(flow, opening, now)
+
+    def _send_syn(self, flow: Flow, opening: Opening, now: float) -> None:
+        message = opening.handoff
+        mss, stamps = message.mss, None
+        if opening.stamp is not None and not flow.entry.lacks_timestamps:
+            stamps = ((opening.stamp + flow.stamp_up) & MASK, 0)
+        elif opening.stamp is not None:
+            mss -= 12  # room for the timestamps that the bridge will add itself
+        scale = NO_SCALE if message.promised_scale == NO_SCALE else message.client_scale
+        self._context.to_server(
+            flow,
+            SYN,
+            seq=opening.isn,
+            window=shifted(opening.window, 0 if scale == NO_SCALE else scale),
+            options=tcp_options.encode_offer(mss, scale, message.sack, stamps),
+        )
+        flow.apply(Event.SYN_OUT)
+        opening.due = now + SYN_WAITS[opening.tries]
+        self._context.deadlines.add(opening.due, (self._syn_timer, flow))
+
+    def _syn_timer(self, flow: Flow, now: float) -> None:
+        opening = flow.opening
+        if flow.state is not State.SYN_SENT or opening is None or opening.syn_ack is not None:
+            return
+        if now < opening.due:
+            return  # of an earlier SYN
+        opening.tries += 1
+        if opening.tries == len(SYN_WAITS):
+            self._refuse(flow, opening, Refusal.SERVER_SILENT, now)
+        else:
+            self._send_syn(flow, opening, now)
+
+    def _time_wait(
+        self, flow: Flow, opening: Opening, segment: Segment, now: float
+    ) -> bytes | None:
+        """The server still holds an earlier connection of this source (RFC 9293 section 3.10.7.3):
+        a RST of the number it expects, without timestamps, which it would hold against us, and
+        then the SYN again."""
+        if opening.tries < TIME_WAIT_RESETS:
+            self._context.ledger.counts["time_wait_resets"] += 1
+            self._context.to_server(flow, RST, seq=segment.ack)
+            opening.tries += 1
+            self._send_syn(flow, opening, now)
+        return DROP
+
+    def _connected(
+        self, flow: Flow, opening: Opening, segment: Segment, now: float
+    ) -> bytes | None:
+        offer, message = tcp_options.offer(segment.options), opening.handoff
+        if opening.stamp is not None and offer.timestamps is None:
+            if not flow.entry.lacks_timestamps:
+                # Its segments would leave no room for the option that the client was promised:
+                # ask again, for smaller ones, and remember.
+                flow.entry.lacks_timestamps = True
+                self._context.to_server(flow, RST, seq=(opening.isn + 1) & MASK)
+                self._send_syn(flow, opening, now)
+                return DROP
+            flow.stamper = Stamper(opening.echo, opening.stamp, now)
+        theirs = 0 if offer.timestamps is None else offer.timestamps[0]
+        opening.syn_ack = segment.seq, theirs
+        flow.seq_down = (flow.b - segment.seq) & MASK
+        flow.stamp_down = (opening.echo - theirs) & MASK if offer.timestamps is not None else 0
+        flow.server_ack = (opening.isn + 1) & MASK
+        if message.promised_scale != NO_SCALE:
+            server_scale = 0 if offer.scale == NO_SCALE else offer.scale
+            flow.down_window = server_scale - message.promised_scale
+            flow.up_window = message.client_scale if offer.scale == NO_SCALE else 0
+        hold = flow.entry.hold_seconds(message.rtt)
+        if hold:
+            self._context.deadlines.add(now + hold, (self._begin, flow))
+        else:
+            self._begin(flow, now)
+        return DROP
+
+    def _begin(self, flow: Flow, now: float) -> None:
+        """Complete the server's handshake with the held bytes."""
+        opening = flow.opening
+        if flow.state is not State.SYN_SENT or opening is None or opening.syn_ack is None:
+            return
+        flow.seen = now
+        flow.apply(Event.CONNECTED)
+        self._send_held(flow, opening)
+        if any(segment.flags & FIN for segment in opening.held.values()):
+            flow.fins |= 1
+            flow.apply(Event.FIN_ONE)
+        opening.tries = 0
+        if opening.owed is not None:
+            self._accept(flow, opening)
+            self._context.deadlines.add(now + OWED_AFTER, (self._owed_timer, flow))
+
+    def _send_held(self, flow: Flow, opening: Opening) -> None:
+        """What is held, in order, from the first byte that the server has not acknowledged."""
+        assert opening.syn_ack is not None, "nothing is sent before the server's SYN-ACK"
+        options = b""
+        if opening.stamp is not None and flow.stamper is None:
+            # The echo is exactly the SYN-ACK's: a Linux server in SYN-RECV drops any other.
+            value = (opening.stamp + flow.stamp_up) & MASK
+            options = tcp_options.encode_timestamps(value, opening.syn_ack[1])
+        for segment in opening.in_order((flow.c + 1) & MASK):
+            end = (segment.end + flow.seq_up) & MASK
+            if not before(flow.server_ack, end):
+                continue
+            self._context.to_server(
+                flow,
+                ACK | segment.flags & (PSH | FIN),
+                seq=segment.seq + flow.seq_up,
+                ack=segment.ack - flow.seq_down,
+                window=shifted(opening.window, flow.up_window),
+                options=options,
+                payload=segment.payload,
+            )
+
+    def _owed_timer(self, flow: Flow, now: float) -> None:
+        opening = flow.opening
+        if opening is None or flow.state is State.GONE:
+            return
+        opening.tries += 1
+        if opening.tries > OWED_TRIES:
+            self._context.ledger.counts[Refusal.OWED_LOST] += 1
+            self._context.reset_client(flow)
+            self._context.reset_server(flow)
+            self._context.table.remove(flow, Event.EXPIRED, now)
+            return
+        self._send_held(flow, opening)
+        again = now + OWED_AFTER * 2**opening.tries
+        self._context.deadlines.add(again, (self._owed_timer, flow))
+
+    def _accept(self, flow: Flow, opening: Opening) -> None:
+        self._answer(flow, Kind.ACCEPTED, seq=opening.next_lacking((flow.c + 1) & MASK))
+
+    def _answer(self, flow: Flow, kind: Kind, seq: int) -> None:
+        """An empty answer to the balancer: from the client, to the VIP."""
+        inbound, entry = flow.inbound, flow.entry
+        packet = build(
+            inbound[:4],
+            entry.vip,
+            int.from_bytes(inbound[8:10], "big"),
+            int.from_bytes(inbound[10:12], "big"),
+            seq=seq,
+            ack=(flow.b + 1) & MASK,
+            flags=ACK,
+            options=self._answer_option(flow, kind, seq),
+        )
+        self._context.out.append((entry.mark, packet))
+
+    def _refuse(self, flow: Flow, opening: Opening, reason: Refusal, now: float) -> None:
+        first = opening.in_order((flow.c + 1) & MASK)[0]
+        self._send_refused(flow, first)
+        self._context.table.remove(flow, Event.UNREACHABLE, now)
+        self._context.ledger.drop(reason, first.data)
+
+    def _send_refused(self, flow: Flow, first: Segment) -> None:
+        """Give the held segment back to the balancer, which chooses again or resets."""
+        option = self._answer_option(flow, Kind.REFUSED, first.seq)
+        packet = first.rewritten(
+            dst=flow.entry.vip,
+            tos=first.tos & ECN_BITS,
+            options=handoff.segment_options(first, option),
+        )
+        self._context.out.append((flow.entry.mark, packet))
+
+    def _answer_option(self, flow: Flow, kind: Kind, seq: int) -> bytes:
+        inbound, context = flow.inbound, self._context
+        client_key = inbound[:4] + flow.entry.vip + inbound[8:]
+        message = handoff.Handoff(kind, 0, 0, NO_SCALE, NO_SCALE, sack=False)
+        binding = handoff.Binding(client_key, flow.c, flow.b, seq)
+        return handoff.encode(context.keys, message, binding, context.wall)

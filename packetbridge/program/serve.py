@@ -1,0 +1,68 @@
+"""Running the bridge: host facts and configuration into the core, rules in place, the loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from common.adapters import checks, keyfile, routes
+from common.adapters.firewall import Firewall
+from common.core.keys import derive
+from common.core.ledger import Ledger
+from common.program.datapath import choose_datapath
+from common.program.loop import PacketLoop, wall_offset
+from packetbridge.core.config import Backend, Config
+from packetbridge.core.engine import Bridge
+from packetbridge.core.entry import Entry
+from packetbridge.core.rules import rules
+
+log = logging.getLogger(__name__)
+
+
+def serve(config: Config) -> None:
+    """Run until a signal ends it; removes all it set up, also when it fails to start.
+
+    Raises OSError, FirewallError or KeyFileError where something cannot be had.
+    """
+    choose_datapath(config.datapath)
+    keys = derive(keyfile.load(config.key_file))
+    verbose = log.isEnabledFor(logging.DEBUG)
+    now = time.monotonic()
+    local = routes.local_addresses()
+    core = Bridge(
+        _entries(config), config.limits, config.timeouts, keys, Ledger(verbose), now, wall_offset()
+    )
+    loop = PacketLoop(core, config.queue)
+    firewall = Firewall("packetbridge", *rules(config, local))
+    try:
+        firewall.install()
+        for backend in config.backends:
+            log.info(
+                "ready: %s port %d -> %s:%d, source %s",
+                backend.address,
+                backend.port,
+                backend.server_address,
+                backend.server_port,
+                backend.source,
+            )
+        loop.run()
+    finally:
+        firewall.remove()
+        loop.close()
+
+
+def _entries(config: Config) -> list[Entry]:
+    return [
+        Entry(backend, dscp, config.vip(dscp), config.mark, _is_local(backend), _bbr(backend))
+        for backend in config.backends
+        for dscp in config.dscps(backend)
+    ]
+
+
+def _is_local(backend: Backend) -> bool:
+    return routes.route_to(backend.server_address).local
+
+
+def _bbr(backend: Backend) -> bool:
+    """Whether a local server sends by BBR; what a remote one does cannot be seen from here."""
+    return _is_local(backend) and checks.sysctl("net.ipv4.tcp_congestion_control") == "bbr"

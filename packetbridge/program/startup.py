@@ -1,0 +1,49 @@
+"""What this host needs before the packetbridge can start."""
+
+from common.adapters import checks, routes
+from common.adapters.checks import Problem
+from packetbridge.core.config import Backend, Config
+from packetbridge.core.rules import rules
+
+
+def problems(config: Config) -> list[Problem]:
+    """Everything that is in the way of a start, or, not fatal, worth knowing."""
+    return host_problems(config) + checks.queue(config.queue)
+
+
+def host_problems(config: Config) -> list[Problem]:
+    """The same without what a running program of this configuration would hold itself."""
+    found = checks.privileges("packetbridge")
+    if found:
+        return found  # the other checks need them
+    local = routes.local_addresses()
+    found += checks.key(config.key_file, "packetbridge") + checks.interface(config.interface)
+    found += checks.firewall(*rules(config, local))
+    here = [b for b in config.backends if b.server_address in local]
+    remote = [b for b in config.backends if b.server_address not in local]
+    return found + _network(config, remote) + _local_servers(here) + _source_ports(config)
+
+
+def _network(config: Config, remote: list[Backend]) -> list[Problem]:
+    own = list(dict.fromkeys(b.address for b in config.backends))
+    servers = list(dict.fromkeys(b.server_address for b in config.backends))
+    names = checks.involved(config.interface, own, servers)
+    found = [
+        p for address in own for p in checks.address("bridge address", address, config.interface)
+    ]
+    found += [p for server in servers for p in checks.route("server", server)]
+    found += checks.mtu(names) + checks.reverse_path(names)
+    return found + (checks.forwarding(names) if remote else [])
+
+
+def _local_servers(here: list[Backend]) -> list[Problem]:
+    found = checks.marked_sockets() if here else []
+    if any(backend.hold_handshake == "off" for backend in here):
+        found += checks.congestion()
+    return found
+
+
+def _source_ports(config: Config) -> list[Problem]:
+    return checks.reserved_ports(
+        dict.fromkeys(b.ports for b in config.backends if b.source == "bridge")
+    )

@@ -1,0 +1,63 @@
+#!/bin/bash
+# Writes a program's configuration to stdout; the namespace lab and the Vagrant boxes share it.
+#   config.sh balancer VIP KEY_FILE NAME=BRIDGE...
+#   config.sh packetbridge VIP KEY_FILE BRIDGE SERVER:PORT
+# LAB_DATAPATH (auto, ebpf or nfqueue) and LAB_LOG_LEVEL go into both.
+set -euo pipefail
+
+case ${LAB_DATAPATH:=auto} in
+auto | ebpf | nfqueue) ;;
+*)
+    echo "LAB_DATAPATH must be auto, ebpf or nfqueue, not '$LAB_DATAPATH'" >&2
+    exit 1
+    ;;
+esac
+
+common() { # QUEUE KEY_FILE
+    cat <<END
+datapath = "$LAB_DATAPATH"
+log_level = "${LAB_LOG_LEVEL:-info}"
+key_file = "$2"
+queue = $1
+END
+}
+
+balancer() { # VIP KEY_FILE NAME=BRIDGE...
+    common 3310 "$2"
+    cat <<END
+
+[[services]]
+name = "web"
+vip = "$1"
+port = 80
+dscp = 1
+END
+    local backend
+    for backend in "${@:3}"; do
+        cat <<END
+
+[[services.backends]]
+name = "${backend%%=*}"
+bridge = "${backend#*=}"
+weight = 1
+END
+    done
+}
+
+packetbridge() { # VIP KEY_FILE BRIDGE SERVER:PORT
+    common 3320 "$2"
+    cat <<END
+
+[[balancers]]
+dscp = 1
+vip = "$1"
+
+[[backends]]
+address = "$3"
+port = 80
+server = "$4"
+source = "client"
+END
+}
+
+"$@"

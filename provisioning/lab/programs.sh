@@ -1,0 +1,70 @@
+# shellcheck shell=bash disable=SC2154 # topology.sh assigns them
+# The lab's programs: what each is started with, and when it counts as started.
+
+ready_timeout_seconds=${LAB_READY_TIMEOUT:-20}
+
+write_configuration() {
+    local host
+    mkdir -p "$lab/etc" "$lab/run" "$lab/log"
+    "$root/.venv/bin/balancer" keygen "$lab/etc/key" >/dev/null
+    "$root/provisioning/config.sh" balancer "$vip" "$lab/etc/key" \
+        "backend1=$(bridge_address backend1)" "backend2=$(bridge_address backend2)" \
+        >"$lab/etc/balancer.toml"
+    for host in backend1 backend2; do
+        "$root/provisioning/config.sh" packetbridge "$vip" "$lab/etc/key" \
+            "$(bridge_address "$host")" "$(server_address "$host"):80" \
+            >"$lab/etc/packetbridge-$host.toml"
+        # root: the checkout may lie where nobody else can read, under /root for instance.
+        "$root/provisioning/nginx.sh" "$host" "$(server_address "$host")" root \
+            "$lab/www" "$lab/log" "$(pid_file_of "nginx-$host")" >"$lab/etc/nginx-$host.conf"
+    done
+}
+
+start_program() { # PROGRAM
+    local program=$1 host log_end=0
+    host=$(host_of "$program")
+    [[ -e /run/netns/l3dsr-$host ]] || die "is not up (no namespace l3dsr-$host)"
+    [[ -z $(pids_of_program "$program") ]] || die "$program is running already"
+    [[ ! -f $(log_of "$program") ]] || log_end=$(stat -c %s "$(log_of "$program")")
+
+    case $program in
+    nginx-*) start_process "$program" nginx -c "$lab/etc/$program.conf" -g 'daemon off;' ;;
+    balancer) start_process "$program" "$root/.venv/bin/balancer" --config "$lab/etc/balancer.toml" ;;
+    *) start_process "$program" "$root/.venv/bin/packetbridge" --config "$lab/etc/packetbridge-$program.toml" ;;
+    esac
+    wait_until_ready "$program" "$log_end"
+}
+
+stop_program() { # PROGRAM
+    local pids
+    mapfile -t pids < <(pids_of_program "$1")
+    end_processes "${pids[@]}"
+    rm -f "$(pid_file_of "$1")"
+}
+
+is_ready() { # PROGRAM LOG_END
+    case $1 in
+    # Asked by the second client: the first one's addresses belong to connections through the VIP.
+    nginx-*) on client2 curl -fs -o /dev/null --max-time 1 "http://$(server_address "$(host_of "$1")")/" ;;
+    *) tail -c "+$(($2 + 1))" "$(log_of "$1")" | grep -qw ready ;;
+    esac
+}
+
+wait_until_ready() { # PROGRAM LOG_END
+    local deadline=$((SECONDS + ready_timeout_seconds))
+    until is_ready "$@"; do
+        [[ -n $(pids_of_program "$1") ]] || give_up "$1" "has ended"
+        ((SECONDS < deadline)) || give_up "$1" "is not ready after $ready_timeout_seconds s"
+        sleep 0.05
+    done
+}
+
+give_up() { # PROGRAM WHY
+    show_log "$(log_of "$1")"
+    die "$1 $2"
+}
+
+show_log() { # FILE
+    echo "--- ${1#"$root"/} ---" >&2
+    tail -n 30 "$1" >&2
+}

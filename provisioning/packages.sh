@@ -1,0 +1,44 @@
+#!/bin/bash
+# Installs the Debian packages that the programs, the lab and the tests need. Does nothing, quickly,
+# when all are there. The namespace lab and the Vagrant boxes share this list.
+set -euo pipefail
+
+packages=(
+    # the programs: Python, and a compiler for the NetfilterQueue extension
+    python3 python3-venv python3-dev gcc libc6-dev libnetfilter-queue-dev libnfnetlink-dev
+    iptables iproute2 procps
+    # the lab and the tests
+    nginx curl wrk tcpdump ethtool
+)
+
+installed() {
+    [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+missing=()
+for package in "${packages[@]}"; do
+    installed "$package" || missing+=("$package")
+done
+((${#missing[@]})) || exit 0
+
+if ((EUID != 0)); then
+    echo "packages.sh: must run as root to install: ${missing[*]}" >&2
+    exit 1
+fi
+
+# The lab starts nginx itself. A package's own service must start neither now (in a container it
+# could not, and the installation would fail) nor at the next boot.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends "${missing[@]}"
+
+if [[ " ${missing[*]} " == *" nginx "* ]]; then
+    update-rc.d nginx disable
+fi

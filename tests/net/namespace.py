@@ -1,0 +1,66 @@
+"""A network namespace of a test's own, and Python run in it."""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class Namespace:
+    """A namespace with two connected interfaces, `eth0` (192.168.33.10/24, .20 as well) and `eth1`.
+
+    Entered with nsenter --net, as `ip netns exec` would also remount /sys.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.delete()
+        _run(["ip", "netns", "add", name])
+        self.shell("ip link set lo up")
+        self.shell("ip link add eth0 type veth peer name eth1")
+        self.shell("ip link set eth0 up && ip link set eth1 up")
+        self.shell("ip address add 192.168.33.10/24 dev eth0")
+
+    def delete(self) -> None:
+        subprocess.run(["ip", "netns", "delete", self.name], capture_output=True, check=False)
+
+    def shell(self, command: str) -> str:
+        """Output of a shell command in the namespace; fails the test with its error message."""
+        return _run([*self._enter(), "sh", "-c", command])
+
+    def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """What a function returns that runs in the namespace, in a Python of its own."""
+        code = (
+            "import pickle, sys\n"
+            "function, arguments = pickle.load(sys.stdin.buffer)\n"
+            "sys.stdout.buffer.write(pickle.dumps(function(*arguments)))"
+        )
+        done = subprocess.run(
+            [*self._enter(), sys.executable, "-c", code],
+            input=pickle.dumps((function, arguments)),
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return pickle.loads(done.stdout)
+
+    def start(self, code: str) -> "subprocess.Popen[str]":
+        """Python code left running in the namespace; the caller ends it."""
+        return subprocess.Popen(
+            [*self._enter(), sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+        )
+
+    def _enter(self) -> list[str]:
+        return ["nsenter", f"--net=/run/netns/{self.name}"]
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout

@@ -1,0 +1,115 @@
+"""Which packets each program takes from the kernel, as rules."""
+
+from dataclasses import replace
+
+import pytest
+
+from balancer.core import config as balancer_config
+from balancer.core import rules as balancer_rules
+from packetbridge.core import config as bridge_config
+from packetbridge.core import rules as bridge_rules
+from packetbridge.core.config import Backend, Balancer
+
+QUEUE = " -j NFQUEUE --queue-num "
+NOTRACK = " -j CT --notrack"
+BRIDGE, SERVER = "192.168.33.20", "192.168.33.30"
+MARKED = "-m mark --mark 0x4c330000/0xffffff00"
+
+
+def queued(rules: list[str]) -> list[str]:
+    return [rule.partition(QUEUE)[0] for rule in rules if QUEUE in rule]
+
+
+def untracked(rules: list[str]) -> list[str]:
+    return [rule.removesuffix(NOTRACK) for rule in rules if rule.endswith(NOTRACK)]
+
+
+def bridge(*backends: Backend, local: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
+    config = replace(bridge_config.default(), backends=backends)
+    return bridge_rules.rules(config, local)
+
+
+def icmp(match: str) -> list[str]:
+    return [f"{match} -p icmp --icmp-type {kind}" for kind in (3, 11, 12)]
+
+
+def test_balancer_takes_the_service_and_icmp_errors() -> None:
+    prerouting, output = balancer_rules.rules(balancer_config.default())
+    vip = ["-d 192.168.33.10 -p tcp --dport 80", *icmp("-d 192.168.33.10")]
+    steered = "-d 192.168.33.20 -m dscp --dscp 1"
+    to_bridge = [f"{steered} -p tcp --dport 80", *icmp(steered)]
+    assert queued(prerouting) == vip
+    assert untracked(prerouting) == vip + to_bridge
+    assert queued(output) == []
+    assert untracked(output) == ["-s 192.168.33.10 -p tcp --sport 80", *to_bridge]
+
+
+def test_services_of_one_vip_share_its_icmp_rules() -> None:
+    config = balancer_config.default()
+    second = replace(config.services[0], name="tls", port=443)
+    prerouting, _ = balancer_rules.rules(replace(config, services=(*config.services, second)))
+    assert len(queued(prerouting)) == 2 + 3
+    assert len(set(prerouting)) == len(prerouting)
+
+
+def test_bridge_with_a_local_server_queues_its_marked_packets_and_resets() -> None:
+    prerouting, output = bridge(bridge_config.default().backends[0], local=(SERVER,))
+    steered = f"-d {BRIDGE} -m dscp --dscp 1"
+    assert queued(prerouting) == [f"{steered} -p tcp --dport 80", *icmp(steered)]
+    assert untracked(prerouting) == queued(prerouting)
+    server = f"-s {SERVER} -p tcp --sport 80"
+    assert queued(output) == [f"{server} {MARKED}", f"{server} --tcp-flags RST RST"]
+    assert untracked(output) == [MARKED, "-s 192.168.33.10 -p tcp --sport 80"]
+
+
+def test_bridge_with_a_remote_server_queues_its_packets_as_they_come_in() -> None:
+    prerouting, output = bridge(bridge_config.default().backends[0])
+    answers, requests = f"-s {SERVER} -p tcp --sport 80", f"-d {SERVER} -p tcp --dport 80"
+    assert queued(prerouting)[4:] == [answers]
+    assert untracked(prerouting)[4:] == [answers, requests]
+    assert queued(output) == []
+    assert requests in untracked(output)
+
+
+def test_bridge_in_mode_bridge_takes_only_its_own_ports() -> None:
+    backend = Backend(BRIDGE, 80, SERVER, 8080, source="bridge", ports=(5000, 5999))
+    prerouting, output = bridge(backend)
+    answers = f"-s {SERVER} -p tcp --sport 8080 -d {BRIDGE} --dport 5000:5999"
+    requests = f"-d {SERVER} -p tcp --dport 8080 -s {BRIDGE} --sport 5000:5999"
+    assert queued(prerouting)[4:] == [answers]
+    assert untracked(prerouting)[4:] == [answers, requests]
+    assert requests in untracked(output)
+
+
+def test_bridge_has_a_rule_for_each_balancer_a_backend_serves() -> None:
+    config = replace(
+        bridge_config.default(),
+        balancers=tuple(Balancer(dscp, f"10.0.0.{dscp}") for dscp in (1, 2, 3)),
+        backends=(
+            Backend(BRIDGE, 80, SERVER, 80, dscps=(2,)),
+            Backend(BRIDGE, 81, SERVER, 80),
+        ),
+    )
+    prerouting, output = bridge_rules.rules(config, {SERVER})
+    tcp = [rule for rule in queued(prerouting) if "tcp" in rule]
+    assert tcp == [
+        f"-d {BRIDGE} -m dscp --dscp {dscp} -p tcp --dport {port}"
+        for dscp, port in ((2, 80), (1, 81), (2, 81), (3, 81))
+    ]
+    assert "-s 10.0.0.3 -p tcp --sport 80" not in untracked(output)
+    assert "-s 10.0.0.3 -p tcp --sport 81" in untracked(output)
+
+
+@pytest.mark.parametrize("local", [(), (SERVER,)])
+def test_tracking_is_switched_off_before_queueing_and_no_packet_is_let_by(
+    local: tuple[str, ...],
+) -> None:
+    found = [
+        *balancer_rules.rules(balancer_config.default()),
+        *bridge(bridge_config.default().backends[0], local=local),
+    ]
+    for rules in found:
+        assert [NOTRACK in rule for rule in rules] == sorted(
+            (NOTRACK in rule for rule in rules), reverse=True
+        )
+        assert "--queue-bypass" not in " ".join(rules)
