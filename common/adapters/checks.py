@@ -131,8 +131,9 @@ def _is_near(entry: routes.TableEntry) -> bool:
 
 def _likely_interface() -> str:
     """An interface for a command that has to name one."""
+    in_use = set(routes.local_addresses().values())
     found = [link for link in routes.interfaces().values() if link.name != "lo"]
-    found.sort(key=lambda link: not link.up)
+    found.sort(key=lambda link: (link.name not in in_use, not link.up))
     return found[0].name if found else "lo"
 
 

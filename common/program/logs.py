@@ -52,8 +52,10 @@ class BoundedLog:
         self._clock = clock
         self._windows: dict[str, _Window] = {}
 
-    def log(self, level: int, kind: str, message: str, *arguments: object) -> None:
-        """Write `KIND: message`, unless there were enough of the kind."""
+    def log(
+        self, level: int, kind: str, message: str, *arguments: object, exc_info: bool = False
+    ) -> None:
+        """Write `KIND: message`, unless there were enough of the kind; `exc_info` as in logging."""
         if not self._logger.isEnabledFor(level):
             return
         now = self._clock()
@@ -63,7 +65,7 @@ class BoundedLog:
             window = self._windows[kind] = _Window(now + self._period, level)
         if window.written < self._lines:
             window.written += 1
-            self._logger.log(level, f"%s: {message}", kind, *arguments)
+            self._logger.log(level, f"%s: {message}", kind, *arguments, exc_info=exc_info)
         else:
             window.left_out += 1
 

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -129,9 +130,8 @@ class PacketLoop:
 
     def _internal_error(self, data: bytes) -> bytes | None:
         self._core.ledger.counts["internal_error"] += 1
-        self._bounded.log(
-            logging.ERROR, "internal_error", "%s (please report this)", _ends(data), exc_info=True
-        )
+        where = traceback.format_exc()
+        self._bounded.log(logging.ERROR, "internal_error", "%s: %s", _ends(data), where)
         return None
 
     def _log_notes(self) -> None:

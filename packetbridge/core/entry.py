@@ -7,7 +7,10 @@ from ipaddress import IPv4Address
 
 from packetbridge.core.config import Backend
 
-HOLD_ABOVE = 150  # milliseconds of round trip from which ``auto`` holds whatever the server runs
+# Milliseconds of round trip from which ``auto`` holds: with BBR, whose model of the path starts from
+# the handshake, and with anything else, where the retransmission time-out is what suffers.
+HOLD_BBR = 10
+HOLD_OTHERS = 150
 
 _ENDPOINT = struct.Struct("!4sH")
 
@@ -63,6 +66,5 @@ class Entry:
     def hold_seconds(self, rtt: int) -> float:
         """How long to hold the handshake's last ACK, so that the server's first sample of the
         round trip is the client's (``rtt``, milliseconds) and not this host's."""
-        if self._hold == "off" or (self._hold == "auto" and not self._bbr and rtt <= HOLD_ABOVE):
-            return 0.0
-        return rtt / 1000
+        shortest = 0 if self._hold == "on" else HOLD_BBR if self._bbr else HOLD_OTHERS
+        return 0.0 if self._hold == "off" or rtt < shortest else rtt / 1000

@@ -124,7 +124,7 @@ def test_instances_are_apart(host: Host) -> None:
 def test_a_rule_that_fails_changes_nothing(host: Host) -> None:
     host.install()
     before = host.rules()
-    with pytest.raises(AssertionError, match="FirewallError.*NOSUCH"):
+    with pytest.raises(AssertionError, match=r"FirewallError.*NOSUCH"):
         host.install(prerouting=["-d 10.0.0.3 -j DROP", "-j NOSUCH"])
     assert host.rules() == before
     host.remove()
@@ -134,7 +134,7 @@ def test_a_chain_that_others_use_is_not_torn_out(host: Host) -> None:
     host.install()
     host.namespace.shell(f"{host.command} -t raw -A L3DSR-fence -j L3DSR-t-1-IN")
     before = host.rules()
-    with pytest.raises(AssertionError, match="FirewallError"):
+    with pytest.raises(AssertionError, match=r"FirewallError"):
         host.remove()
     assert host.rules() == before
 
@@ -152,7 +152,7 @@ def test_the_programs_own_rules_load(host: Host, local: tuple[str, ...]) -> None
 
 def test_a_host_without_iptables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name, path: None)
-    with pytest.raises(NotInstalled, match="^iptables-save is not installed$"):
+    with pytest.raises(NotInstalled, match=r"^iptables-save is not installed$"):
         Firewall("t-1", [], []).install()
 
 

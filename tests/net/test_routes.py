@@ -62,7 +62,7 @@ def test_the_way_to_an_address(namespace: Namespace, address: str, expected: Rou
 
 def test_no_way_to_an_address(namespace: Namespace) -> None:
     namespace.shell("ip route add unreachable 10.3.0.0/16")
-    with pytest.raises(AssertionError, match="RouteError: no route to 10.3.0.1"):
+    with pytest.raises(AssertionError, match=r"RouteError: no route to 10.3.0.1"):
         namespace.call(routes.route_to, "10.3.0.1")
 
 
