@@ -8,7 +8,7 @@ packages=(
     python3 python3-venv python3-dev gcc libc6-dev libnetfilter-queue-dev libnfnetlink-dev
     iptables iproute2 procps
     # the lab and the tests
-    nginx curl wrk tcpdump ethtool
+    nginx curl wrk tcpdump ethtool openssh-server openssh-client
 )
 
 installed() {
@@ -26,8 +26,8 @@ if ((EUID != 0)); then
     exit 1
 fi
 
-# The lab starts nginx itself. A package's own service must start neither now (in a container it
-# could not, and the installation would fail) nor at the next boot.
+# The lab starts nginx and sshd itself. A package's own service must start neither now (in a
+# container it could not, and the installation would fail) nor at the next boot.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy ]]; then
     trap 'rm -f "$policy"' EXIT
@@ -39,6 +39,9 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 apt-get install -q -y --no-install-recommends "${missing[@]}"
 
-if [[ " ${missing[*]} " == *" nginx "* ]]; then
-    update-rc.d nginx disable
-fi
+# A box that had one of them before, sshd above all, keeps its service.
+for service in nginx:nginx openssh-server:ssh; do
+    if [[ " ${missing[*]} " == *" ${service%:*} "* ]]; then
+        update-rc.d "${service#*:}" disable
+    fi
+done

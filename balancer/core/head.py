@@ -45,12 +45,13 @@ class Head:
         self.confirmed = 0  # the bridge has all bytes below this offset
         self.tries = 0  # handoffs repeated for want of that
 
-    def add(self, offset: int, segment: Segment) -> int:
+    def add(self, offset: int, segment: Segment) -> int | None:
         """Take in a segment with payload or FIN that starts at ``offset``; gives the bytes kept
-        more than before, or -1 where there is no room for another segment."""
+        more than before (fewer, where it comes again with fewer options), or None where there is no
+        room for another segment."""
         payload, had = segment.payload, self.kept_bytes
         if len(self.packets) + len(self.later) >= MAX_SEGMENTS:
-            return -1
+            return None
         self.note(segment)
         if segment.flags & FIN:
             self.fin_at = offset + len(payload)

@@ -76,8 +76,8 @@ class Reading:
         if head is None:
             head = flow.head = Head()
         room = offset + len(segment.payload) <= flow.service.max_head + flow.service.mss
-        kept = head.add(offset, segment) if room and context.table.may_buffer() else -1
-        if kept < 0:
+        kept = head.add(offset, segment) if room and context.table.may_buffer() else None
+        if kept is None:
             return context.ledger.drop(Unread.BUFFERS_FULL, segment.data)
         context.table.buffered_bytes += kept
         found = http_request.inspect(bytes(head.data), flow.service.max_head)

@@ -6,6 +6,8 @@ import click
 
 from balancer.core import config
 from common import __version__
+from common.adapters.aside import aside
+from common.adapters.checks import Problem
 from common.program import commands, logs
 
 STANDARD_FILE = "/etc/l3dsr/balancer.toml"
@@ -124,14 +126,19 @@ def decode(before: dict[str, Any], /, capture: str, **flags: Any) -> None:
 
 
 def _run(checked: config.Config) -> None:
-    from balancer.program import startup  # noqa: PLC0415
-
-    commands.refuse(startup.problems(checked))
     from balancer.program.serve import serve  # noqa: PLC0415
 
+    commands.refuse(aside(_problems, checked))
     logs.setup(checked.log_level)
     with commands.failures("balancer", *commands.HOST_ERRORS):
         serve(checked)
+
+
+def _problems(checked: config.Config) -> list[Problem]:
+    """What this host lacks; in a child process, as it loads much that serving does not need."""
+    from balancer.program import startup  # noqa: PLC0415
+
+    return startup.problems(checked)
 
 
 def _configuration(flags: dict[str, Any]) -> config.Config:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 
-from balancer.core import config as settings
 from balancer.core.config import Config
 from balancer.core.engine import Balancer
 from balancer.core.rules import rules
 from balancer.core.service import Service
 from common.adapters import keyfile, routes
+from common.adapters.aside import aside
 from common.adapters.firewall import Firewall
 from common.core.keys import derive
 from common.core.ledger import Ledger
@@ -37,7 +37,9 @@ def serve(config: Config) -> None:
     try:
         firewall.install()
         for service in config.services:
-            bridges = ", ".join(f"{backend.name} ({backend.bridge})" for backend in service.backends)
+            bridges = ", ".join(
+                f"{backend.name} ({backend.bridge})" for backend in service.backends
+            )
             log.info("ready: %s port %d -> %s", service.vip, service.port, bridges)
         loop.run()
     finally:
@@ -46,11 +48,20 @@ def serve(config: Config) -> None:
 
 
 def _services(config: Config) -> list[Service]:
-    return [_service(service, config.interface) for service in config.services]
+    return [
+        Service(configured, path_mtus, client_mtu)
+        for configured, (path_mtus, client_mtu) in zip(
+            config.services, aside(_mtus, config), strict=True
+        )
+    ]
 
 
-def _service(configured: settings.Service, interface: str | None) -> Service:
-    path_mtus = [routes.route_to(backend.bridge).mtu for backend in configured.backends]
-    name = interface or routes.local_addresses().get(configured.vip)
-    client_mtu = routes.interface_mtu(name) if name else min(path_mtus)
-    return Service(configured, path_mtus, client_mtu)
+def _mtus(config: Config) -> list[tuple[list[int], int]]:
+    """For each service the MTUs of the paths to its bridges, and that towards its clients."""
+    found = []
+    addresses = routes.local_addresses()
+    for service in config.services:
+        path_mtus = [routes.route_to(backend.bridge).mtu for backend in service.backends]
+        name = config.interface or addresses.get(service.vip)
+        found.append((path_mtus, routes.interface_mtu(name) if name else min(path_mtus)))
+    return found

@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 MAIN_TABLE = 254  # RT_TABLE_MAIN; this and the next three from linux/rtnetlink.h and linux/if.h
 UNICAST, LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
 ONLINK = 4  # RTNH_F_ONLINK
@@ -60,7 +57,7 @@ class Interface:
 
 def interfaces() -> dict[str, Interface]:
     """The interfaces by name."""
-    with IPRoute() as netlink:
+    with _netlink() as netlink:
         return {link.name: link for link in _links(netlink).values()}
 
 
@@ -74,7 +71,7 @@ def interface_mtu(name: str) -> int:
 
 def local_addresses() -> dict[str, str]:
     """This host's IPv4 addresses, each with the name of the interface that holds it."""
-    with IPRoute() as netlink:
+    with _netlink() as netlink:
         links = _links(netlink)
         held = [(m.get_attr("IFA_LOCAL"), m["index"]) for m in netlink.get_addr(family=2)]
     return {address: links[index].name for address, index in held if index in links}
@@ -82,7 +79,9 @@ def local_addresses() -> dict[str, str]:
 
 def route_to(address: str) -> Route:
     """The route that a packet to an address takes now; raises RouteError if there is none."""
-    with IPRoute() as netlink:
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415, as in _netlink
+
+    with _netlink() as netlink:
         try:
             (found,) = netlink.route("get", family=socket.AF_INET, dst=address)
         except NetlinkError as error:
@@ -99,7 +98,7 @@ def route_to(address: str) -> Route:
 
 def main_table() -> list[TableEntry]:
     """The main table's unicast routes, those over several ways left out."""
-    with IPRoute() as netlink:
+    with _netlink() as netlink:
         links = _links(netlink)
         routes = list(netlink.get_routes(family=socket.AF_INET, table=MAIN_TABLE))
     return [
@@ -135,7 +134,7 @@ def _metrics(route: Any) -> dict[str, Any]:
     return dict(metrics["attrs"]) if metrics else {}
 
 
-def _links(netlink: IPRoute) -> dict[int, Interface]:
+def _links(netlink: Any) -> dict[int, Interface]:
     """The interfaces by index."""
     return {
         link["index"]: Interface(
@@ -143,3 +142,12 @@ def _links(netlink: IPRoute) -> dict[int, Interface]:
         )
         for link in netlink.get_links()
     }
+
+
+def _netlink() -> Any:
+    """An open netlink socket. The library is loaded only where a socket is wanted: it is large, and
+    what serves packets asks in a child process (see common.adapters.aside).
+    """
+    from pyroute2 import IPRoute  # noqa: PLC0415
+
+    return IPRoute()

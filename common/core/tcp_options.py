@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from common.core.errors import MalformedError, Malformed
+from common.core.errors import Malformed, MalformedError
 
 END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
 MD5_SIGNATURE, AUTHENTICATION, EXPERIMENT = 19, 29, 253

@@ -180,7 +180,8 @@ def _ends(packet: bytes) -> str:
     at = (packet[0] & 15) * 4
     if packet[9] not in (6, 17) or len(packet) < at + 4:
         return f"{src} -> {dst} protocol {packet[9]}"
-    sport, dport = int.from_bytes(packet[at : at + 2], "big"), int.from_bytes(
-        packet[at + 2 : at + 4], "big"
+    sport, dport = (
+        int.from_bytes(packet[at : at + 2], "big"),
+        int.from_bytes(packet[at + 2 : at + 4], "big"),
     )
     return f"{src}:{sport} -> {dst}:{dport}"

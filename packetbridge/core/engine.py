@@ -16,7 +16,7 @@ from common.core import handoff
 from common.core.errors import Malformed, MalformedError
 from common.core.keys import Keys
 from common.core.ledger import DROP, Ledger
-from common.core.segment import ACK, FIN, ICMP, RST, SYN, Segment
+from common.core.segment import ACK, FIN, ICMP, MIN_PACKET, RST, SYN, Segment
 from common.core.unknown_flows import TokenBucket, UnknownFlows
 from packetbridge.core import icmp_errors, splice
 from packetbridge.core.config import Limits, Timeouts
@@ -83,7 +83,7 @@ class Bridge:
             if flow.fast and (translated := splice.down(flow, data)) is not None:
                 flow.seen = now
                 return translated
-        elif len(data) > 40:
+        elif len(data) >= MIN_PACKET:
             flow = self._inbound[data[1] >> 2].get(key)
             if flow is not None and flow.fast and (translated := splice.up(flow, data)) is not None:
                 flow.seen = now
@@ -154,11 +154,11 @@ class Bridge:
                 return DROP
         if flow is None:
             return self._unknown_client(entry, segment, now)
+        if segment.flags & SYN:
+            return self.ledger.drop(Malformed.BAD_TCP_HEADER, segment.data)
         flow.seen = now
         if flow.state is State.SYN_SENT:
             return self._opener.hold(flow, segment, now)
-        if segment.flags & SYN:
-            return self.ledger.drop(Malformed.BAD_TCP_HEADER, segment.data)
         if flow.opening is not None:
             flow.opening.note(segment)
         if flow.stamper is not None:

@@ -25,6 +25,7 @@ class Entry:
         "_bbr",
         "_hold",
         "address",
+        "differences",
         "down_ttl",
         "dscp",
         "lacks_timestamps",
@@ -52,6 +53,7 @@ class Entry:
         self.own_source = configured.source == "bridge"
         self.ports = configured.ports
         self.local = local
+        self.differences: tuple[int, int, int, int] | None = None  # of Flow.address
         self.lacks_timestamps = False  # learned from the server's SYN-ACKs
         # One hop is counted here, but not twice: what the kernel forwards it counts itself.
         self.up_ttl = 1 if local or self.own_source else 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from packetbridge.core.entry import Entry
 from packetbridge.core.opening import Opening
-from packetbridge.core.states import Event, State, after
 from packetbridge.core.stamper import Stamper
+from packetbridge.core.states import Event, State, after
 
 
 class Flow:
@@ -67,13 +67,23 @@ class Flow:
         entry = self.entry
         client, cport, vport = self.inbound[:4], self.inbound[8:10], self.inbound[10:12]
         server, sport = entry.server, entry.server_port.to_bytes(2, "big")
-        if source == client + cport:
-            source = self.inbound[:4] + self.inbound[8:10]
         self.outbound = server + source[:4] + sport + source[4:]
         self.up_address = source[:4] + server + source[4:] + sport
         self.down_address = entry.vip + client + vport + cport
-        self.up_ip, self.up_tcp = _difference(self.inbound, self.up_address)
-        self.down_ip, self.down_tcp = _difference(self.outbound, self.down_address)
+        if source == client + cport:
+            # The same for all flows of the entry: numbers shared, not one each
+            if entry.differences is None:
+                entry.differences = self._differences()
+            differences = entry.differences
+        else:
+            differences = self._differences()
+        self.up_ip, self.up_tcp, self.down_ip, self.down_tcp = differences
+
+    def _differences(self) -> tuple[int, int, int, int]:
+        return (
+            *_difference(self.inbound, self.up_address),
+            *_difference(self.outbound, self.down_address),
+        )
 
     def apply(self, event: Event) -> None:
         """Change state by the table, and with it whether the short way may be taken."""

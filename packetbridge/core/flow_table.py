@@ -3,8 +3,8 @@ the closed."""
 
 from __future__ import annotations
 
-from common.core.ledger import Ledger
 from common.core.handoff import EPOCH_SECONDS, EPOCH_SLACK
+from common.core.ledger import Ledger
 from common.core.remembered import Remembered
 from common.core.timing import IdleWheel
 from packetbridge.core.config import Limits, Timeouts

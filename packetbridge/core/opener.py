@@ -95,6 +95,7 @@ class Opener:
         """A client's segment while the server is being asked."""
         context, opening = self._context, flow.opening
         assert opening is not None, "a flow in SYN_SENT has an opening"
+        segment.check_checksum()  # what is held is built anew when sent, checksum and all
         if segment.flags & RST:
             context.table.remove(flow, Event.RESET, now)
             return DROP
@@ -102,8 +103,8 @@ class Opener:
             opening.note(segment)
             context.ledger.counts[Refusal.EARLY_ACK] += 1
             return DROP
-        kept = opening.hold(segment) if context.table.may_hold() else -1
-        if kept < 0:
+        kept = opening.hold(segment) if context.table.may_hold() else None
+        if kept is None:
             return context.ledger.drop(Refusal.HELD_FULL, segment.data)
         context.table.held_bytes += kept
         return DROP
@@ -143,8 +144,8 @@ class Opener:
         if opening is None:
             self._answer(flow, Kind.ACCEPTED, seq=(flow.server_ack - flow.seq_up) & MASK)
             return
-        kept = opening.hold(segment) if self._context.table.may_hold() else -1
-        if kept < 0:
+        kept = opening.hold(segment) if self._context.table.may_hold() else None
+        if kept is None:
             return
         self._context.table.held_bytes += kept
         opening.owe(segment)
@@ -197,7 +198,7 @@ class Opener:
             if opening.stamp is not None:
                 flow.stamp_up = (sources.own_stamp(wall) - opening.stamp) & MASK
         flow.seq_up = (opening.isn - c) & MASK
-        table.held_bytes += opening.hold(segment)
+        table.held_bytes += opening.hold(segment) or 0
         if message.kind is Kind.HANDOFF_CONFIRM:
             opening.owe(segment)
         table.add(flow)

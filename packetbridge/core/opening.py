@@ -41,15 +41,15 @@ class Opening:
         self.tries = 0  # timer runs: of the SYN, then of owed bytes
         self.window = first.window
 
-    def hold(self, segment: Segment) -> int:
-        """Keep a segment with payload or FIN; gives the bytes kept more than before, -1 where it
-        cannot be kept."""
+    def hold(self, segment: Segment) -> int | None:
+        """Keep a segment with payload or FIN; gives the bytes kept more than before (fewer, where
+        it comes again with fewer options), None where it cannot be kept."""
         known = self.held.get(segment.seq)
         self.note(segment)
         if known is not None and len(known.payload) >= len(segment.payload):
             return 0
         if known is None and len(self.held) >= MAX_HELD:
-            return -1
+            return None
         more = len(segment.data) - (len(known.data) if known is not None else 0)
         self.held[segment.seq] = segment
         self.held_bytes += more

@@ -164,7 +164,7 @@ def down_any(flow: Flow, segment: Segment, now: float) -> bytes:
     flow.server_ack = segment.ack if segment.flags & ACK else flow.server_ack
     options = _options(segment, -flow.seq_up, flow.stamp_down, -flow.stamp_up, keep=True)
     if flow.stamper is not None:
-        options = (flow.stamper.option(now) + options)[: tcp_options.MAX_BYTES]
+        options = _behind(flow.stamper.option(now), options)
     return _any(
         segment,
         flow.down_address,
@@ -203,6 +203,20 @@ def _any(
         tos=segment.tos & ECN_BITS,
         ttl=max(segment.ttl - hop, 0),
     )
+
+
+def _behind(stamps: bytes, options: bytes) -> bytes:
+    """``options`` behind ``stamps``; without room for all, the SACK blocks that fit: the first ones
+    say most (RFC 2018 section 4)."""
+    room = tcp_options.MAX_BYTES - len(stamps)
+    if len(options) <= room:
+        return stamps + options
+    sack = tcp_options.find(options, tcp_options.SACK)
+    if sack is None:
+        return stamps
+    size = min(len(sack) - 2, room - 4) // 8 * 8
+    nop = tcp_options.NOP
+    return stamps + bytes((nop, nop, tcp_options.SACK, 2 + size)) + sack[2 : 2 + size]
 
 
 def _options(segment: Segment, sack_by: int, value_by: int, echo_by: int, keep: bool) -> bytes:

@@ -5,6 +5,8 @@ from typing import Any
 import click
 
 from common import __version__
+from common.adapters.aside import aside
+from common.adapters.checks import Problem
 from common.program import commands, logs
 from packetbridge.core import config
 
@@ -118,14 +120,19 @@ def keygen(file: str) -> None:
 
 
 def _run(checked: config.Config) -> None:
-    from packetbridge.program import startup  # noqa: PLC0415
-
-    commands.refuse(startup.problems(checked))
     from packetbridge.program.serve import serve  # noqa: PLC0415
 
+    commands.refuse(aside(_problems, checked))
     logs.setup(checked.log_level)
     with commands.failures("packetbridge", *commands.HOST_ERRORS):
         serve(checked)
+
+
+def _problems(checked: config.Config) -> list[Problem]:
+    """What this host lacks; in a child process, as it loads much that serving does not need."""
+    from packetbridge.program import startup  # noqa: PLC0415
+
+    return startup.problems(checked)
 
 
 def _configuration(flags: dict[str, Any]) -> config.Config:

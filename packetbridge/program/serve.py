@@ -6,6 +6,7 @@ import logging
 import time
 
 from common.adapters import checks, keyfile, routes
+from common.adapters.aside import aside
 from common.adapters.firewall import Firewall
 from common.core.keys import derive
 from common.core.ledger import Ledger
@@ -28,9 +29,15 @@ def serve(config: Config) -> None:
     keys = derive(keyfile.load(config.key_file))
     verbose = log.isEnabledFor(logging.DEBUG)
     now = time.monotonic()
-    local = routes.local_addresses()
+    local = aside(_local, config)
     core = Bridge(
-        _entries(config), config.limits, config.timeouts, keys, Ledger(verbose), now, wall_offset()
+        _entries(config, local),
+        config.limits,
+        config.timeouts,
+        keys,
+        Ledger(verbose),
+        now,
+        wall_offset(),
     )
     loop = PacketLoop(core, config.queue)
     firewall = Firewall("packetbridge", *rules(config, local))
@@ -51,18 +58,21 @@ def serve(config: Config) -> None:
         loop.close()
 
 
-def _entries(config: Config) -> list[Entry]:
+def _entries(config: Config, local: set[str]) -> list[Entry]:
+    # What congestion control a remote server uses cannot be seen from here.
+    bbr = checks.sysctl("net.ipv4.tcp_congestion_control") == "bbr"
     return [
-        Entry(backend, dscp, config.vip(dscp), config.mark, _is_local(backend), _bbr(backend))
+        _entry(config, backend, dscp, backend.server_address in local, bbr)
         for backend in config.backends
         for dscp in config.dscps(backend)
     ]
 
 
-def _is_local(backend: Backend) -> bool:
-    return routes.route_to(backend.server_address).local
+def _entry(config: Config, backend: Backend, dscp: int, local: bool, bbr: bool) -> Entry:
+    return Entry(backend, dscp, config.vip(dscp), config.mark, local, local and bbr)
 
 
-def _bbr(backend: Backend) -> bool:
-    """Whether a local server sends by BBR; what a remote one does cannot be seen from here."""
-    return _is_local(backend) and checks.sysctl("net.ipv4.tcp_congestion_control") == "bbr"
+def _local(config: Config) -> set[str]:
+    """Which of the servers' addresses are this host's own."""
+    servers = {backend.server_address for backend in config.backends}
+    return {address for address in servers if routes.route_to(address).local}

@@ -7,10 +7,20 @@ start_process() { # PROGRAM COMMAND...
     local log
     log=$(log_of "$1")
     : >>"$log" # there at once, for whoever waits for a line in it
-    # 9 is the lab's lock, which must not stay locked for as long as the program runs.
-    setsid nsenter --net="/run/netns/l3dsr-$(host_of "$1")" -- "${@:2}" \
-        </dev/null >>"$log" 2>&1 9>&- &
+    (
+        close_inherited
+        exec setsid nsenter --net="/run/netns/l3dsr-$(host_of "$1")" -- "${@:2}"
+    ) </dev/null >>"$log" 2>&1 &
     echo $! >"$(pid_file_of "$1")"
+}
+
+# A lock or a pipe, the lab's own or the caller's, must not stay open for as long as a program runs.
+close_inherited() {
+    local fd
+    for fd in "/proc/$BASHPID/fd/"*; do
+        fd=${fd##*/}
+        ((fd <= 2)) || exec {fd}>&-
+    done
 }
 
 # Prints the PIDs of the processes whose stdout is this program's log.

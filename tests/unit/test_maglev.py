@@ -21,44 +21,9 @@ from balancer.core.maglev import (
     turns,
 )
 from common.core.siphash import siphash24
+from tests.unit.models import siphash as model_siphash
 
 # --- independent models ---------------------------------------------------------------------------
-
-
-def model_siphash(key: bytes, message: bytes, c_rounds: int = 2, d_rounds: int = 4) -> int:
-    """SipHash straight from section 2 of the paper (Aumasson, Bernstein 2012)."""
-    mask = 2**64 - 1
-
-    def rotl(x: int, n: int) -> int:
-        return ((x << n) | (x >> (64 - n))) & mask
-
-    def sip_round(v0: int, v1: int, v2: int, v3: int) -> tuple[int, int, int, int]:
-        v0, v2 = (v0 + v1) & mask, (v2 + v3) & mask
-        v1, v3 = rotl(v1, 13) ^ v0, rotl(v3, 16) ^ v2
-        v0 = rotl(v0, 32)
-        v2, v0 = (v2 + v1) & mask, (v0 + v3) & mask
-        v1, v3 = rotl(v1, 17) ^ v2, rotl(v3, 21) ^ v0
-        v2 = rotl(v2, 32)
-        return v0, v1, v2, v3
-
-    k0, k1 = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
-    v = (
-        k0 ^ 0x736F6D6570736575,
-        k1 ^ 0x646F72616E646F6D,
-        k0 ^ 0x6C7967656E657261,
-        k1 ^ 0x7465646279746573,
-    )
-    padded = message + bytes(7 - len(message) % 8) + bytes([len(message) % 256])
-    for start in range(0, len(padded), 8):
-        word = int.from_bytes(padded[start : start + 8], "little")
-        v = (v[0], v[1], v[2], v[3] ^ word)
-        for _ in range(c_rounds):
-            v = sip_round(*v)
-        v = (v[0] ^ word, v[1], v[2], v[3])
-    v = (v[0], v[1], v[2] ^ 0xFF, v[3])
-    for _ in range(d_rounds):
-        v = sip_round(*v)
-    return v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
 def model_table(names: list[bytes], weights: list[int], size: int) -> list[bytes]:

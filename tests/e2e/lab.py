@@ -1,0 +1,329 @@
+"""The lab of namespaces as the tests use it: hosts to run code on, programs to read and restart."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).parents[2]
+LAB = ROOT / ".lab"
+SCRIPT = ROOT / "provisioning" / "lab.sh"
+
+CLIENT, CLIENT2, VIP = "192.168.33.1", "192.168.33.2", "192.168.33.10"
+BRIDGE1, SERVER1 = "192.168.33.20", "192.168.33.30"
+BRIDGE2, SERVER2 = "192.168.33.21", "192.168.33.31"
+PROGRAMS = ("balancer", "backend1", "backend2")  # the last two are the bridges
+CONFIGURATIONS = {  # in the order in which the programs start
+    "nginx-backend1": "nginx-backend1.conf",
+    "nginx-backend2": "nginx-backend2.conf",
+    "backend1": "packetbridge-backend1.toml",
+    "backend2": "packetbridge-backend2.toml",
+    "balancer": "balancer.toml",
+}
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], seconds: float, what: str) -> T:
+    """The condition's first true value; fails the test where there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What curl says of one request: `port` is the client's, `seconds` the whole request's."""
+
+    status: int
+    backend: str
+    body: bytes
+    port: int
+    seconds: float
+    bytes_per_second: float
+
+
+class Lab:
+    """The running lab, as `make lab` makes it; ``datapath`` is the path it was told to take."""
+
+    def __init__(self, datapath: str) -> None:
+        self.datapath = datapath
+        self._environment = {
+            **os.environ,
+            "LAB_DATAPATH": datapath,
+            "LAB_LOG_LEVEL": "info",
+            "no_proxy": "*",
+        }
+        self._paths: dict[str, str] = {}
+
+    # --- the lab as a whole ---
+
+    def script(self, *arguments: str) -> str:
+        """Output of provisioning/lab.sh; fails the test with its error message."""
+        done = subprocess.run(
+            [SCRIPT, *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, f"lab.sh {' '.join(arguments)}: {done.stderr}{done.stdout}"
+        return done.stdout
+
+    def up(self) -> None:
+        self.script("up")
+
+    def down(self) -> None:
+        self.script("down")
+
+    def complete(self) -> bool:
+        """Whether all programs are running."""
+        status = subprocess.run(
+            [SCRIPT, "status"], env=self._environment, capture_output=True, timeout=30, check=False
+        )
+        return status.returncode == 0
+
+    # --- running things on a host ---
+
+    def command(self, host: str, *command: str) -> list[str]:
+        """The command line that runs ``command`` on a host."""
+        return ["nsenter", f"--net=/run/netns/l3dsr-{host}", "--", *command]
+
+    def run(self, host: str, *command: str, timeout: float = 60, check: bool = True) -> str:
+        """Output of a command on a host; fails the test with its error message."""
+        done = self.result(host, *command, timeout=timeout)
+        assert not check or done.returncode == 0, f"{host}: {command}: {done.stderr}"
+        return done.stdout
+
+    def result(
+        self, host: str, *command: str, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """A command's exit code and output, whatever they are."""
+        return subprocess.run(
+            self.command(host, *command),
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def inside(self, host: str, function: Callable[..., T], *arguments: Any) -> T:
+        """What a function returns that runs in this process, its thread being on a host.
+
+        Sockets belong to the namespace they were made in, whichever thread uses them later.
+        """
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                _enter_namespace(host)
+                results.append(function(*arguments))
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=enter, daemon=True)
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def socket(self, host: str, *arguments: int) -> socket.socket:
+        """A socket on a host; arguments as for `socket.socket` (none: TCP)."""
+        return self.inside(host, socket.socket, *arguments)
+
+    def connect(
+        self, host: str = "client", to: tuple[str, int] = (VIP, 80), port: int = 0
+    ) -> socket.socket:
+        """A TCP connection from a host, with a time-out of ten seconds for whatever it does.
+
+        With a ``port`` it comes from that one, also if an earlier connection had it.
+        """
+        tcp = self.socket(host)
+        try:
+            tcp.settimeout(10)
+            if port:
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tcp.bind(("", port))
+            tcp.connect(to)
+        except BaseException:
+            tcp.close()
+            raise
+        return tcp
+
+    def curl(
+        self, path: str, *options: str, host: str = "client", to: str = VIP, timeout: float = 60
+    ) -> Answer:
+        """One request by curl on a connection of its own."""
+        form = "\n%{http_code} %{local_port} %{time_total} %{speed_download} %header{x-backend}"
+        done = subprocess.run(
+            self.command(
+                host, "curl", "-sS", "--max-time", f"{timeout}", "-w", form, *options,
+                f"http://{to}{path}",
+            ),
+            env=self._environment, capture_output=True, timeout=timeout + 10, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"curl {path}: {done.returncode}: {done.stderr.decode()}"
+        body, _, line = done.stdout.rpartition(b"\n")
+        status, port, seconds, speed, *backend = line.decode().split()
+        name = backend[0] if backend else ""
+        return Answer(int(status), name, body, int(port), float(seconds), float(speed))
+
+    def path_to(self, backend: str) -> str:
+        """The path of a 1 kB file that the balancer gives to a backend ("backend1")."""
+        for number in range(1, 65):
+            if backend in self._paths:
+                break
+            answer = self.curl(f"/small/{number}")
+            self._paths.setdefault(answer.backend, f"/small/{number}")
+        return self._paths[backend]
+
+    @contextmanager
+    def sysctl(self, host: str, **settings: object) -> Iterator[None]:
+        """Kernel settings of a host, `net_ipv4_tcp_sack=0` for net.ipv4.tcp_sack, for a while."""
+        names = [re.sub("^net_ipv4_", "net.ipv4.", name) for name in settings]
+        before = [self.run(host, "sysctl", "-n", name).strip() for name in names]
+        try:
+            for name, value in zip(names, settings.values(), strict=True):
+                self.run(host, "sysctl", "-q", "-w", f"{name}={value}")
+            yield
+        finally:
+            for name, value in zip(names, before, strict=True):
+                self.run(host, "sysctl", "-q", "-w", f"{name}={value}")
+
+    @contextmanager
+    def address(self, host: str, address: str) -> Iterator[str]:
+        """One more address of a host, for a while."""
+        self.run(host, "ip", "address", "add", f"{address}/24", "dev", "eth0")
+        try:
+            yield address
+        finally:
+            self.run(host, "ip", "address", "delete", f"{address}/24", "dev", "eth0")
+
+    @contextmanager
+    def no_offloads(self) -> Iterator[None]:
+        """Every packet on the lab's links is one segment with its checksums, for a while."""
+        features = ("tx", "tso", "gso", "gro")
+        hosts = ("client", "balancer", "backend1", "backend2")
+        try:
+            for host in hosts:
+                off = [word for feature in features for word in (feature, "off")]
+                self.run(host, "ethtool", "-K", "eth0", *off)
+            yield
+        finally:
+            for host in hosts:
+                on = [word for feature in features for word in (feature, "on")]
+                self.run(host, "ethtool", "-K", "eth0", *on)
+
+    def bytes_at(self, host: str) -> tuple[int, int]:
+        """Bytes that a host's interface has (received, sent) so far."""
+        for line in self.run(host, "cat", "/proc/net/dev").splitlines():
+            name, _, numbers = line.partition(":")
+            if name.strip() == "eth0":
+                fields = numbers.split()
+                return int(fields[0]), int(fields[8])
+        raise AssertionError(f"{host} has no eth0")
+
+    # --- the programs ---
+
+    def pid(self, program: str) -> int:
+        return int((LAB / "run" / f"{program}.pid").read_text())
+
+    def alive(self, program: str) -> bool:
+        """Whether a program runs (and does not just wait to be buried)."""
+        try:
+            stat = Path(f"/proc/{self.pid(program)}/stat").read_text()
+        except FileNotFoundError:
+            return False
+        return stat.rpartition(") ")[2][0] not in "ZX"
+
+    def log(self, program: str, start: int = 0) -> str:
+        """A program's log, from a position of ``log_end`` on."""
+        with (LAB / "log" / f"{program}.log").open("rb") as log:
+            log.seek(start)
+            return log.read().decode()
+
+    def log_end(self, program: str) -> int:
+        return (LAB / "log" / f"{program}.log").stat().st_size
+
+    def counters(self, program: str) -> dict[str, int]:
+        """A program's counters and gauges; those that have never counted are not there."""
+        start = self.log_end(program)
+        os.kill(self.pid(program), 12)  # SIGUSR2
+
+        def written() -> re.Match[str] | None:
+            return re.search(r" counters (.*)\n", self.log(program, start))
+
+        line = until(written, 10, f"{program} writes its counters")
+        return {name: int(count) for name, _, count in map(_parted, line[1].split())}
+
+    @contextmanager
+    def counting(self, program: str) -> Iterator[Callable[[str], int]]:
+        """Gives a function: by how much a counter of a program has grown since the beginning."""
+        before = self.counters(program)
+
+        def grown(name: str) -> int:
+            return self.counters(program).get(name, 0) - before.get(name, 0)
+
+        yield grown
+
+    def lost(self, host: str) -> int:
+        """Packets that a host's kernel dropped as a program's queue was full."""
+        lines = self.run(host, "cat", "/proc/net/netfilter/nfnetlink_queue").splitlines()
+        # queue, port id, waiting, copy mode, range, dropped, dropped at the socket
+        return sum(int(line.split()[5]) + int(line.split()[6]) for line in lines)
+
+    def rules(self, host: str) -> list[str]:
+        """A host's firewall rules, without counts and comments."""
+        lines = self.run(host, "iptables-save").splitlines()
+        return [re.sub(r" \[\d+:\d+\]", "", line) for line in lines if line[:1] != "#"]
+
+    @contextmanager
+    def configured(self, **changes: Callable[[str], str]) -> Iterator[None]:
+        """The named programs (`nginx_backend1` for nginx-backend1) with changed configurations.
+
+        Bridges and servers restart before the balancer, and get back their own at the end.
+        """
+        named = {name.replace("_", "-"): change for name, change in changes.items()}
+        programs = [program for program in CONFIGURATIONS if program in named]
+        files = {program: LAB / "etc" / CONFIGURATIONS[program] for program in programs}
+        before = {program: file.read_text() for program, file in files.items()}
+        try:
+            for program in programs:
+                changed = named[program](before[program])
+                assert changed != before[program], f"{program}: the change changes nothing"
+                files[program].write_text(changed)
+                self.script("restart", program)
+            yield
+        finally:
+            for program in programs:
+                files[program].write_text(before[program])
+            for program in programs:
+                self.script("restart", program)
+
+
+def _parted(pair: str) -> tuple[str, str, str]:
+    return pair.partition("=")
+
+
+def _enter_namespace(host: str) -> None:
+    """Move this thread, and only it, to a host (setns(2); Python has it from 3.12 on)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(f"/run/netns/l3dsr-{host}", "rb") as namespace:
+        if libc.setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
+            raise OSError(ctypes.get_errno(), f"cannot enter l3dsr-{host}")

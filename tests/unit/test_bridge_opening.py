@@ -1,0 +1,492 @@
+"""From the handoff to a spliced connection, as scripts: SYN, held segments, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from packetbridge.core.states import State
+from tests.unit import models
+from tests.unit.bridge_stage import REQUEST, SERVER, Connection, Stage
+from tests.unit.scapy_oracle import fields
+
+
+def options_of(packet: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in packet["options"] if key != "NOP"}
+
+
+def stamps_of(packet: dict[str, Any]) -> tuple[int, int]:
+    pair: tuple[int, int] = options_of(packet)["Timestamp"]
+    return pair
+
+
+# --- the SYN ---
+
+
+def test_a_handoff_makes_a_syn_in_the_clients_name() -> None:
+    stage = Stage()
+    connection = Connection(stage, mss=1400)
+    syn = connection.asked()
+    assert (syn["src"], syn["sport"]) == connection.client
+    assert (syn["dst"], syn["dport"]) == SERVER
+    assert (syn["seq"], syn["flags"], syn["tos"]) == (connection.c, "S", 0)
+    assert syn["payload"] == b""
+    assert options_of(syn) == {
+        "MSS": 1400,
+        "SAckOK": b"",
+        "Timestamp": (connection.value, 0),
+        "WScale": 8,
+    }
+    assert syn["window"] == min(501 << 8, 65535), "a SYN's window has no scale"
+    assert stage.flow().state is State.SYN_SENT
+    assert stage.core.gauges()["held_bytes"] > len(REQUEST)
+
+
+def test_what_the_client_was_not_promised_is_not_offered() -> None:
+    stage = Stage()
+    syn = Connection(stage, scales=(15, 15), sack=False, stamps=False).asked()
+    assert options_of(syn) == {"MSS": 1460}
+    assert syn["window"] == 501
+
+
+def test_the_syn_carries_the_services_mark() -> None:
+    stage = Stage()
+    Connection(stage, dscp=6).handoff()
+    ((mark, _),) = stage.core.out
+    assert mark == 0x4C330006
+
+
+# --- who may hand over ---
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"c": 1}, {"b": 1}, {"seq": 1}, {"shared": bytes(32)}],
+)
+def test_a_wrong_mac_is_dropped_by_name(wrong: dict[str, Any]) -> None:
+    stage = Stage()
+    assert Connection(stage).handoff(option=wrong) is None
+    assert not stage.sent()
+    assert stage.count("bad_handoff_mac") == 1
+    assert len(stage.core.table) == 0
+
+
+def test_a_handoff_of_another_vip_has_a_wrong_mac() -> None:
+    stage = Stage()
+    Connection(stage, dscp=5).handoff(tos=6 << 2)
+    assert stage.count("bad_handoff_mac") == 1
+
+
+@pytest.mark.parametrize("epochs", [-1, 0, 1])
+def test_an_epoch_may_be_one_off(epochs: int) -> None:
+    stage = Stage()
+    Connection(stage).handoff(option={"wall": stage.wall + 8 * epochs})
+    assert stage.reply()["flags"] == "S"
+
+
+@pytest.mark.parametrize("epochs", [-8, -2, 2, 8])
+def test_an_old_epoch_is_dropped_by_name(epochs: int) -> None:
+    stage = Stage()
+    Connection(stage).handoff(option={"wall": stage.wall + 8 * epochs})
+    assert not stage.sent()
+    assert stage.count("old_handoff_epoch") == 1
+
+
+@pytest.mark.parametrize("kind", [models.ACCEPTED, models.REFUSED])
+def test_an_answer_is_no_handoff(kind: int) -> None:
+    stage = Stage()
+    Connection(stage).handoff(kind=kind)
+    assert not stage.sent()
+    assert stage.count("not_a_handoff") == 1
+
+
+def test_a_damaged_handoff_is_dropped_by_name() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    options = connection.option(models.HANDOFF)
+    whole = connection.segment(REQUEST, options=options)
+    assert stage.packet(whole[:-1] + b"X") is None
+    assert stage.count("bad_tcp_checksum") == 1
+
+
+def test_a_full_table_is_refused_by_name() -> None:
+    stage = Stage(limits={"flows": 1})
+    Connection(stage).open()
+    second = Connection(stage, ("198.51.100.7", 2))
+    second.handoff()
+    answer = stage.reply()
+    assert answer["raw_options"][:16] == second.option(
+        models.REFUSED, mss=0, scales=(15, 15), sack=False
+    )
+    assert stage.count("flow_table_full") == 1
+
+
+# --- the server answers ---
+
+
+def test_the_syn_ack_releases_the_held_segment() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked(flags="PA")
+    connection.syn_ack()
+    held = stage.reply()
+    assert (held["src"], held["dst"]) == (connection.client[0], SERVER[0])
+    assert held["payload"] == REQUEST
+    assert held["flags"] == "PA"
+    assert held["seq"] == (connection.c + 1) % 2**32
+    assert held["ack"] == (connection.r + 1) % 2**32
+    assert held["options"][-1] == ("Timestamp", (connection.value, connection.server_value))
+    assert held["window"] == 501
+    assert stage.flow().state is State.SPLICED
+
+
+def test_a_repeated_syn_ack_sends_the_held_again_and_changes_nothing() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.syn_ack()
+    first = stage.reply()
+    shifts = stage.flow().seq_down, stage.flow().stamp_down
+    connection.server_value += 1000
+    connection.syn_ack(seq=connection.r + 7)
+    again = stage.reply()
+    assert {**again, "ident": 0} == {**first, "ident": 0}
+    assert (stage.flow().seq_down, stage.flow().stamp_down) == shifts
+
+
+def test_once_the_server_has_the_request_nothing_is_held() -> None:
+    stage = Stage()
+    connection = Connection(stage).open()
+    assert stage.core.gauges()["held_bytes"] == 0
+    connection.syn_ack()
+    assert not stage.sent()
+
+
+@pytest.mark.parametrize("wrong", [{"ack": 5}, {"flags": "S"}])
+def test_a_syn_ack_that_is_none_is_dropped_by_name(wrong: dict[str, Any]) -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.from_server(b"", -1, **{"flags": "SA"} | wrong)
+    assert not stage.sent()
+    assert stage.count("bad_backend_syn_ack") == 1
+    assert stage.flow().state is State.SYN_SENT
+
+
+# --- meanwhile, the client ---
+
+
+def test_what_the_client_sends_meanwhile_follows_in_order() -> None:
+    """With the newest TSval and window, and as TSecr exactly the SYN-ACK's."""
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    end = len(REQUEST)
+    assert connection.send(b"two", end + 3) is None
+    connection.value += 5
+    assert connection.send(b"one", end, window=600) is None
+    assert connection.send(b"", end + 6, flags="FA") is None
+    connection.syn_ack()
+    held = stage.sent()
+    assert [packet["payload"] for packet in held] == [REQUEST, b"one", b"two", b""]
+    assert [packet["flags"] for packet in held] == ["A", "A", "A", "FA"]
+    stamps = {stamps_of(packet) for packet in held}
+    assert stamps == {(connection.value, connection.server_value)}
+    assert stage.flow().state is State.CLOSING
+
+
+def test_an_early_acknowledgment_is_counted_not_held() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    held = stage.core.gauges()["held_bytes"]
+    connection.value += 77
+    assert connection.send(b"", len(REQUEST), window=999) is None
+    assert stage.count("ack_before_spliced") == 1
+    assert stage.core.gauges()["held_bytes"] == held
+    connection.syn_ack()
+    packet = stage.reply()
+    assert packet["window"] == 999
+    assert stamps_of(packet)[0] == connection.value
+
+
+def test_held_bytes_are_bounded() -> None:
+    stage = Stage(limits={"held_bytes": 65536})
+    connection = Connection(stage)
+    connection.asked()
+    for number in range(60):
+        connection.send(bytes(1400), len(REQUEST) + 1400 * number)
+    assert stage.count("held_full") > 10
+    assert stage.core.gauges()["held_bytes"] < 65536 + 1500
+    stage.at(11)
+    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
+
+
+def test_held_segments_are_bounded() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    for number in range(100):
+        connection.send(b"x", len(REQUEST) + number)
+    assert stage.count("held_full") == 100 - 63
+
+
+def test_what_is_counted_is_what_is_held() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.send(b"x", len(REQUEST), options=b"\x01" * 40)
+    connection.send(b"xy", len(REQUEST), options=b"")
+    opening = stage.flow().opening
+    assert opening is not None
+    assert stage.core.gauges()["held_bytes"] == opening.held_bytes
+    assert stage.count("held_full") == 0
+
+
+def test_a_damaged_segment_is_not_held() -> None:
+    """It would leave with a new, right checksum."""
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    whole = connection.segment(b"more", len(REQUEST))
+    assert stage.packet(whole[:-1] + b"X") is None
+    assert stage.count("bad_tcp_checksum") == 1
+    connection.syn_ack()
+    assert stage.reply()["payload"] == REQUEST
+
+
+def test_a_clients_syn_is_not_held() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    assert connection.send(b"data", len(REQUEST), flags="S") is None
+    connection.syn_ack()
+    assert stage.reply()["payload"] == REQUEST
+
+
+def test_a_reset_of_the_client_ends_the_opening() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.send(b"", len(REQUEST), flags="R")
+    assert len(stage.core.table) == 0
+    connection.syn_ack()
+    answer = stage.reply()
+    assert (answer["flags"], answer["seq"]) == ("R", (connection.c + 1) % 2**32)
+    assert stage.count("late_packet") == 1
+
+
+# --- refusals ---
+
+
+def refusal(connection: Connection) -> bytes:
+    return connection.option(models.REFUSED, mss=0, rtt_code=0, scales=(15, 15), sack=False)
+
+
+def test_a_server_that_resets_is_refused_by_name() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked(flags="PA")
+    assert connection.from_server(b"", 0, flags="RA", seq=0, options=b"") is None
+    answer = stage.reply()
+    assert (answer["src"], answer["sport"]) == connection.client
+    assert (answer["dst"], answer["dport"]) == connection.vip
+    assert answer["raw_options"] == refusal(connection) + models.stamps(
+        connection.value, connection.echo
+    )
+    assert answer["payload"] == REQUEST, "the held segment itself comes back"
+    assert answer["seq"] == (connection.c + 1) % 2**32
+    assert answer["tos"] == 0
+    assert stage.count("backend_refused") == 1
+    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
+
+
+@pytest.mark.parametrize("wrong", [{"flags": "R"}, {"ack": 77}])
+def test_a_reset_that_proves_nothing_is_not_heeded(wrong: dict[str, Any]) -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.from_server(b"", 0, **{"flags": "RA", "seq": 0} | wrong)
+    assert not stage.sent()
+    assert stage.flow().state is State.SYN_SENT
+
+
+def test_a_silent_server_is_asked_at_0_1_3_and_7_seconds_and_refused_at_10() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    first = connection.asked()
+    for seconds in (1, 3, 7):
+        stage.at(seconds - 0.01)
+        assert not stage.sent()
+        stage.at(seconds + 0.01)
+        assert stage.reply() == first
+    stage.at(9.99)
+    assert not stage.sent()
+    stage.at(10.01)
+    assert stage.reply()["raw_options"][:16] == refusal(connection)
+    assert stage.count("backend_silent") == 1
+    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
+
+
+# --- TIME-WAIT at the server ---
+
+
+def test_time_wait_is_met_with_its_own_reset_and_a_new_syn() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    syn = connection.asked()
+    assert connection.from_server(b"", 500, ack=0xABCDEF) is None
+    reset, again = stage.sent()
+    assert (reset["flags"], reset["seq"], reset["options"]) == ("R", 0xABCDEF, [])
+    assert again == syn
+    assert stage.count("time_wait_resets") == 1
+    connection.syn_ack()
+    assert stage.reply()["payload"] == REQUEST
+
+
+def test_time_wait_is_met_twice_at_most() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    for _ in range(5):
+        connection.from_server(b"", 500, ack=0xABCDEF)
+    assert len(stage.sent()) == 4
+    stage.at(20)
+    assert stage.count("backend_silent") == 1
+
+
+# --- holding the handshake ---
+
+
+@pytest.mark.parametrize(
+    ("hold", "bbr", "code", "seconds"),
+    [
+        ("on", False, 6, 0.050),
+        ("off", True, 12, 0),
+        ("auto", False, 6, 0),
+        ("auto", False, 9, 0.150),
+        ("auto", True, 6, 0.050),
+        ("auto", True, 2, 0),
+    ],
+)
+def test_the_handshake_is_held_for_the_clients_round_trip(
+    hold: str, bbr: bool, code: int, seconds: float
+) -> None:
+    stage = Stage(hold_handshake=hold, bbr=bbr)
+    connection = Connection(stage, rtt_code=code)
+    connection.asked()
+    connection.syn_ack()
+    if seconds:
+        connection.send(b"more", len(REQUEST))
+        stage.at(seconds - 0.002)
+        connection.syn_ack()
+        assert not stage.sent()
+        stage.at(seconds + 0.002)
+        assert len(stage.sent()) == 2
+    else:
+        assert stage.reply()["payload"] == REQUEST
+    assert stage.flow().state is State.SPLICED
+
+
+# --- servers that lack what was promised ---
+
+
+def test_a_server_without_timestamps_is_asked_again_for_smaller_segments() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.syn_ack(stamps=False)
+    reset, syn = stage.sent()
+    assert (reset["flags"], reset["seq"]) == ("R", (connection.c + 1) % 2**32)
+    assert options_of(syn) == {"MSS": 1448, "SAckOK": b"", "WScale": 8}
+    connection.syn_ack(stamps=False)
+    held = stage.reply()
+    assert held["options"] == []
+    assert held["payload"] == REQUEST
+    second = Connection(stage, ("198.51.100.7", 2)).asked()
+    assert options_of(second)["MSS"] == 1448, "it is known from now on"
+    assert "Timestamp" not in options_of(second)
+
+
+def test_timestamps_are_added_in_such_a_servers_name() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.syn_ack(stamps=False)
+    connection.syn_ack(stamps=False)
+    stage.sent()
+    stage.at(2.5)
+    connection.value += 99
+    up = connection.send(b"", len(REQUEST))
+    assert up is not None
+    assert fields(up)["raw_options"] == b"\x01" * 12, "the client's are not for the server"
+    sack = b"\x01\x01\x05\x0a" + (1).to_bytes(4, "big") + (9).to_bytes(4, "big")
+    down = connection.from_server(b"data", options=sack, acked=len(REQUEST))
+    assert down is not None
+    raw = fields(down)["raw_options"]
+    assert raw == models.stamps(connection.echo + 2500, connection.value) + sack
+
+
+def test_added_timestamps_leave_whole_sack_blocks() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.syn_ack(stamps=False)
+    connection.syn_ack(stamps=False)
+    stage.sent()
+    blocks = b"".join(n.to_bytes(4, "big") for n in range(100, 108))
+    down = connection.from_server(b"", options=b"\x01\x01\x05\x22" + blocks)
+    assert down is not None
+    raw = fields(down)["raw_options"]
+    assert raw[:12] == models.stamps(connection.echo, connection.value)
+    assert raw[12:] == b"\x01\x01\x05\x1a" + blocks[:24]
+
+
+def test_a_server_without_sack_does_not_matter() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.syn_ack(sack=False)
+    assert stage.reply()["payload"] == REQUEST
+    assert connection.send(b"", len(REQUEST), acked=100) is not None
+
+
+@pytest.mark.parametrize(
+    ("promised", "server", "up", "down"),
+    [
+        (7, 9, (501, 501), (1000, 4000)),
+        (7, 9, (501, 501), (40000, 65535)),
+        (7, 7, (501, 501), (1000, 1000)),
+        (7, 3, (501, 501), (1007, 62)),
+        (7, None, (255, 65280), (1000, 7)),
+        (7, None, (501, 65535), (127, 0)),
+        (7, 0, (501, 501), (1000, 7)),
+    ],
+)
+def test_windows_change_scale(
+    promised: int, server: int | None, up: tuple[int, int], down: tuple[int, int]
+) -> None:
+    stage = Stage()
+    connection = Connection(stage, scales=(8, promised))
+    connection.asked()
+    connection.syn_ack(scale=server)
+    stage.sent()
+    sent = connection.send(b"", len(REQUEST), window=up[0])
+    assert sent is not None
+    assert fields(sent)["window"] == up[1]
+    for options in (b"", b"\x01" * 4):
+        back = connection.from_server(b"", window=down[0], options=options)
+        assert back is not None
+        assert fields(back)["window"] == down[1]
+
+
+def test_without_scales_windows_stay() -> None:
+    stage = Stage()
+    connection = Connection(stage, scales=(15, 15))
+    connection.asked()
+    connection.syn_ack(scale=None)
+    assert stage.reply()["window"] == 501
+    back = connection.from_server(b"", window=31234)
+    assert back is not None
+    assert fields(back)["window"] == 31234

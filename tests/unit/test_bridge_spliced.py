@@ -1,0 +1,320 @@
+"""A spliced connection's packets, as scripts: both directions, its end, its revival, its expiry."""
+
+from __future__ import annotations
+
+import pytest
+from scapy.layers.inet import IP
+
+from packetbridge.core.states import State
+from tests.unit import models
+from tests.unit.bridge_stage import ADDRESS, MARK, REQUEST, SERVER, VIPS, Connection, Stage
+from tests.unit.scapy_oracle import checksums_ok, fields, icmp_error, ip_checksum_ok, tcp_packet
+
+END = len(REQUEST)
+
+
+def spliced(stage: Stage | None = None, **client: object) -> Connection:
+    return Connection(stage or Stage(), **client).open()  # type: ignore[arg-type]
+
+
+# --- both directions ---
+
+
+def test_the_servers_packets_leave_from_the_vip() -> None:
+    connection = spliced()
+    verdict = connection.from_server(b"HTTP/1.1 200", acked=END, tos=0x2B, window=1000)
+    assert verdict is not None
+    assert checksums_ok(verdict)
+    seen = fields(verdict)
+    assert (seen["src"], seen["sport"]) == connection.vip
+    assert (seen["dst"], seen["dport"]) == connection.client
+    assert seen["seq"] == (connection.b + 1) % 2**32
+    assert seen["ack"] == (connection.c + 1 + END) % 2**32
+    assert dict(seen["options"])["Timestamp"] == (connection.echo, connection.value)
+    assert (seen["tos"], seen["window"]) == (0x03, 4000)
+    assert seen["payload"] == b"HTTP/1.1 200"
+
+
+def test_the_clients_packets_go_to_the_server() -> None:
+    connection = spliced()
+    connection.value += 1
+    connection.echo += 10
+    verdict = connection.send(b"more", END, acked=500, tos=(5 << 2) | 2)
+    assert verdict is not None
+    assert checksums_ok(verdict)
+    seen = fields(verdict)
+    assert (seen["src"], seen["sport"]) == connection.client
+    assert (seen["dst"], seen["dport"]) == SERVER
+    assert seen["seq"] == (connection.c + 1 + END) % 2**32
+    assert seen["ack"] == (connection.r + 501) % 2**32
+    assert dict(seen["options"])["Timestamp"] == (connection.value, connection.server_value + 10)
+    assert seen["tos"] == 2
+
+
+@pytest.mark.parametrize(("local", "up", "down"), [(True, 63, 63), (False, 64, 64)])
+def test_a_hop_is_counted_where_the_kernel_does_not(local: bool, up: int, down: int) -> None:
+    connection = spliced(Stage(local=local))
+    for options in (b"", b"\x01" * 4):
+        sent = connection.send(b"", END, options=options)
+        back = connection.from_server(b"", acked=END, options=options)
+        assert sent is not None
+        assert back is not None
+        assert (fields(sent)["ttl"], fields(back)["ttl"]) == (up, down)
+
+
+def test_a_repeated_handoff_is_a_plain_segment() -> None:
+    stage = Stage()
+    connection = spliced(stage)
+    verdict = connection.handoff()
+    assert verdict is not None
+    seen = fields(verdict)
+    assert seen["payload"] == REQUEST
+    assert seen["raw_options"][:16] == b"\x01" * 16, "our option is not for the server"
+    assert not stage.sent()
+    assert stage.count("handoffs_again") == 1
+
+
+def test_a_clients_syn_is_dropped_by_name() -> None:
+    stage = Stage()
+    connection = spliced(stage)
+    assert connection.send(b"", END, flags="S") is None
+    assert stage.count("bad_tcp_header") == 1
+
+
+# --- the end ---
+
+
+def test_both_sides_end_and_the_flow_lingers() -> None:
+    stage = Stage(timeouts={"linger": 10.0})
+    connection = spliced(stage)
+    assert connection.send(b"", END, flags="FA") is not None
+    assert stage.flow().state is State.CLOSING
+    assert connection.from_server(b"rest", acked=END + 1) is not None
+    assert connection.from_server(b"", 4, flags="FA", acked=END + 1) is not None
+    assert stage.flow().state is State.LINGER
+    stage.at(5)
+    assert connection.send(b"", END + 1, acked=5) is not None, "late packets are translated"
+    stage.at(40)
+    assert len(stage.core.table) == 0
+    assert not stage.sent()
+    assert stage.count("flows_expired") == 1
+
+
+def test_a_repeated_fin_changes_nothing() -> None:
+    stage = Stage()
+    connection = spliced(stage)
+    for _ in range(3):
+        assert connection.from_server(b"", flags="FA", acked=END) is not None
+        assert stage.flow().state is State.CLOSING
+    for _ in range(3):
+        assert connection.send(b"", END, flags="FA") is not None
+        assert stage.flow().state is State.LINGER
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_reset_is_passed_on_and_lingers(side: str) -> None:
+    stage = Stage()
+    connection = spliced(stage)
+    if side == "client":
+        verdict = connection.send(b"", END, flags="R", ack=0)
+        assert verdict is not None
+        assert fields(verdict)["ack"] == 0, "an acknowledgment number without its flag"
+    else:
+        verdict = connection.from_server(b"", flags="RA", options=b"")
+        assert verdict is not None
+    assert "R" in fields(verdict)["flags"]
+    assert stage.flow().state is State.LINGER
+
+
+def test_data_after_a_spoofed_reset_revives() -> None:
+    stage = Stage()
+    connection = spliced(stage)
+    connection.send(b"", 12345, flags="R")
+    assert connection.from_server(b"data", acked=END) is not None
+    assert stage.flow().state is State.SPLICED
+    stage.at(300)
+    assert len(stage.core.table) == 1
+
+
+def test_a_revived_flow_can_end() -> None:
+    stage = Stage()
+    connection = spliced(stage)
+    connection.from_server(b"", flags="FA", acked=END)
+    connection.send(b"", 12345, flags="R")
+    connection.from_server(b"data", acked=END)
+    assert stage.flow().state is State.SPLICED
+    connection.send(b"", END, flags="FA")
+    connection.from_server(b"", 4, flags="FA", acked=END)
+    assert stage.flow().state is State.LINGER
+
+
+def test_expiry_resets_both_with_the_exact_numbers() -> None:
+    stage = Stage(timeouts={"idle": 100.0})
+    connection = spliced(stage)
+    connection.from_server(b"x" * 500, acked=END)
+    connection.send(b"more", END, acked=500)
+    connection.from_server(b"", 500, acked=END + 4)
+    stage.at(90)
+    assert not stage.sent()
+    stage.at(120)
+    client, server = stage.sent()
+    assert (client["src"], client["dst"]) == (VIPS[5], connection.client[0])
+    assert (client["flags"], client["seq"]) == ("R", (connection.b + 501) % 2**32)
+    assert (server["src"], server["dst"]) == (connection.client[0], SERVER[0])
+    assert (server["flags"], server["seq"]) == ("R", (connection.c + 1 + END + 4) % 2**32)
+    assert len(stage.core.table) == 0
+
+
+# --- new incarnations, replays, FORGET ---
+
+
+def test_a_new_incarnation_resets_the_old_and_opens() -> None:
+    stage = Stage()
+    old = spliced(stage)
+    new = Connection(stage, c=77, b=88)
+    new.handoff()
+    reset, syn = stage.sent()
+    assert (reset["flags"], reset["dst"]) == ("R", SERVER[0])
+    assert reset["seq"] == (old.c + 1 + END) % 2**32
+    assert (syn["flags"], syn["seq"]) == ("S", 77)
+    assert stage.count("flows_replaced") == 1
+    assert len(stage.core.table) == 1
+
+
+def test_a_replay_after_the_end_opens_nothing() -> None:
+    stage = Stage(timeouts={"linger": 1.0})
+    connection = spliced(stage)
+    connection.send(b"", END, flags="R")
+    stage.at(4)
+    assert len(stage.core.table) == 0
+    replay = connection.option(models.HANDOFF, wall=stage.wall - 4)
+    assert connection.send(REQUEST, options=replay + models.stamps(1, 2)) is None
+    assert not stage.sent()
+    assert stage.count("handoff_again") == 1
+
+
+def test_forget_resets_the_server_and_forgets() -> None:
+    stage = Stage()
+    connection = spliced(stage)
+    assert connection.handoff(b"", kind=models.FORGET) is None
+    reset = stage.reply()
+    assert (reset["flags"], reset["dst"]) == ("R", SERVER[0])
+    assert reset["seq"] == (connection.c + 1 + END) % 2**32
+    assert len(stage.core.table) == 0
+    assert connection.handoff() is None
+    assert stage.count("handoff_again") == 1
+
+
+def test_forget_of_another_incarnation_does_nothing() -> None:
+    stage = Stage()
+    spliced(stage)
+    other = Connection(stage, c=77, b=88)
+    assert other.handoff(b"", kind=models.FORGET) is None
+    assert not stage.sent()
+    assert len(stage.core.table) == 1
+
+
+# --- two VIPs, own source ---
+
+
+def test_one_client_port_at_two_vips_gets_another_port() -> None:
+    stage = Stage()
+    first = spliced(stage)
+    second = Connection(stage, dscp=6, c=5, b=6)
+    second.asked()
+    assert second.source[0] == first.source[0]
+    assert second.source[1] != first.source[1]
+    second.syn_ack()
+    stage.sent()
+    for connection, vip in ((first, VIPS[5]), (second, VIPS[6])):
+        back = connection.from_server(b"data", acked=END)
+        assert back is not None
+        assert fields(back)["src"] == vip
+        assert (fields(back)["dst"], fields(back)["dport"]) == connection.client
+        up = connection.send(b"more", END)
+        assert up is not None
+        assert fields(up)["sport"] == connection.source[1]
+
+
+def test_own_source_shifts_both_ways() -> None:
+    stage = Stage(source="bridge", ports=(20000, 20003))
+    connection = Connection(stage)
+    syn = connection.asked()
+    assert (syn["src"], syn["sport"]) == (ADDRESS[0], 20000)
+    isn, own = syn["seq"], dict(syn["options"])["Timestamp"][0]
+    assert isn != connection.c
+    assert own == int(stage.wall * 1000) % 2**32
+    connection.syn_ack()
+    held = stage.reply()
+    assert (held["seq"], held["ack"]) == ((isn + 1) % 2**32, (connection.r + 1) % 2**32)
+    assert dict(held["options"])["Timestamp"] == (own, connection.server_value)
+    shift = own - connection.value
+    back = connection.from_server(
+        b"data", acked=END, options=models.stamps(connection.server_value + 1, own)
+    )
+    assert back is not None
+    assert fields(back)["ack"] == (connection.c + 1 + END) % 2**32
+    assert dict(fields(back)["options"])["Timestamp"] == (connection.echo + 1, connection.value)
+    connection.value += 3
+    assert connection.send(b"more", END) is None, "it is sent as a packet of this host"
+    up = stage.reply()
+    assert up["seq"] == (isn + 1 + END) % 2**32
+    assert dict(up["options"])["Timestamp"][0] == (connection.value + shift) % 2**32
+    assert (up["src"], up["sport"]) == (ADDRESS[0], 20000)
+
+
+def test_own_ports_take_turns_and_run_out_by_name() -> None:
+    stage = Stage(source="bridge", ports=(20000, 20002))
+    ports = [Connection(stage, ("198.51.100.7", n)).asked()["sport"] for n in range(1, 4)]
+    assert ports == [20000, 20001, 20002]
+    Connection(stage, ("198.51.100.7", 9)).handoff()
+    assert stage.reply()["raw_options"][7] & 7 == models.REFUSED
+    assert stage.count("no_source_port") == 1
+
+
+# --- ICMP ---
+
+
+@pytest.mark.parametrize("quoted_bytes", [28, 37, 38, 52, 61, 400, 1076])
+@pytest.mark.parametrize("source", ["client", "bridge"])
+def test_an_icmp_errors_quotation_becomes_what_the_server_sent(
+    quoted_bytes: int, source: str
+) -> None:
+    stage = Stage(source=source)
+    connection = spliced(stage)
+    stamps = models.stamps(connection.server_value, connection.value)
+    sent = tcp_packet(
+        SERVER,
+        connection.source,
+        seq=connection.r + 1,
+        ack=connection.isn + 1 + END,
+        options=stamps,
+        payload=bytes(range(256)) * 4,
+    )
+    left = stage.packet(sent, MARK | 5)
+    assert left is not None
+    error = bytearray(icmp_error("198.51.100.1", ADDRESS[0], left[:quoted_bytes], mtu=1300))
+    error[1] = (5 << 2) | 1
+    header = IP(bytes(error))
+    del header.chksum
+    verdict = stage.packet(bytes(header))
+    assert verdict is not None
+    assert checksums_ok(verdict)
+    message = IP(verdict)
+    assert (message.dst, message.src, message.tos) == (SERVER[0], "198.51.100.1", 1)
+    assert message.payload.nexthopmtu == 1300
+    quoted = verdict[28:]
+    assert len(quoted) == quoted_bytes
+    assert quoted[12:20] == sent[12:20]
+    assert quoted[20:28] == sent[20:28], "ports and sequence number"
+    assert ip_checksum_ok(quoted)
+    assert quoted_bytes < len(sent) or checksums_ok(quoted), "the quoted checksum follows"
+    assert stage.count("icmp_translated") == 1
+
+
+def test_an_icmp_error_about_an_unknown_flow_is_dropped_by_name() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    quoted = tcp_packet(connection.vip, connection.client, flags="A")
+    assert stage.packet(icmp_error("198.51.100.1", ADDRESS[0], quoted)) is None
+    assert stage.count("icmp_unknown_flow") == 1
