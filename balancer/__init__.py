@@ -1,1 +1,1 @@
-"""Owns the VIP: answers handshakes, reads requests, chooses a backend and hands the connection over."""
+"""Owns the VIP: answers handshakes, reads requests, chooses a backend, hands connections over."""

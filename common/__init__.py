@@ -1,3 +1,3 @@
-"""What the balancer and the packetbridge share: wire formats, adapters to the host, program plumbing."""
+"""What both programs share: wire formats, adapters to the host, program plumbing."""
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""Runs beside the backend: takes handed-over connections and splices them to an unmodified server."""
+"""Runs beside the backend: splices handed-over connections to an unmodified server."""

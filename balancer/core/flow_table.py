@@ -1,4 +1,4 @@
-"""The balancer's connections: two tables with hard bounds, idle expiry, and a memory of the closed."""
+"""The balancer's connections: two bounded tables, idle expiry, and a memory of the closed."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Packets, keys, counters and tables: no sockets, no clocks, no logging; the time is an argument."""
+"""Packets, keys, counters, tables: no sockets, no clocks, no logging; time is an argument."""

@@ -4,8 +4,8 @@ A verdict is the packet to let go on in place of the one that came (the same obj
 None to drop it. Packets that the bridge sends of its own accord are collected in ``out``.
 
 The way of a packet: a spliced flow's is found by its key and translated by the first lines of
-``packet``; all others go to ``_slow``, which reads the segment whole and finds its place by where it
-comes from, its flags and its flow's state.
+``packet``; all others go to ``_slow``, which reads the segment whole and finds its place by where
+it comes from, its flags and its flow's state.
 """
 
 from __future__ import annotations

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
 
 from packetbridge.core.config import Backend
+
+if TYPE_CHECKING:
+    from packetbridge.core.addressing import Addressing
 
 # Milliseconds of round trip from which ``auto`` holds: with BBR, whose model of the path starts from
 # the handshake, and with anything else, where the retransmission time-out is what suffers.
@@ -25,18 +29,16 @@ class Entry:
         "_bbr",
         "_hold",
         "address",
-        "differences",
-        "down_ttl",
         "dscp",
         "lacks_timestamps",
         "local",
         "mark",
         "own_source",
+        "plain",
         "port",
         "ports",
         "server",
         "server_port",
-        "up_ttl",
         "vip",
     )
 
@@ -53,11 +55,8 @@ class Entry:
         self.own_source = configured.source == "bridge"
         self.ports = configured.ports
         self.local = local
-        self.differences: tuple[int, int, int, int] | None = None  # of Flow.address
+        self.plain: Addressing | None = None  # of flows with the client's own address and port
         self.lacks_timestamps = False  # learned from the server's SYN-ACKs
-        # One hop is counted here, but not twice: what the kernel forwards it counts itself.
-        self.up_ttl = 1 if local or self.own_source else 0
-        self.down_ttl = 1 if local else 0
         self._hold = configured.hold_handshake
         self._bbr = bbr
 

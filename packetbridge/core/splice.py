@@ -43,24 +43,27 @@ from packetbridge.core.flow import Flow
 
 # version and header length, type of service, length, identification, fragment, TTL, protocol,
 # checksum, addresses and ports, seq, ack, data offset and flags, window, checksum, urgent pointer
-_PLAIN = struct.Struct("!BBHHHBBH12sIIHHHH")
-_STAMPED = struct.Struct("!BBHHHBBH12sIIHHHHIII")  # and NOP NOP kind length, TSval, TSecr
+_PLAIN = struct.Struct("!BBHHHBBH4s4sIIIHHHH")
+_STAMPED = struct.Struct("!BBHHHBBH4s4sIIIHHHHIII")  # and NOP NOP kind length, TSval, TSecr
 _STAMPS = 0x0101080A
 
 
 def up(flow: Flow, data: bytes) -> bytes | None:
     """The client's packet for the server; None where the short way does not fit it."""
+    to = flow.addressing
     translated = _short(
         data,
-        flow.up_address,
-        flow.up_ip,
-        flow.up_tcp,
+        to.up_source,
+        to.up_target,
+        to.up_ports,
+        to.up_ip,
+        to.up_tcp,
         flow.seq_up,
         -flow.seq_down,
         flow.stamp_up,
         -flow.stamp_down,
         flow.up_window,
-        flow.entry.up_ttl,
+        to.up_hop,
     )
     if translated is not None:
         flow.client_ack = int.from_bytes(data[28:32], "big")
@@ -69,17 +72,20 @@ def up(flow: Flow, data: bytes) -> bytes | None:
 
 def down(flow: Flow, data: bytes) -> bytes | None:
     """The server's packet for the client; None where the short way does not fit it."""
+    to = flow.addressing
     translated = _short(
         data,
-        flow.down_address,
-        flow.down_ip,
-        flow.down_tcp,
+        to.down_source,
+        to.down_target,
+        to.down_ports,
+        to.down_ip,
+        to.down_tcp,
         flow.seq_down,
         -flow.seq_up,
         flow.stamp_down,
         -flow.stamp_up,
         flow.down_window,
-        flow.entry.down_ttl,
+        to.down_hop,
     )
     if translated is not None:
         flow.server_ack = int.from_bytes(data[28:32], "big")
@@ -88,7 +94,9 @@ def down(flow: Flow, data: bytes) -> bytes | None:
 
 def _short(
     data: bytes,
-    address: bytes,
+    new_src: bytes | None,
+    new_dst: bytes | None,
+    ports_by: int,
     ip_by: int,
     tcp_by: int,
     seq_by: int,
@@ -98,18 +106,19 @@ def _short(
     window_by: int,
     hop: int,
 ) -> bytes | None:
-    """The short way of either direction; ``ip_by`` and ``tcp_by`` are the checksums' share of the
-    addresses, the other ``_by`` what is added to a field, ``hop`` what is taken off the TTL."""
+    """The short way of either direction; ``new_src`` and ``new_dst`` replace the addresses where
+    given, ``ip_by`` and ``tcp_by`` are what that and the ports add to the checksums, the other
+    ``_by`` what is added to a field, ``hop`` what is taken off the TTL."""
     value = echo = new_value = new_echo = kind = 0
     if len(data) >= 52 and data[32] == 0x80:
-        (first, tos, length, ident, fragment, ttl, protocol, ip_sum, _, seq, ack, flags, window,
-         tcp_sum, urgent, kind, value, echo) = _STAMPED.unpack_from(data)  # fmt: skip
+        (first, tos, length, ident, fragment, ttl, protocol, ip_sum, src, dst, ports, seq, ack,
+         flags, window, tcp_sum, urgent, kind, value, echo) = _STAMPED.unpack_from(data)  # fmt: skip
         if kind != _STAMPS:
             return None
         new_value, new_echo = (value + value_by) & MASK, (echo + echo_by) & MASK
     elif len(data) >= 40 and data[32] == 0x50:
-        (first, tos, length, ident, fragment, ttl, protocol, ip_sum, _, seq, ack, flags, window,
-         tcp_sum, urgent) = _PLAIN.unpack_from(data)  # fmt: skip
+        (first, tos, length, ident, fragment, ttl, protocol, ip_sum, src, dst, ports, seq, ack,
+         flags, window, tcp_sum, urgent) = _PLAIN.unpack_from(data)  # fmt: skip
     else:
         return None
     if (
@@ -133,12 +142,13 @@ def _short(
     ip_sum = (0xFFFF - ((0xFFFF ^ ip_sum) + grown) % 0xFFFF) % 0xFFFF
     if kind:
         return _STAMPED.pack(
-            first, new_tos, length, ident, fragment, ttl - hop, protocol, ip_sum, address, new_seq,
-            new_ack, flags, new_window, tcp_sum, urgent, kind, new_value, new_echo,
+            first, new_tos, length, ident, fragment, ttl - hop, protocol, ip_sum, new_src or src,
+            new_dst or dst, ports + ports_by, new_seq, new_ack, flags, new_window, tcp_sum, urgent,
+            kind, new_value, new_echo,
         ) + data[52:]  # fmt: skip
     return _PLAIN.pack(
-        first, new_tos, length, ident, fragment, ttl - hop, protocol, ip_sum, address, new_seq,
-        new_ack, flags, new_window, tcp_sum, urgent,
+        first, new_tos, length, ident, fragment, ttl - hop, protocol, ip_sum, new_src or src,
+        new_dst or dst, ports + ports_by, new_seq, new_ack, flags, new_window, tcp_sum, urgent,
     ) + data[40:]  # fmt: skip
 
 
@@ -150,11 +160,11 @@ def up_any(flow: Flow, segment: Segment) -> bytes:
     )
     return _any(
         segment,
-        flow.up_address,
+        flow.addressing.up(segment.key),
         seq=segment.seq + flow.seq_up,
         ack_by=-flow.seq_down,
         window=shifted(segment.window, flow.up_window),
-        hop=flow.entry.up_ttl,
+        hop=flow.addressing.up_hop,
         options=options,
     )
 
@@ -167,11 +177,11 @@ def down_any(flow: Flow, segment: Segment, now: float) -> bytes:
         options = _behind(flow.stamper.option(now), options)
     return _any(
         segment,
-        flow.down_address,
+        flow.addressing.down(segment.key),
         seq=segment.seq + flow.seq_down,
         ack_by=-flow.seq_up,
         window=shifted(segment.window, flow.down_window),
-        hop=flow.entry.down_ttl,
+        hop=flow.addressing.down_hop,
         options=options,
     )
 

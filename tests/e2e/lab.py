@@ -173,7 +173,7 @@ class Lab:
         form = "\n%{http_code} %{local_port} %{time_total} %{speed_download} %header{x-backend}"
         done = subprocess.run(
             self.command(
-                host, "curl", "-sS", "--max-time", f"{timeout}", "-w", form, *options,
+                host, "curl", "-sS", "--path-as-is", "--max-time", f"{timeout}", "-w", form, *options,
                 f"http://{to}{path}",
             ),
             env=self._environment, capture_output=True, timeout=timeout + 10, check=False,
@@ -218,17 +218,34 @@ class Lab:
     @contextmanager
     def no_offloads(self) -> Iterator[None]:
         """Every packet on the lab's links is one segment with its checksums, for a while."""
-        features = ("tx", "tso", "gso", "gro")
         hosts = ("client", "balancer", "backend1", "backend2")
+        before = {host: self._offloads(host) for host in hosts}
         try:
             for host in hosts:
-                off = [word for feature in features for word in (feature, "off")]
-                self.run(host, "ethtool", "-K", "eth0", *off)
+                self._set_offloads(host, dict.fromkeys(before[host], "off"))
             yield
         finally:
             for host in hosts:
-                on = [word for feature in features for word in (feature, "on")]
-                self.run(host, "ethtool", "-K", "eth0", *on)
+                self._set_offloads(host, before[host])
+
+    def _offloads(self, host: str) -> dict[str, str]:
+        """"on" or "off" by ethtool's short names."""
+        names = {
+            "tx-checksumming": "tx",
+            "tcp-segmentation-offload": "tso",
+            "generic-segmentation-offload": "gso",
+            "generic-receive-offload": "gro",
+        }
+        found = {}
+        for line in self.run(host, "ethtool", "-k", "eth0").splitlines():
+            name, _, value = line.partition(":")
+            if name in names:
+                found[names[name]] = value.split()[0]
+        return found
+
+    def _set_offloads(self, host: str, values: dict[str, str]) -> None:
+        words = [word for pair in values.items() for word in pair]
+        self.run(host, "ethtool", "-K", "eth0", *words)
 
     def bytes_at(self, host: str) -> tuple[int, int]:
         """Bytes that a host's interface has (received, sent) so far."""

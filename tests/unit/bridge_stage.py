@@ -207,6 +207,7 @@ class Connection:
 
     def asked(self, **handoff: Any) -> dict[str, Any]:
         """Hand over; the SYN that the server gets, whose source and ISN are kept."""
+        self.stage.sent()
         assert self.handoff(**handoff) is None
         syn = self.stage.reply()
         assert syn["flags"] == "S"

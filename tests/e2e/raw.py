@@ -1,0 +1,108 @@
+"""Packets made by hand, sent from a host of the lab as they are, and what comes back for them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from scapy.layers.inet import IP, TCP
+
+from tests.e2e.capture import ACK, SYN, Capture, Packet, capture
+from tests.e2e.lab import CLIENT, VIP, Lab, until
+
+FIRST_PORT, LAST_PORT = 64_000, 64_999  # the client's kernel answers nothing on these
+
+_ports = iter(range(FIRST_PORT, LAST_PORT + 1))
+
+
+class RawSender:
+    """The client, without its kernel's TCP."""
+
+    def __init__(self, lab: Lab, received: Capture) -> None:
+        self._lab = lab
+        self._received = received
+        self._socket = lab.socket("client", socket.AF_PACKET, socket.SOCK_DGRAM)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, packet: Any, host: str = "balancer") -> None:
+        """Put a packet (scapy's or bytes) on the wire, addressed to a host's interface."""
+        self._socket.sendto(bytes(packet), ("eth0", 0x0800, 0, 0, _link_address(self._lab, host)))
+
+    def answers(self, port: int) -> list[Packet]:
+        """All that has come to a port of the client's so far."""
+        packets = self._received.packets
+        return [packet for packet in packets if not packet.outgoing and packet.ports[1] == port]
+
+    def answer(self, port: int, wanted: Callable[[Packet], bool], seconds: float = 2) -> Packet:
+        """The first packet to a port that is ``wanted``."""
+
+        def found() -> Packet | None:
+            return next((packet for packet in self.answers(port) if wanted(packet)), None)
+
+        return until(found, seconds, f"an answer to port {port}")
+
+    def open(self, options: list[Any] | None = None) -> Connection:
+        """A handshake with the VIP up to its SYN-ACK, which is not acknowledged yet."""
+        port, isn = next(_ports), 1_000_000
+        offered = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1000, 0)), ("WScale", 7)]
+        syn = segment(port, flags="S", seq=isn, options=offered if options is None else options)
+        self.send(syn)
+        syn_ack = self.answer(port, lambda packet: packet.flags == SYN | ACK)
+        return Connection(self, port, isn, syn_ack)
+
+
+class Connection:
+    """A connection with the VIP of which only the numbers exist."""
+
+    def __init__(self, sender: RawSender, port: int, isn: int, syn_ack: Packet) -> None:
+        self.sender = sender
+        self.port = port
+        self.seq = isn + 1
+        self.ack = (syn_ack.seq + 1) % 2**32
+        self.isn = isn
+        self.server_isn = syn_ack.seq
+        stamps = syn_ack.options.get(8)
+        self.echo = None if stamps is None else int.from_bytes(stamps[:4], "big")
+
+    def segment(self, payload: bytes = b"", flags: str = "A", **fields: Any) -> Any:
+        """The connection's next segment; ``fields`` are scapy's TCP fields instead of its own."""
+        options = [] if self.echo is None else [("NOP", None)] * 2 + [("Timestamp", (1001, self.echo))]
+        own = {"seq": self.seq, "ack": self.ack, "options": options, "window": 512}
+        return segment(self.port, flags=flags, payload=payload, **{**own, **fields})
+
+    def send(self, payload: bytes = b"", flags: str = "A", **fields: Any) -> None:
+        self.sender.send(self.segment(payload, flags, **fields))
+
+
+def segment(port: int, *, payload: bytes = b"", **fields: Any) -> Any:
+    """A segment to the VIP's port 80, by scapy: the layers can still be changed."""
+    return IP(src=CLIENT, dst=VIP) / TCP(sport=port, dport=80, **fields) / payload
+
+
+def new_port() -> int:
+    return next(_ports)
+
+
+@contextmanager
+def raw_sender(lab: Lab) -> Iterator[RawSender]:
+    rule = ["PREROUTING", "-p", "tcp", "--dport", f"{FIRST_PORT}:{LAST_PORT}", "-j", "DROP"]
+    lab.run("client", "iptables", "-t", "raw", "-I", *rule)
+    try:
+        with capture(lab, "client") as received:
+            sender = RawSender(lab, received)
+            try:
+                yield sender
+            finally:
+                sender.close()
+    finally:
+        lab.run("client", "iptables", "-t", "raw", "-D", *rule)
+
+
+def _link_address(lab: Lab, host: str) -> bytes:
+    link = json.loads(lab.run(host, "ip", "-j", "link", "show", "eth0"))[0]
+    return bytes.fromhex(link["address"].replace(":", ""))
