@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from common.core.segment import ECN_BITS, Segment
+from common.core.segment import ECN_BITS, IP_HEADER, Segment
 
 # version and length, type of service, 8 bytes, checksum, source, destination, 16 bytes, checksum
 _PLAIN = struct.Struct("!BB8sH4s4s16sH")
@@ -40,6 +40,8 @@ class Steering:
 
     def segment(self, segment: Segment, options: bytes | None = None) -> bytes:
         """Steer any segment, with ``options`` in place of its own where given."""
+        if options is None and segment.ip_bytes == IP_HEADER.size:
+            return self.plain(segment.data)
         return segment.rewritten(dst=self.bridge, tos=self.tos(segment.tos), options=options)
 
     def tos(self, tos: int) -> int:

@@ -47,12 +47,17 @@ _PLAIN = struct.Struct("!BBHHHBBH4s4sIIIHHHH")
 _STAMPED = struct.Struct("!BBHHHBBH4s4sIIIHHHHIII")  # and NOP NOP kind length, TSval, TSecr
 _STAMPS = 0x0101080A
 
+PLAIN_FLAGS = FIN | SYN | RST | ACK  # of these a plain packet has ACK alone
+ENDING_FLAGS = SYN | RST | ACK  # and one that may end its side
 
-def up(flow: Flow, data: bytes) -> bytes | None:
-    """The client's packet for the server; None where the short way does not fit it."""
+
+def up(flow: Flow, data: bytes, flags: int = PLAIN_FLAGS) -> bytes | None:
+    """The client's packet for the server; None where the short way does not fit it: of ``flags``
+    it must have ACK and no other."""
     to = flow.addressing
     translated = _short(
         data,
+        flags,
         to.up_source,
         to.up_target,
         to.up_ports,
@@ -70,11 +75,12 @@ def up(flow: Flow, data: bytes) -> bytes | None:
     return translated
 
 
-def down(flow: Flow, data: bytes) -> bytes | None:
-    """The server's packet for the client; None where the short way does not fit it."""
+def down(flow: Flow, data: bytes, flags: int = PLAIN_FLAGS) -> bytes | None:
+    """The server's packet for the client; None where the short way does not fit it, as in up."""
     to = flow.addressing
     translated = _short(
         data,
+        flags,
         to.down_source,
         to.down_target,
         to.down_ports,
@@ -94,6 +100,7 @@ def down(flow: Flow, data: bytes) -> bytes | None:
 
 def _short(
     data: bytes,
+    only_ack: int,
     new_src: bytes | None,
     new_dst: bytes | None,
     ports_by: int,
@@ -126,7 +133,7 @@ def _short(
         or length != len(data)
         or protocol != TCP
         or fragment & FRAGMENT_BITS
-        or flags & (FIN | SYN | RST | ACK) != ACK
+        or flags & only_ack != ACK
         or ttl < hop
     ):
         return None
@@ -154,6 +161,20 @@ def _short(
 
 def up_any(flow: Flow, segment: Segment) -> bytes:
     """The same for any segment; raises MalformedError for options that cannot be read."""
+    if flow.stamper is None and (short := up(flow, segment.data, ENDING_FLAGS)) is not None:
+        return short
+    return up_long(flow, segment)
+
+
+def down_any(flow: Flow, segment: Segment, now: float) -> bytes:
+    """The same for any segment; raises MalformedError for options that cannot be read."""
+    if flow.stamper is None and (short := down(flow, segment.data, ENDING_FLAGS)) is not None:
+        return short
+    return down_long(flow, segment, now)
+
+
+def up_long(flow: Flow, segment: Segment) -> bytes:
+    """The long way up, of whatever flags, options and IP options."""
     flow.client_ack = segment.ack if segment.flags & ACK else flow.client_ack
     options = _options(
         segment, -flow.seq_down, flow.stamp_up, -flow.stamp_down, keep=flow.stamper is None
@@ -169,8 +190,8 @@ def up_any(flow: Flow, segment: Segment) -> bytes:
     )
 
 
-def down_any(flow: Flow, segment: Segment, now: float) -> bytes:
-    """The same for any segment; raises MalformedError for options that cannot be read."""
+def down_long(flow: Flow, segment: Segment, now: float) -> bytes:
+    """The long way down."""
     flow.server_ack = segment.ack if segment.flags & ACK else flow.server_ack
     options = _options(segment, -flow.seq_up, flow.stamp_down, -flow.stamp_up, keep=True)
     if flow.stamper is not None:
