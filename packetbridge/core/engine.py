@@ -28,7 +28,8 @@ from packetbridge.core.opener import Opener
 from packetbridge.core.states import Event, State
 
 DSCP_MASK = 0x3F  # of a packet's mark: which VIP the socket that sent it serves
-CLIENT, SERVER = 1, 2  # bits of Flow.fins
+CLIENT, SERVER, BOTH = 1, 2, 3  # bits of Flow.fins: FINs seen
+RESET_SHIFT = 2  # and above them the RSTs
 PROBES_PER_SECOND = 100.0  # questions and resets for flows that nobody knows
 
 
@@ -181,16 +182,16 @@ class Bridge:
         return splice.down_any(flow, segment, now)
 
     def _ends(self, flow: Flow, segment: Segment, side: int) -> None:
-        """Change state where a side ends or resets; a RST that data follows was nobody's."""
+        """Change state where a side ends or resets. A side that goes on after a RST did not send
+        it (whoever did, sends nothing but RST from then on)."""
         if segment.flags & RST:
+            flow.fins |= side << RESET_SHIFT
             flow.apply(Event.RESET)
         elif segment.flags & FIN:
             flow.fins |= side
-            if flow.fins == CLIENT | SERVER and flow.state is not State.SPLICED:
-                flow.apply(Event.FIN_BOTH)
-            else:
-                flow.apply(Event.FIN_ONE)
-        elif flow.state is State.LINGER and segment.payload and flow.fins != CLIENT | SERVER:
+            both = flow.fins & BOTH == BOTH and flow.state is not State.SPLICED
+            flow.apply(Event.FIN_BOTH if both else Event.FIN_ONE)
+        elif flow.state is State.LINGER and flow.fins & side << RESET_SHIFT:
             flow.fins = 0
             flow.apply(Event.REVIVED)
 

@@ -11,8 +11,8 @@ from packetbridge.core.config import Backend
 if TYPE_CHECKING:
     from packetbridge.core.addressing import Addressing
 
-# Milliseconds of round trip from which ``auto`` holds: with BBR, whose model of the path starts from
-# the handshake, and with anything else, where the retransmission time-out is what suffers.
+# Milliseconds of round trip from which ``auto`` holds: with BBR, whose model of the path starts
+# from the handshake, and with anything else, where the retransmission time-out is what suffers.
 HOLD_BBR = 10
 HOLD_OTHERS = 150
 

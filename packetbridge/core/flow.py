@@ -48,7 +48,7 @@ class Flow:
         self.state = State.HANDOFF
         self.seen = now
         self.fast = False  # SPLICED and nothing special: packets take the short way
-        self.fins = 0  # bit 0: the client has ended, bit 1: the server
+        self.fins = 0  # FIN seen from client 1, server 2; RST from client 4, server 8
         self.opening: Opening | None = None
         self.stamper: Stamper | None = None
         self.seq_up = self.seq_down = self.stamp_up = self.stamp_down = 0

@@ -52,6 +52,7 @@ class Refusal(StrEnum):
     SERVER_SILENT = "backend_silent"
     HELD_FULL = "held_full"
     OWED_LOST = "owed_bytes_unacknowledged"
+    INEXACT_RESET = "inexact_reset"  # RFC 5961 section 3.2
     EARLY_ACK = "ack_before_spliced"
     BAD_SYN_ACK = "bad_backend_syn_ack"
 
@@ -97,6 +98,8 @@ class Opener:
         assert opening is not None, "a flow in SYN_SENT has an opening"
         segment.check_checksum()  # what is held is built anew when sent, checksum and all
         if segment.flags & RST:
+            if segment.seq != opening.next_lacking((flow.c + 1) & MASK):
+                return context.ledger.drop(Refusal.INEXACT_RESET, segment.data)
             context.table.remove(flow, Event.RESET, now)
             return DROP
         if not segment.payload and not segment.flags & FIN:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 from common.core.segment import MASK
 from packetbridge.core.entry import Entry
@@ -59,11 +59,13 @@ def own_stamp(wall: float) -> int:
     return int(wall * 1000) & MASK
 
 
-def _neighbours(port: int) -> list[int]:
-    """``port`` itself, then others spread over the unprivileged range."""
+def _neighbours(port: int) -> Iterator[int]:
+    """``port`` itself, then others spread over the unprivileged range: TRIES in all."""
     span = 0x10000 - UNPRIVILEGED
     start = max(port - UNPRIVILEGED, 0)
-    return [port, *(UNPRIVILEGED + (start + turn * 4099) % span for turn in range(1, TRIES))]
+    yield port
+    for turn in range(1, TRIES):
+        yield UNPRIVILEGED + (start + turn * 4099) % span
 
 
 def _reply_key(entry: Entry, source: bytes) -> bytes:

@@ -119,7 +119,8 @@ def _short(
     value = echo = new_value = new_echo = kind = 0
     if len(data) >= 52 and data[32] == 0x80:
         (first, tos, length, ident, fragment, ttl, protocol, ip_sum, src, dst, ports, seq, ack,
-         flags, window, tcp_sum, urgent, kind, value, echo) = _STAMPED.unpack_from(data)  # fmt: skip
+         flags, window, tcp_sum, urgent, kind, value, echo,
+         ) = _STAMPED.unpack_from(data)  # fmt: skip
         if kind != _STAMPS:
             return None
         new_value, new_echo = (value + value_by) & MASK, (echo + echo_by) & MASK

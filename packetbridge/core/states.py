@@ -32,7 +32,7 @@ class Event(StrEnum):
     FIN_ONE = "fin_one"  # one side has ended
     FIN_BOTH = "fin_both"
     RESET = "reset"  # a RST passed, from either side
-    REVIVED = "revived"  # data after a RST: it was not the peer's
+    REVIVED = "revived"  # a side goes on after its RST, so it was not its own
     REPLACED = "replaced"  # a newer connection of the same addresses, or the balancer's word
     EXPIRED = "expired"
 

@@ -278,6 +278,10 @@ class Lab:
     def log_end(self, program: str) -> int:
         return (LAB / "log" / f"{program}.log").stat().st_size
 
+    def path_taken(self) -> str:
+        """The data path that the balancer says it takes: nfqueue or ebpf."""
+        return re.findall(r"datapath (\w+)", self.log("balancer"))[-1]
+
     def counters(self, program: str) -> dict[str, int]:
         """A program's counters and gauges; those that have never counted are not there."""
         start = self.log_end(program)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -28,10 +28,11 @@ class Recorded:
     loopback: list[Packet]  # of the same host
     client2: list[Packet]
     other: list[Packet]  # the host that was not chosen
+    to_server: dict[str, int]  # packets for the server's socket, by what they look like
 
     def all(self) -> Iterator[tuple[str, Packet]]:
-        for place, packets in vars(self).items():
-            for packet in packets:
+        for place in PLACES:
+            for packet in getattr(self, place):
                 yield place, packet
 
 
@@ -43,6 +44,11 @@ PLACES = {
     "client2": ("client2", "eth0"),
     "other": ("backend2", "eth0"),
 }
+COUNTED = {
+    "all": [],
+    "with a DSCP": ["-m", "dscp", "!", "--dscp", "0"],
+    f"TTL {DEFAULT_TTL - 2}": ["-m", "ttl", "--ttl-eq", f"{DEFAULT_TTL - 2}"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,7 @@ def recorded(running_lab: Lab) -> Recorded:
     """A small request and a response of 100 kB, from the first SYN to the last ACK."""
     lab = running_lab
     path = _path_of_100k(lab)
-    with lab.no_offloads(), ExitStack() as stack:
+    with lab.no_offloads(), _counting_rules(lab), ExitStack() as stack:
         captures = {
             place: stack.enter_context(capture(lab, host, interface))
             for place, (host, interface) in PLACES.items()
@@ -64,7 +70,9 @@ def recorded(running_lab: Lab) -> Recorded:
             place: [packet for packet in capture.packets if port in packet.ports]
             for place, capture in captures.items()
         }
-    return Recorded(**ours)
+        lines = lab.run("backend1", "iptables", "-nvxL", "COUNT").splitlines()[2:]
+        counts = [int(line.split()[0]) for line in lines]
+    return Recorded(**ours, to_server=dict(zip(COUNTED, counts, strict=True)))
 
 
 def test_every_packet_of_the_client_passes_the_balancer(lab: Lab, recorded: Recorded) -> None:
@@ -157,9 +165,14 @@ def test_each_hop_takes_one_off_the_ttl(lab: Lab, recorded: Recorded) -> None:
     assert at_bridge == {DEFAULT_TTL - 1}  # the balancer is a hop
     from_bridge = {packet.ttl for packet in recorded.backend if packet.outgoing}
     assert from_bridge == {DEFAULT_TTL - 1}  # the bridge is a hop behind the server
-    spliced = [p for p in recorded.loopback if p.destination == SERVER1 and not p.flags & SYN]
-    assert spliced
-    assert min(packet.ttl for packet in spliced) == DEFAULT_TTL - 2
+
+
+def test_server_gets_plain_packets(lab: Lab, recorded: Recorded) -> None:
+    """What reaches the server's socket is behind all interfaces; the firewall has counted it."""
+    assert recorded.to_server["all"] > 10
+    assert recorded.to_server["with a DSCP"] == 0
+    # two hops on; but the first ones, SYN and request, are the bridge's own packets
+    assert recorded.to_server["TTL 62"] >= recorded.to_server["all"] - 3
 
 
 def test_ecn_bits_are_left_alone(lab: Lab, recorded: Recorded) -> None:
@@ -170,6 +183,21 @@ def test_ecn_bits_are_left_alone(lab: Lab, recorded: Recorded) -> None:
 def test_server_logs_the_clients_address(lab: Lab, recorded: Recorded) -> None:
     log = (LAB / "log" / "nginx-backend1.access.log").read_text().splitlines()
     assert any(line.startswith(f"{CLIENT} ") and "/100k?" in line for line in log)
+
+
+@contextmanager
+def _counting_rules(lab: Lab) -> Iterator[None]:
+    """A chain COUNT of the backend's firewall, with a rule for each of COUNTED."""
+    jump = ["INPUT", "-p", "tcp", "-d", SERVER1, "--dport", "80", "-j", "COUNT"]
+    try:
+        lab.run("backend1", "iptables", "-N", "COUNT")
+        for match in COUNTED.values():
+            lab.run("backend1", "iptables", "-A", "COUNT", *match)
+        lab.run("backend1", "iptables", "-I", *jump)
+        yield
+    finally:
+        for change in (["-D", *jump], ["-F", "COUNT"], ["-X", "COUNT"]):
+            lab.run("backend1", "iptables", *change, check=False)
 
 
 def _path_of_100k(lab: Lab) -> str:

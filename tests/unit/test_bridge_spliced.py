@@ -126,11 +126,13 @@ def test_a_reset_is_passed_on_and_lingers(side: str) -> None:
     assert stage.flow().state is State.LINGER
 
 
-def test_data_after_a_spoofed_reset_revives() -> None:
+def test_a_side_that_goes_on_after_its_reset_revives_the_flow() -> None:
     stage = Stage()
     connection = spliced(stage)
     connection.send(b"", 12345, flags="R")
-    assert connection.from_server(b"data", acked=END) is not None
+    assert connection.from_server(b"data", acked=END) is not None  # was on its way already
+    assert stage.flow().state is State.LINGER
+    connection.send(b"", END)
     assert stage.flow().state is State.SPLICED
     stage.at(300)
     assert len(stage.core.table) == 1
@@ -141,7 +143,7 @@ def test_a_revived_flow_can_end() -> None:
     connection = spliced(stage)
     connection.from_server(b"", flags="FA", acked=END)
     connection.send(b"", 12345, flags="R")
-    connection.from_server(b"data", acked=END)
+    connection.send(b"", END)
     assert stage.flow().state is State.SPLICED
     connection.send(b"", END, flags="FA")
     connection.from_server(b"", 4, flags="FA", acked=END)
