@@ -36,10 +36,11 @@ class Remembered:
         return member in self._current or member in self._previous
 
     def _forget(self, now: float) -> None:
-        if now >= self._turn:
-            if now >= self._turn + self._seconds:
+        late = now - self._turn
+        if late >= 0:
+            if late >= self._seconds:
                 self._current = set()
-            self._rotate(now)
+            self._rotate(now - late % self._seconds)  # when it should have been
 
     def _rotate(self, now: float) -> None:
         self._previous, self._current = self._current, set()

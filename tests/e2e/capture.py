@@ -119,11 +119,21 @@ class Capture:
     @property
     def packets(self) -> list[Packet]:
         """All so far, in the order in which they passed."""
+        if self._socket.fileno() >= 0:
+            self._drain()
+        return self._packets
+
+    def close(self) -> None:
+        """Record no more; what is there stays."""
+        self._drain()
+        self._socket.close()
+
+    def _drain(self) -> None:
         while True:
             try:
                 data, controls, _, address = self._socket.recvmsg(65536, 256)
             except BlockingIOError:
-                return self._packets
+                return
             if address[1] != ETH_P_IP or data[9] != socket.IPPROTO_TCP:
                 continue
             status = 0
@@ -132,9 +142,6 @@ class Capture:
                     status = struct.unpack_from("I", content)[0]
             unfinished = bool(status & TP_STATUS_CSUMNOTREADY)
             self._packets.append(Packet(data, address[2] == PACKET_OUTGOING, unfinished))
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @contextmanager

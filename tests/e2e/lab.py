@@ -229,7 +229,7 @@ class Lab:
                 self._set_offloads(host, before[host])
 
     def _offloads(self, host: str) -> dict[str, str]:
-        """"on" or "off" by ethtool's short names."""
+        """ "on" or "off" by ethtool's short names."""
         names = {
             "tx-checksumming": "tx",
             "tcp-segmentation-offload": "tso",

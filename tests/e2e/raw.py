@@ -71,7 +71,9 @@ class Connection:
 
     def segment(self, payload: bytes = b"", flags: str = "A", **fields: Any) -> Any:
         """The connection's next segment; ``fields`` are scapy's TCP fields instead of its own."""
-        options = [] if self.echo is None else [("NOP", None)] * 2 + [("Timestamp", (1001, self.echo))]
+        options = (
+            [] if self.echo is None else [("NOP", None)] * 2 + [("Timestamp", (1001, self.echo))]
+        )
         own = {"seq": self.seq, "ack": self.ack, "options": options, "window": 512}
         return segment(self.port, flags=flags, payload=payload, **{**own, **fields})
 

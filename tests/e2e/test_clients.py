@@ -254,11 +254,19 @@ def test_nobody_listens(lab: Lab, scripted: None) -> None:
         assert time.monotonic() - started < 1
 
 
-def test_client_half_closes(lab: Lab) -> None:
-    with lab.connect() as tcp:
-        tcp.sendall(web.request("/1m", close=True))
+def test_client_half_closes(lab: Lab, scripted: None) -> None:
+    """The server answers at length although the client has ended its side. (nginx would not.)"""
+    body = (LAB / "www" / "20m").read_bytes()
+
+    def serve(tcp: socket.socket) -> None:
+        head_of(tcp)
+        assert tcp.recv(1) == b""
+        respond(tcp, body)
+
+    with serving(lab, serve), lab.connect(to=SCRIPTED) as tcp:
+        tcp.sendall(web.request("/"))
         tcp.shutdown(socket.SHUT_WR)
-        assert web.rest(tcp).endswith((LAB / "www" / "1m").read_bytes())
+        assert web.rest(tcp).endswith(body)
 
 
 def test_request_and_fin_in_one_segment(lab: Lab, scripted: None) -> None:
@@ -334,6 +342,7 @@ def test_port_again_at_once(lab: Lab, first: str) -> None:
                     tcp.shutdown(socket.SHUT_WR)
                     assert web.rest(tcp) == b""
                 assert time.monotonic() - started < 0.18
+            until(lambda: _closed(lab, port), 2, "the server has acknowledged the client's end")
 
 
 def test_port_again_after_a_reset(lab: Lab) -> None:

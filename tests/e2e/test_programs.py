@@ -180,9 +180,7 @@ def test_bad_configuration(
 
 
 @pytest.mark.parametrize("program", ["balancer", "backend1"])
-def test_absent_configuration(
-    lab: Lab, program: str, stopped: list[str], tmp_path: Path
-) -> None:
+def test_absent_configuration(lab: Lab, program: str, stopped: list[str], tmp_path: Path) -> None:
     done = _start(lab, program, tmp_path / "absent.toml")
     assert done.returncode == 2
     assert f"{tmp_path}/absent.toml: there is no such file" in done.stderr

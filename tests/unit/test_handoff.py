@@ -36,7 +36,18 @@ def test_a_literal_option() -> None:
     assert option[8:] == expected.to_bytes(8, "little")
 
 
-@given(KINDS, st.integers(0, 16380), NIBBLE, NIBBLE, NIBBLE, st.booleans(), U32, U32, U32, st.floats(0, 2**33))
+@given(
+    KINDS,
+    st.integers(0, 16380),
+    NIBBLE,
+    NIBBLE,
+    NIBBLE,
+    st.booleans(),
+    U32,
+    U32,
+    U32,
+    st.floats(0, 2**33),
+)
 def test_the_bytes_are_the_models_and_are_read_back(
     kind: Kind,
     mss: int,

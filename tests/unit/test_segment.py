@@ -14,7 +14,9 @@ from tests.unit.scapy_oracle import checksums_ok, fields, tcp_packet
 
 U32, U16, U8 = st.integers(0, 2**32 - 1), st.integers(0, 65535), st.integers(0, 255)
 ADDRESS = st.binary(min_size=4, max_size=4)
-TCP_OPTIONS = st.integers(0, 10).flatmap(lambda words: st.binary(min_size=4 * words, max_size=4 * words))
+TCP_OPTIONS = st.integers(0, 10).flatmap(
+    lambda words: st.binary(min_size=4 * words, max_size=4 * words)
+)
 REASONS = {
     Malformed.TRUNCATED,
     Malformed.NOT_IPV4,
@@ -68,7 +70,9 @@ def test_a_segments_fields_are_scapys(packet: bytes) -> None:
     [("A", b"", 0), ("S", b"", 1), ("FA", b"", 1), ("FPA", b"abc", 4), ("S", b"abc", 4)],
 )
 def test_span_and_end(flags: str, payload: bytes, span: int) -> None:
-    packet = tcp_packet(("1.2.3.4", 5), ("6.7.8.9", 10), seq=2**32 - 1, flags=flags, payload=payload)
+    packet = tcp_packet(
+        ("1.2.3.4", 5), ("6.7.8.9", 10), seq=2**32 - 1, flags=flags, payload=payload
+    )
     assert Segment(packet).span == span
     assert Segment(packet).end == (2**32 - 1 + span) % 2**32
 

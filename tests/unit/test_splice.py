@@ -192,7 +192,9 @@ OURS = st.binary(min_size=12, max_size=12).map(lambda raw: ("ours", b"\xfd\x10\x
 UNKNOWN = st.tuples(st.integers(30, 252), st.binary(max_size=9)).map(
     lambda pair: ("raw", bytes([pair[0], 2 + len(pair[1])]) + pair[1])
 )
-OTHER_EXPERIMENT = st.binary(min_size=2, max_size=2).map(lambda raw: ("raw", b"\xfd\x06\x4c\x34" + raw))
+OTHER_EXPERIMENT = st.binary(min_size=2, max_size=2).map(
+    lambda raw: ("raw", b"\xfd\x06\x4c\x34" + raw)
+)
 ENDED = st.just(("raw", b"\x00\x08\x0a\x01"))  # nothing behind the end is an option
 USUAL = st.tuples(st.just(("raw", b"\x01\x01")), STAMPS)
 ANY_OPTIONS = (

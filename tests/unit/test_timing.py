@@ -48,6 +48,7 @@ def test_each_item_is_asked_in_time_and_not_early(
     now = 0.0
     for step in steps:
         now += step
+
         def verdict(item: int) -> None:
             assert item not in asked
             asked[item] = now
