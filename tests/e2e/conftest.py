@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.lab import LAB, PROGRAMS, Lab
+from tests.e2e.lab import PROGRAMS, Lab
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,7 +42,6 @@ def lab(running_lab: Lab) -> Iterator[Lab]:
     started = {program: running_lab.log_end(program) for program in PROGRAMS}
     yield running_lab
     for program, start in started.items():
-        if (LAB / "log" / f"{program}.log").stat().st_size < start:
-            start = 0  # the test took the lab down and up again
-        log = running_lab.log(program, start)
+        anew = running_lab.log_end(program) < start  # the test took the lab down and up again
+        log = running_lab.log(program, 0 if anew else start)
         assert not re.search("Traceback|internal_error", log), f"{program}:\n{log[-3000:]}"

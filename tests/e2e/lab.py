@@ -43,6 +43,15 @@ def until(condition: Callable[[], T], seconds: float, what: str) -> T:
     return value
 
 
+def running(pid: int) -> bool:
+    """Whether a process runs (and does not just wait to be buried)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(") ")[2][0] not in "ZX"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What curl says of one request: `port` is the client's, `seconds` the whole request's."""
@@ -66,7 +75,6 @@ class Lab:
             "LAB_LOG_LEVEL": "info",
             "no_proxy": "*",
         }
-        self._paths: dict[str, str] = {}
 
     # --- the lab as a whole ---
 
@@ -171,27 +179,30 @@ class Lab:
     ) -> Answer:
         """One request by curl on a connection of its own."""
         form = "\n%{http_code} %{local_port} %{time_total} %{speed_download} %header{x-backend}"
+        command = ["curl", "-sS", "--path-as-is", "--max-time", f"{timeout}", "-w", form, *options]
         done = subprocess.run(
-            self.command(
-                host, "curl", "-sS", "--path-as-is", "--max-time", f"{timeout}", "-w", form, *options,
-                f"http://{to}{path}",
-            ),
-            env=self._environment, capture_output=True, timeout=timeout + 10, check=False,
-        )  # fmt: skip
+            self.command(host, *command, f"http://{to}{path}"),
+            env=self._environment,
+            capture_output=True,
+            timeout=timeout + 10,
+            check=False,
+        )
         assert done.returncode == 0, f"curl {path}: {done.returncode}: {done.stderr.decode()}"
         body, _, line = done.stdout.rpartition(b"\n")
         status, port, seconds, speed, *backend = line.decode().split()
         name = backend[0] if backend else ""
         return Answer(int(status), name, body, int(port), float(seconds), float(speed))
 
-    def path_to(self, backend: str) -> str:
-        """The path of a 1 kB file that the balancer gives to a backend ("backend1")."""
-        for number in range(1, 65):
-            if backend in self._paths:
-                break
-            answer = self.curl(f"/small/{number}")
-            self._paths.setdefault(answer.backend, f"/small/{number}")
-        return self._paths[backend]
+    def path_for(self, name: str, backend: str) -> str:
+        """A path of a file in the document root that the balancer gives to a backend.
+
+        The balancer takes a path as it stands; nginx drops what changes nothing in it.
+        """
+        for dots in range(64):
+            path = "/." * dots + f"/{name}"
+            if self.curl(path, "-I").backend == backend:
+                return path
+        raise AssertionError(f"no path leads to {backend}")
 
     @contextmanager
     def sysctl(self, host: str, **settings: object) -> Iterator[None]:
@@ -262,12 +273,7 @@ class Lab:
         return int((LAB / "run" / f"{program}.pid").read_text())
 
     def alive(self, program: str) -> bool:
-        """Whether a program runs (and does not just wait to be buried)."""
-        try:
-            stat = Path(f"/proc/{self.pid(program)}/stat").read_text()
-        except FileNotFoundError:
-            return False
-        return stat.rpartition(") ")[2][0] not in "ZX"
+        return running(self.pid(program))
 
     def log(self, program: str, start: int = 0) -> str:
         """A program's log, from a position of ``log_end`` on."""
@@ -293,15 +299,9 @@ class Lab:
         line = until(written, 10, f"{program} writes its counters")
         return {name: int(count) for name, _, count in map(_parted, line[1].split())}
 
-    @contextmanager
-    def counting(self, program: str) -> Iterator[Callable[[str], int]]:
-        """Gives a function: by how much a counter of a program has grown since the beginning."""
-        before = self.counters(program)
-
-        def grown(name: str) -> int:
-            return self.counters(program).get(name, 0) - before.get(name, 0)
-
-        yield grown
+    def growth(self, program: str) -> Growth:
+        """By how much a program's counters grow from now on."""
+        return Growth(self, program)
 
     def lost(self, host: str) -> int:
         """Packets that a host's kernel dropped as a program's queue was full."""
@@ -348,3 +348,21 @@ def _enter_namespace(host: str) -> None:
     with open(f"/run/netns/l3dsr-{host}", "rb") as namespace:
         if libc.setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
             raise OSError(ctypes.get_errno(), f"cannot enter l3dsr-{host}")
+
+
+class Growth:
+    """What a program has counted since this was made."""
+
+    def __init__(self, lab: Lab, program: str) -> None:
+        self._lab = lab
+        self._program = program
+        self._before = lab.counters(program)
+
+    def __call__(self, name: str) -> int:
+        """By how much a counter has grown; packets on their way are not in it."""
+        return self._lab.counters(self._program).get(name, 0) - self._before.get(name, 0)
+
+    def reaches(self, name: str, count: int = 1) -> bool:
+        """Whether a counter grows by so many; waits for packets on their way, 2 s at most."""
+        until(lambda: self(name) >= count, 2, f"{self._program} counts {count} {name}")
+        return self(name) == count

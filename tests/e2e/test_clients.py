@@ -356,7 +356,7 @@ def test_port_again_after_a_reset(lab: Lab) -> None:
 
 def test_port_again_for_another_path(lab: Lab) -> None:
     """The same port, now for the other backend: the first one's record is not met."""
-    paths = [lab.path_to("backend1"), lab.path_to("backend2")]
+    paths = [lab.path_for("1k", "backend1"), lab.path_for("1k", "backend2")]
     port = next(OWN_PORTS)
     for turn in range(20):
         tcp = lab.connect(port=port)

@@ -55,7 +55,7 @@ COUNTED = {
 def recorded(running_lab: Lab) -> Recorded:
     """A small request and a response of 100 kB, from the first SYN to the last ACK."""
     lab = running_lab
-    path = _path_of_100k(lab)
+    path = lab.path_for("100k", "backend1") + "?recorded"
     with lab.no_offloads(), _counting_rules(lab), ExitStack() as stack:
         captures = {
             place: stack.enter_context(capture(lab, host, interface))
@@ -198,12 +198,3 @@ def _counting_rules(lab: Lab) -> Iterator[None]:
     finally:
         for change in (["-D", *jump], ["-F", "COUNT"], ["-X", "COUNT"]):
             lab.run("backend1", "iptables", *change, check=False)
-
-
-def _path_of_100k(lab: Lab) -> str:
-    """/100k may belong to backend2: a request whose path is backend1's is what is recorded."""
-    for dots in range(64):
-        path = "/." * dots + "/100k"  # nginx drops the dots; the balancer hashes them
-        if lab.curl(path, "-o", "/dev/null").backend == "backend1":
-            return path + "?recorded"
-    raise AssertionError("no path leads to backend1")

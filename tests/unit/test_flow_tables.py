@@ -1,4 +1,4 @@
-"""Both programs' flow tables: bounds, moves, expiry in bounded work, and the memory of the ended."""
+"""Both programs' flow tables: bounds, moves, expiry in bounded work, memory of the ended."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from tests.unit.scapy_oracle import checksums_ok, tcp_packet
 
 BRIDGE, SERVER, VIP = ("203.0.113.20", 80), ("10.9.8.7", 8080), ("192.0.2.10", 80)
 M = 2**32
+ANY_U32 = st.integers(0, M - 1)
 U32 = st.one_of(st.sampled_from([0, 1, M // 2, M - 1]), st.integers(0, M - 1))
 
 
@@ -171,10 +172,10 @@ def shifts_of(draw: st.DrawFn) -> Shifts:
     client = draw(ADDRESSES)
     own = draw(st.booleans())
     return Shifts(
-        seq_up=draw(U32) if own else 0,
-        seq_down=draw(U32),
-        stamp_up=draw(U32) if own else 0,
-        stamp_down=draw(U32),
+        seq_up=draw(ANY_U32) if own else 0,
+        seq_down=draw(ANY_U32),
+        stamp_up=draw(ANY_U32) if own else 0,
+        stamp_down=draw(ANY_U32),
         up_window=draw(st.sampled_from([0, 0, 7, 14])),
         down_window=draw(st.sampled_from([0, 2, 14, -1, -7, -14])),
         local=draw(st.booleans()),
@@ -185,8 +186,11 @@ def shifts_of(draw: st.DrawFn) -> Shifts:
 
 NOPS = st.integers(0, 3).map(lambda count: ("raw", b"\x01" * count))
 STAMPS = st.tuples(st.just("stamps"), st.tuples(U32, U32))
-SACK = st.integers(1, 4).flatmap(
-    lambda blocks: st.tuples(st.just("sack"), st.tuples(*[U32] * (2 * blocks)))
+SACK, SHORT_SACK = (
+    st.integers(1, most).flatmap(
+        lambda blocks: st.tuples(st.just("sack"), st.tuples(*[U32] * (2 * blocks)))
+    )
+    for most in (4, 3)
 )
 OURS = st.binary(min_size=12, max_size=12).map(lambda raw: ("ours", b"\xfd\x10\x4c\x33" + raw))
 UNKNOWN = st.tuples(st.integers(30, 252), st.binary(max_size=9)).map(
@@ -196,12 +200,20 @@ OTHER_EXPERIMENT = st.binary(min_size=2, max_size=2).map(
     lambda raw: ("raw", b"\xfd\x06\x4c\x34" + raw)
 )
 ENDED = st.just(("raw", b"\x00\x08\x0a\x01"))  # nothing behind the end is an option
-USUAL = st.tuples(st.just(("raw", b"\x01\x01")), STAMPS)
+ONE, TWO = st.just(("raw", b"\x01")), st.just(("raw", b"\x01\x01"))
+USUAL = st.tuples(TWO, STAMPS)
+OFTEN = st.one_of(
+    st.tuples(TWO, STAMPS, TWO, SHORT_SACK),
+    st.tuples(TWO, SACK),
+    st.tuples(ONE, STAMPS, ONE, SHORT_SACK),  # odd offsets: the trap of incremental checksums
+    st.tuples(ONE, SACK, ONE),
+    st.tuples(OURS, TWO, STAMPS),
+)
 ANY_OPTIONS = (
     st.lists(st.one_of(NOPS, STAMPS, SACK, OURS, UNKNOWN, OTHER_EXPERIMENT, ENDED), max_size=4)
     .map(tuple)
     .filter(lambda items: len(encode(items)) <= 40)
-    .filter(lambda items: all(b"\0" != item[1][:1] for item in items[:-1]))
+    .filter(lambda items: all(item[1][:1] != b"\0" for item in items[:-1]))
 )
 
 
@@ -215,7 +227,7 @@ def packets(draw: st.DrawFn, short: bool = False) -> Packet:
         ack=draw(U32),
         flags=draw(st.sampled_from(flags if short else [*flags, "FA", "R", "RA", "P", "U", "F"])),
         window=draw(st.integers(0, 65535)),
-        options=draw(options if short else st.one_of(options, ANY_OPTIONS)),
+        options=draw(options if short else st.one_of(options, OFTEN, ANY_OPTIONS)),
         payload=draw(st.binary(max_size=40)),
         tos=draw(st.integers(0, 255)),
         ttl=draw(st.integers(1, 255)),

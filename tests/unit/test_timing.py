@@ -48,15 +48,12 @@ def test_each_item_is_asked_in_time_and_not_early(
     now = 0.0
     for step in steps:
         now += step
-
-        def verdict(item: int) -> None:
-            assert item not in asked
-            asked[item] = now
-
-        count = most
-        while count == most:
-            count = wheel.advance(now, verdict, most)
-            assert count <= most
+        batch: list[int] = []
+        while (count := wheel.advance(now, batch.append, most)) == most:
+            pass
+        assert count < most
+        assert not asked.keys() & set(batch)
+        asked |= dict.fromkeys(batch, now)
         for index, when in enumerate(times):
             assert (index in asked) or when + 2 > now
             assert index not in asked or asked[index] >= when

@@ -1,0 +1,77 @@
+"""Floors under the speed of the data path in use, beside what the same machine does without it."""
+
+from __future__ import annotations
+
+import re
+import statistics
+
+import pytest
+
+from tests.e2e.lab import SERVER1, VIP, Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.speed]
+
+RUNS = 3
+DOWNLOAD = 30e6  # bytes per second
+CONNECTIONS = 2000  # per second
+KEEP_ALIVE = 4000  # requests per second
+
+
+def test_one_download(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    path = lab.path_for("100m", "backend1")
+    through, direct = [], []
+    for _ in range(RUNS):  # in turn, so that a busy moment meets both
+        answer = lab.curl(path, "-o", "/dev/null")
+        assert answer.status == 200
+        through.append(answer.bytes_per_second)
+        direct.append(_direct_download(lab))
+    _report(capsys, "100 MB download, MB/s", through, direct, 1e6)
+    assert statistics.median(through) >= DOWNLOAD
+
+
+@pytest.mark.parametrize(
+    ("title", "headers", "floor"),
+    [
+        ("new connections/s, 1 kB", ["-H", "Connection: close"], CONNECTIONS),
+        ("keep-alive requests/s, 1 kB", [], KEEP_ALIVE),
+    ],
+    ids=["new connections", "keep-alive"],
+)
+def test_requests_per_second(
+    lab: Lab, capsys: pytest.CaptureFixture[str], title: str, headers: list[str], floor: int
+) -> None:
+    through, direct = [], []
+    for _ in range(RUNS):
+        through.append(_wrk(lab, "client", VIP, headers))
+        direct.append(_wrk(lab, "client2", SERVER1, headers))
+    _report(capsys, title, through, direct, 1)
+    assert statistics.median(through) >= floor
+
+
+def _direct_download(lab: Lab) -> float:
+    """By the second client: the first one's ports belong to connections through the VIP."""
+    return lab.curl("/100m", "-o", "/dev/null", host="client2", to=SERVER1).bytes_per_second
+
+
+def _wrk(lab: Lab, host: str, address: str, headers: list[str]) -> float:
+    """Requests per second of 32 connections in 2 s, all of them answered with success."""
+    command = ["wrk", "-t1", "-c32", "-d2s", "--timeout", "5s", *headers, f"http://{address}/1k"]
+    output = lab.run(host, *command, timeout=30)
+    assert "Non-2xx" not in output, output
+    assert "Socket errors" not in output, output
+    rate = re.search(r"Requests/sec: +([\d.]+)", output)
+    assert rate, output
+    return float(rate[1])
+
+
+def _report(
+    capsys: pytest.CaptureFixture[str],
+    title: str,
+    through: list[float],
+    direct: list[float],
+    unit: float,
+) -> None:
+    with capsys.disabled():
+        for name, values in (("through the VIP", through), ("direct", direct)):
+            figures = " ".join(f"{value / unit:.0f}" for value in sorted(values))
+            print(f"\n  {title}, {name}: {figures}", end="")
