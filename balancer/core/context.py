@@ -9,7 +9,7 @@ from balancer.core.flow_table import FlowTable
 from common.core import handoff
 from common.core.keys import Keys
 from common.core.ledger import Ledger
-from common.core.segment import ACK, FIN, MASK, RST, build
+from common.core.segment import ACK, MASK, RST, build
 from common.core.timing import Deadlines
 
 Timer = tuple[Callable[[Flow, float], None], Flow]
@@ -57,10 +57,6 @@ class Context:
     def reset_client(self, flow: Flow) -> None:
         """RST with the sequence number that a client which has had no data expects."""
         self.to_client(flow, RST, seq=flow.b + 1, ack=0)
-
-    def end_client(self, flow: Flow, ack: int) -> None:
-        """Acknowledge the client's FIN and end our side as well."""
-        self.to_client(flow, FIN | ACK, seq=flow.b + 1, ack=ack, window=flow.service.window)
 
     def forget_at_bridge(self, flow: Flow, now: float) -> None:
         """Tell the flow's bridge that this incarnation is over."""

@@ -60,7 +60,7 @@ class Reading:
             self._answer_probe(flow, segment, offset)
             return DROP
         if segment.flags & FIN and not segment.payload and offset == 0:
-            return self._close(flow, now)
+            return self._close(flow, segment)
         return self._take(flow, segment, offset, now)
 
     def expire(self, flow: Flow, now: float) -> None:
@@ -160,19 +160,27 @@ class Reading:
         ours = 2 if flow.state is State.CLOSED else 1  # our SYN, our FIN
         return 1 <= (segment.ack - flow.b) & MASK <= ours
 
-    def _close(self, flow: Flow, now: float) -> bytes | None:
+    def _close(self, flow: Flow, fin: Segment) -> bytes | None:
         """The client ends before it has asked anything: so do we."""
         flow.state = State.CLOSED
         self._context.ledger.counts[Unread.CLIENT_CLOSED] += 1
-        self._context.end_client(flow, ack=flow.first + 1)
+        self._end(flow, fin)
         return DROP
 
     def _after_close(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
         if segment.flags & FIN:
-            self._context.end_client(flow, ack=flow.first + 1)
+            self._end(flow, segment)
         elif (segment.ack - flow.b) & MASK == 2:
             self._context.table.remove(flow, now)
         return DROP
+
+    def _end(self, flow: Flow, fin: Segment) -> None:
+        """Acknowledge the client's FIN and end our side as well."""
+        stamps = tcp_options.timestamps(fin.options)
+        options = b"" if stamps is None else tcp_options.encode_timestamps(stamps[1], stamps[0])
+        self._context.to_client(
+            flow, FIN | ACK, seq=flow.b + 1, ack=flow.first + 1, options=options
+        )
 
     def _reset(self, flow: Flow, segment: Segment, offset: int, now: float) -> bytes | None:
         """RFC 5961 section 3.2: only the exact sequence number ends a connection."""

