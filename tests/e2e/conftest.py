@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -20,12 +21,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("speed") is not None)
 
 
+TOOLS = ("nginx", "curl", "wrk", "ethtool", "ip", "ss", "nsenter", "flock", "iptables")
+
+
+def lacking() -> str | None:
+    """What of the host the lab cannot do without and is not there; None where all is."""
+    for tool in TOOLS:
+        if shutil.which(tool) is None:
+            return f"{tool} (make packages)"
+    enter = ["unshare", "--net"]
+    queue = ["iptables", "-t", "raw", "-A", "OUTPUT", "-p", "tcp", "-j", "NFQUEUE"]
+    if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode:
+        return "network namespaces"
+    if subprocess.run([*enter, *queue], capture_output=True, check=False).returncode:
+        return "iptables' NFQUEUE target (xt_NFQUEUE, nfnetlink_queue)"
+    return None
+
+
 @pytest.fixture(scope="session")
 def running_lab() -> Iterator[Lab]:
     """The lab, up from the first test that needs it to the end of the run."""
-    for tool in ("nsenter", "nginx", "curl", "iptables"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}: make packages")
+    if missing := lacking():
+        pytest.skip(f"needs {missing}")
     lab = Lab(os.environ.get("LAB_DATAPATH", "nfqueue"))
     try:
         lab.up()

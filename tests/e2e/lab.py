@@ -99,10 +99,7 @@ class Lab:
 
     def complete(self) -> bool:
         """Whether all programs are running."""
-        status = subprocess.run(
-            [SCRIPT, "status"], env=self._environment, capture_output=True, timeout=30, check=False
-        )
-        return status.returncode == 0
+        return all(self.alive(program) for program in CONFIGURATIONS)
 
     # --- running things on a host ---
 
@@ -258,6 +255,16 @@ class Lab:
         words = [word for pair in values.items() for word in pair]
         self.run(host, "ethtool", "-K", "eth0", *words)
 
+    def states(self, host: str, port: int) -> list[str]:
+        """States of a host's TCP connections from or to a client's port ("ESTAB")."""
+        lines = [line.split() for line in self.run(host, "ss", "-Htan").splitlines()]
+        return [state for state, _, _, *ends in lines if any(e.endswith(f":{port}") for e in ends)]
+
+    def closed(self, port: int) -> bool:
+        """Whether the client has no connection on a port any more, or one in TIME-WAIT: then all
+        of its packets have passed."""
+        return set(self.states("client", port)) <= {"TIME-WAIT"}
+
     def bytes_at(self, host: str) -> tuple[int, int]:
         """Bytes that a host's interface has (received, sent) so far."""
         for line in self.run(host, "cat", "/proc/net/dev").splitlines():
@@ -273,7 +280,10 @@ class Lab:
         return int((LAB / "run" / f"{program}.pid").read_text())
 
     def alive(self, program: str) -> bool:
-        return running(self.pid(program))
+        try:
+            return running(self.pid(program))
+        except FileNotFoundError:  # it was stopped on purpose
+            return False
 
     def log(self, program: str, start: int = 0) -> str:
         """A program's log, from a position of ``log_end`` on."""
@@ -283,10 +293,6 @@ class Lab:
 
     def log_end(self, program: str) -> int:
         return (LAB / "log" / f"{program}.log").stat().st_size
-
-    def path_taken(self) -> str:
-        """The data path that the balancer says it takes: nfqueue or ebpf."""
-        return re.findall(r"datapath (\w+)", self.log("balancer"))[-1]
 
     def counters(self, program: str) -> dict[str, int]:
         """A program's counters and gauges; those that have never counted are not there."""

@@ -42,21 +42,30 @@ class RawSender:
         packets = self._received.packets
         return [packet for packet in packets if not packet.outgoing and packet.ports[1] == port]
 
-    def answer(self, port: int, wanted: Callable[[Packet], bool], seconds: float = 2) -> Packet:
-        """The first packet to a port that is ``wanted``."""
+    def answer(
+        self, port: int, wanted: Callable[[Packet], bool], seconds: float = 2, after: int = 0
+    ) -> Packet:
+        """The first packet to a port that is ``wanted``, behind so many others."""
 
         def found() -> Packet | None:
-            return next((packet for packet in self.answers(port) if wanted(packet)), None)
+            packets = self.answers(port)[after:]
+            return next((packet for packet in packets if wanted(packet)), None)
 
         return until(found, seconds, f"an answer to port {port}")
 
-    def open(self, options: list[Any] | None = None) -> Connection:
+    def open(
+        self, *, port: int | None = None, isn: int = 1_000_000, timestamps: bool = True
+    ) -> Connection:
         """A handshake with the VIP up to its SYN-ACK, which is not acknowledged yet."""
-        port, isn = next(_ports), 1_000_000
-        offered = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1000, 0)), ("WScale", 7)]
-        syn = segment(port, flags="S", seq=isn, options=offered if options is None else options)
-        self.send(syn)
-        syn_ack = self.answer(port, lambda packet: packet.flags == SYN | ACK)
+        port = new_port() if port is None else port
+        options: list[Any] = [("MSS", 1460), ("SAckOK", b""), ("WScale", 7)]
+        if timestamps:
+            options.append(("Timestamp", (1000, 0)))
+        seen = len(self.answers(port))
+        self.send(segment(port, flags="S", seq=isn, options=options))
+        syn_ack = self.answer(
+            port, lambda packet: packet.flags == SYN | ACK and packet.ack == isn + 1, after=seen
+        )
         return Connection(self, port, isn, syn_ack)
 
 

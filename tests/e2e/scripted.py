@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
 import threading
@@ -136,9 +135,3 @@ def abort(tcp: socket.socket) -> None:
     """Close a connection by RST."""
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     tcp.close()
-
-
-def server_connections(lab: Lab, host: str, client_port: int) -> list[str]:
-    """States of the server's connections with a port of the client's."""
-    lines = lab.run(host, "ss", "-Htan").splitlines()
-    return [line.split()[0] for line in lines if re.search(rf":{client_port}\s*$", line)]

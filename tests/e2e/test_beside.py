@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,20 +61,27 @@ def ssh(running_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @contextmanager
-def download(lab: Lab) -> Iterator[None]:
-    """100 MB through the VIP while something else happens; at the end it has to be all right."""
-    options = ["-sS", "--fail", "--max-time", "60", "--limit-rate", "30M"]
-    command = lab.command("client", "curl", *options, f"http://{VIP}/20m")
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as curl:
-        assert curl.stdout is not None
-        start = curl.stdout.read(1)
-        try:
-            yield
-            assert curl.poll() is None, "the download was over too early to be disturbed"
-            body = start + curl.stdout.read()
-        finally:
-            curl.kill()
-    assert body == (LAB / "www" / "20m").read_bytes()
+def downloads(lab: Lab) -> Iterator[None]:
+    """20 MB through the VIP, again and again while something else happens, and each time right."""
+    wanted = (LAB / "www" / "20m").read_bytes()
+    over, outcomes = threading.Event(), []
+
+    def repeat() -> None:
+        while not over.is_set():
+            try:
+                outcomes.append(lab.curl("/20m").body == wanted)
+            except AssertionError as error:
+                outcomes.append(error)
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert outcomes
+    assert [outcome for outcome in outcomes if outcome is not True] == []
 
 
 @pytest.mark.parametrize("address", [address for list_ in HOSTS.values() for address in list_])
@@ -88,7 +96,7 @@ def test_ssh(lab: Lab, ssh: list[str], host: str, address: str) -> None:
 def test_large_transfer_by_ssh_beside_a_download(lab: Lab, ssh: list[str]) -> None:
     """20 MB to the balancer's only address, the VIP, and back."""
     content = (LAB / "www" / "20m").read_bytes()
-    with download(lab):
+    with downloads(lab):
         command = lab.command("client", *ssh, VIP, "cat")
         done = subprocess.run(command, input=content, capture_output=True, timeout=60, check=True)
     assert done.stdout == content
@@ -104,7 +112,7 @@ def test_ssh_with_a_service_class(lab: Lab, ssh: list[str], service_class: str) 
 
 def test_every_dscp_to_other_ports(lab: Lab, ssh: list[str]) -> None:
     bridge, balancer = lab.growth("backend1"), lab.growth("balancer")
-    with download(lab):
+    with downloads(lab):
         for dscp in range(64):
             for address in (VIP, BRIDGE1, SERVER1):
                 banner = lab.inside("client2", _banner, address, dscp)
@@ -116,7 +124,7 @@ def test_every_dscp_to_other_ports(lab: Lab, ssh: list[str]) -> None:
 def test_direct_requests_beside_a_download(lab: Lab, host: str) -> None:
     """Past the VIP, to the server itself: 200 connections, each with a DSCP of its own."""
     body = (LAB / "www" / "1k").read_bytes()
-    with download(lab):
+    with downloads(lab):
         for number in range(200):
             server, name = ((SERVER1, b"backend1"), (SERVER2, b"backend2"))[number % 2]
             port = 63_000 + number  # none of those that the kernel gives to connections to the VIP
@@ -127,7 +135,7 @@ def test_direct_requests_beside_a_download(lab: Lab, host: str) -> None:
 
 def test_direct_download_beside_a_download(lab: Lab) -> None:
     body = (LAB / "www" / "20m").read_bytes()
-    with download(lab):
+    with downloads(lab):
         answers = [lab.curl("/20m", host="client2", to=to) for to in (SERVER1, SERVER2)]
     assert all(answer.body == body for answer in answers)
 

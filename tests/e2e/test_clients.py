@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e import web
-from tests.e2e.capture import ACK, ECE, SYN, Capture, Packet, capture
+from tests.e2e.capture import ACK, ECE, FIN, SYN, Capture, Packet, capture
 from tests.e2e.lab import CLIENT, LAB, VIP, Lab, until
+from tests.e2e.raw import new_port, raw_sender
 from tests.e2e.scripted import (
     PORT,
     abort,
@@ -18,7 +19,6 @@ from tests.e2e.scripted import (
     head_of,
     respond,
     scripted_service,
-    server_connections,
     serving,
 )
 
@@ -117,7 +117,19 @@ def test_head_byte_by_byte_with_pauses(lab: Lab, scripted: None) -> None:
     _expect_echo(lab, [head[at : at + 1] for at in range(len(head))], pause=0.05)
 
 
+def test_head_in_parts_of_a_patient_client(lab: Lab, scripted: None) -> None:
+    """With Nagle's algorithm the second part waits until the first is acknowledged."""
+    head = web.request("/nagle", "User-Agent: patient")
+    started = time.monotonic()
+    with serving(lab, echo_head), lab.connect(to=SCRIPTED) as tcp:
+        for part in (head[:5], head[5:9], head[9:]):
+            tcp.sendall(part)
+        assert web.response(tcp).body == head
+    assert time.monotonic() - started < 0.18
+
+
 def test_path_of_5_kb_in_tiny_segments(lab: Lab, scripted: None) -> None:
+    """Ten segments fill the client's first window, of which the balancer has to take over some."""
     head = web.request("/" + "path/" * 1000)
     _expect_echo(lab, [head[at : at + 16] for at in range(0, len(head), 16)])
 
@@ -211,11 +223,9 @@ def test_client_resets_in_mid_download(lab: Lab) -> None:
     port = tcp.getsockname()[1]
     tcp.sendall(web.request("/100m"))
     assert tcp.recv(100_000)
-    assert server_connections(lab, backend, port) == ["ESTAB"]
+    assert lab.states(backend, port) == ["ESTAB"]
     abort(tcp)
-    until(
-        lambda: not server_connections(lab, backend, port), 2, "the server's connection is closed"
-    )
+    until(lambda: not lab.states(backend, port), 2, "the server's connection is closed")
 
 
 def test_server_resets(lab: Lab, scripted: None) -> None:
@@ -300,7 +310,7 @@ def test_unused_connection_closes_cleanly(lab: Lab) -> None:
         tcp = lab.connect()
         port = tcp.getsockname()[1]
         tcp.close()
-        until(lambda: _closed(lab, port), 5, "the client's side is closed")
+        until(lambda: lab.closed(port), 5, "the client's side is closed")
     assert not any(packet.flags & 4 for packet in packets.packets)
     assert lab.counters("balancer")["waiting"] == 0
 
@@ -342,7 +352,37 @@ def test_port_again_at_once(lab: Lab, first: str) -> None:
                     tcp.shutdown(socket.SHUT_WR)
                     assert web.rest(tcp) == b""
                 assert time.monotonic() - started < 0.18
-            until(lambda: _closed(lab, port), 2, "the server has acknowledged the client's end")
+            until(lambda: lab.closed(port), 2, "the server has acknowledged the client's end")
+
+
+def test_port_again_while_only_the_server_remembers(lab: Lab) -> None:
+    """A server in TIME-WAIT takes a new SYN only if it is later, by its number or its timestamp.
+    One that is neither it answers with an ACK (RFC 9293 section 3.10.7.3). The bridge has forgotten
+    the connection before, and helps."""
+
+    def forgetful(text: str) -> str:
+        return text + "\n[timeouts]\nclosing = 1.0\nlinger = 0.0\n"
+
+    path = lab.path_for("1k", "backend1")
+    ask = web.request(path, close=True)
+    with lab.configured(backend1=forgetful), raw_sender(lab) as sender:
+        port = new_port()
+        for isn in (2_000_000_000, 1_000_000_000):
+            connection = sender.open(port=port, isn=isn, timestamps=False)
+            seen = len(sender.answers(port))
+            connection.send()
+            asked = time.monotonic()
+            connection.send(ask, "PA")
+            end = sender.answer(port, lambda packet: bool(packet.flags & FIN), after=seen)
+            assert time.monotonic() - asked < 0.18
+            answers = b"".join(packet.payload for packet in sender.answers(port)[seen:])
+            assert answers.endswith((LAB / "www" / "1k").read_bytes())
+            connection.seq += len(ask)
+            connection.ack = (end.seq + len(end.payload) + 1) % 2**32
+            connection.send(flags="FA")
+            until(lambda: lab.states("backend1", port) == ["TIME-WAIT"], 2, "the server waits")
+            until(lambda: not lab.counters("backend1")["flows"], 8, "the bridge forgets")
+        assert lab.counters("backend1")["time_wait_resets"] == 1
 
 
 def test_port_again_after_a_reset(lab: Lab) -> None:
@@ -372,12 +412,6 @@ def _small_mss(lab: Lab, to: tuple[str, int] = (VIP, 80)) -> socket.socket:
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     tcp.connect(to)
     return tcp
-
-
-def _closed(lab: Lab, port: int) -> bool:
-    """Whether the client has no connection on a port any more, or one in TIME-WAIT."""
-    states = lab.run("client", "ss", "-Htan", "sport", "=", f":{port}").split("\n")
-    return all(line.startswith("TIME-WAIT") for line in states if line)
 
 
 def _download_and_upload(lab: Lab) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e import web
 from tests.e2e.capture import FIN, RST, SYN, Packet, capture
-from tests.e2e.lab import BRIDGE1, CLIENT, LAB, SERVER1, VIP, Lab
+from tests.e2e.lab import BRIDGE1, CLIENT, LAB, SERVER1, VIP, Lab, until
 
 pytestmark = pytest.mark.root
 
@@ -66,6 +66,7 @@ def recorded(running_lab: Lab) -> Recorded:
             tcp.sendall(web.request(path, close=True))
             answer = web.rest(tcp)
         assert answer.endswith((LAB / "www" / "100k").read_bytes())
+        until(lambda: lab.closed(port), 5, "the last packet has passed")
         ours = {
             place: [packet for packet in capture.packets if port in packet.ports]
             for place, capture in captures.items()

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from typing import Any
 
 from common.core import tcp_options
 from common.core.segment import ACK, MASK, RST, SYN, Segment, before, build
@@ -20,9 +21,10 @@ PATIENCE = 0.25  # seconds to the first retransmission
 
 
 class Network:
-    """``loss`` is the share of packets lost, of packets repeated and of packets held up, each."""
+    """``loss`` is the share of packets lost, of packets repeated and of packets held up, each;
+    ``backend`` changes the bridge's configuration."""
 
-    def __init__(self, seed: int, loss: float) -> None:
+    def __init__(self, seed: int, loss: float, stamps: bool = True, **backend: Any) -> None:
         self.random = random.Random(seed)
         self.loss = loss
         self.now = 5000.0
@@ -30,9 +32,11 @@ class Network:
         self._order = count()
         self.balancer = balancer_stage.Stage()
         self.balancer.service.targets[:] = self.balancer.service.targets[:1] * 3
-        self.bridge = bridge_stage.Stage()
+        self.bridge = bridge_stage.Stage(**backend)
+        for entry in self.bridge.entries:
+            entry.lacks_timestamps = not stamps  # learned before, from another connection
         self.client = Client(self)
-        self.server = Server(self)
+        self.server = Server(self, stamps)
         self.resets: list[Segment] = []
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
@@ -78,7 +82,7 @@ class Network:
             packets = list(core.out)
             core.out.clear()
             for _, packet in packets:
-                if packet[33] & RST:
+                if packet[33] & RST and packet[16:20] == CLIENT:
                     self.resets.append(Segment(packet))
                 self.send(packet)
 
@@ -94,6 +98,7 @@ class Peer:
     def __init__(self, network: Network, ends: bytes, isn: int) -> None:
         self.network, self.ends, self.isn = network, ends, isn
         self.peer_isn = -1
+        self.stamps = True
         self.todo = b""
         self.una = self.sent = 0
         self.received: dict[int, int] = {}
@@ -111,7 +116,7 @@ class Peer:
         ends = self.ends
         seq = self.isn + (0 if flags & SYN else 1 + at)
         ack = self.peer_isn + 1 + self.reached if flags & ACK else 0
-        stamps = tcp_options.encode_timestamps(self.clock(), self.echo)
+        stamps = tcp_options.encode_timestamps(self.clock(), self.echo) if self.stamps else b""
         packet = build(
             ends[:4],
             ends[4:8],
@@ -142,7 +147,7 @@ class Peer:
         mark = self._timer
 
         def again() -> None:
-            if mark == self._timer and self.una < self.sent and self._tries < 12:
+            if mark == self._timer and self.una < self.sent and self._tries < 100:
                 self._tries += 1
                 self.emit(ACK, self.una, self.todo[self.una : min(self.una + SIZE, self.sent)])
                 self._rearm()
@@ -150,20 +155,29 @@ class Peer:
         self.network.later(PATIENCE * 2 ** min(self._tries, 4), again)
 
     def take_data(self, segment: Segment) -> None:
+        at = (segment.seq - self.peer_isn - 1) & MASK
+        if self.stamps and not self._is_recent(segment, at):
+            self.emit(ACK, self.sent)
+            return
         acked = (segment.ack - self.isn - 1) & MASK
         if self.una < acked <= self.sent:
             self.una, self._tries = acked, 0
             self._rearm()
-        at = (segment.seq - self.peer_isn - 1) & MASK
         if at < 1 << 31:
             self.received |= {at + n: byte for n, byte in enumerate(segment.payload)}
         while self.reached in self.received:
             self.reached += 1
-        stamps = tcp_options.timestamps(segment.options)
-        if stamps is not None and not before(stamps[0], self.echo):
-            self.echo = stamps[0]
         if segment.payload:
             self.emit(ACK, self.sent)
+
+    def _is_recent(self, segment: Segment, at: int) -> bool:
+        """RFC 7323 sections 3.2 and 5.3: without the option, or from the past, it is dropped."""
+        stamps = tcp_options.timestamps(segment.options)
+        if stamps is None or before(stamps[0], self.echo):
+            return False
+        if at <= self.reached:
+            self.echo = stamps[0]
+        return True
 
 
 class Client(Peer):
@@ -206,35 +220,43 @@ class Server(Peer):
     """Answers once a whole head has come. Like Linux, it takes the first ACK only with the exact
     echo of its SYN-ACK."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, stamps: bool) -> None:
         super().__init__(network, bytes(12), network.random.getrandbits(32))
+        self.lacks_stamps = not stamps
         self.connections = 0
         self.established = False
         self.promised = 0
 
     def take(self, segment: Segment) -> None:
         if segment.flags & RST:
-            self.reset |= self.peer_isn >= 0
+            if self.established:
+                self.reset = True
+            self.peer_isn = -1  # back to listening
         elif segment.flags & SYN:
             if segment.seq != self.peer_isn:
-                self.connections += 1
                 self.peer_isn = segment.seq
+                offered = tcp_options.timestamps(segment.options)
+                self.stamps = offered is not None and not self.lacks_stamps
+                self.echo = 0 if offered is None else offered[0]
                 key = segment.key
                 self.ends = key[4:8] + key[:4] + key[10:12] + key[8:10]
                 self.promised = self.clock()
                 self._syn_ack()
         elif self.peer_isn >= 0:
             stamps = tcp_options.timestamps(segment.options)
-            if not self.established and (stamps is None or stamps[1] != self.promised):
-                return
-            self.established = True
+            if not self.established:
+                if self.stamps and (stamps is None or stamps[1] != self.promised):
+                    return
+                self.connections += 1
+                self.established = True
             self.take_data(segment)
             if not self.todo and b"\r\n\r\n" in self.gathered:
                 self.todo = RESPONSE
                 self.push()
 
     def _syn_ack(self) -> None:
-        if not self.established:
-            offer = tcp_options.encode_offer(1460, 9, True, (self.promised, 0))
+        if not self.established and self.peer_isn >= 0:
+            stamps = (self.promised, self.echo) if self.stamps else None
+            offer = tcp_options.encode_offer(1460, 9, True, stamps)
             self.emit(SYN | ACK, options=offer)
             self.network.later(1.0, self._syn_ack)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def run(network: Network, pieces: list[tuple[int, float]]) -> None:
     client, server = network.client, network.server
     client.todo, client.pieces = REQUEST, list(pieces)
     client.start()
-    network.run(120.0, lambda: client.reached == len(RESPONSE) or client.reset)
+    network.run(300.0, lambda: client.reached == len(RESPONSE) or client.reset)
     assert RESPONSE.startswith(client.gathered)
     assert REQUEST.startswith(server.gathered)
     assert server.connections <= 1
@@ -52,6 +54,18 @@ def test_without_loss(pieces: list[tuple[int, float]]) -> None:
 @given(SEEDS, PIECES)
 def test_little_loss_is_made_good(seed: int, pieces: list[tuple[int, float]]) -> None:
     served(Network(seed, 0.01), pieces)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"source": "bridge"}, {"hold_handshake": "on"}, {"local": False}, {"stamps": False}],
+    ids=["own source", "held handshake", "remote server", "server without timestamps"],
+)
+@given(SEEDS, PIECES)
+def test_little_loss_is_made_good_in_every_setting(
+    setting: dict[str, Any], seed: int, pieces: list[tuple[int, float]]
+) -> None:
+    served(Network(seed, 0.01, **setting), pieces)
 
 
 @given(SEEDS)
