@@ -43,6 +43,7 @@ class Handover:
             context.reset_client(flow)
             context.table.remove(flow, now)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
+        flow.seen = now
         target = flow.target = flow.service.choose(key)
         context.ledger.counts["handoffs"] += 1
         if context.ledger.verbose:

@@ -50,8 +50,8 @@ class Reading:
             return self._reset(flow, segment, offset, now)
         if not segment.flags & ACK or not self._acknowledges(flow, segment):
             return drop(Unread.BAD_ACK, segment.data)
-        flow.seen = now
         if flow.state is State.CLOSED:
+            flow.seen = now
             return self._after_close(flow, segment, now)
         if not segment.payload and not segment.flags & FIN:
             self._answer_probe(flow, segment, offset)

@@ -31,12 +31,16 @@ class TokenBucket:
 
 
 class UnknownFlows:
-    """Remembers up to ``limit`` flow keys, the oldest forgotten first."""
+    """Remembers up to ``limit`` flow keys, the oldest forgotten first. A flow insists when it is
+    seen for the ``sightings``-th time."""
 
-    __slots__ = ("_first", "_limit", "_resets")
+    __slots__ = ("_limit", "_resets", "_seen", "_sightings")
 
-    def __init__(self, limit: int = 4096, resets_per_second: float = 100.0) -> None:
-        self._first: OrderedDict[bytes, float] = OrderedDict()
+    def __init__(
+        self, sightings: int = 2, limit: int = 4096, resets_per_second: float = 100.0
+    ) -> None:
+        self._seen: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # first time, how often
+        self._sightings = sightings
         self._limit = limit
         self._resets = TokenBucket(resets_per_second, resets_per_second)
 
@@ -45,15 +49,19 @@ class UnknownFlows:
         if not self.known(key, now):
             self.remember(key, now)
             return False
-        return now - self._first[key] >= AGAIN_AFTER and self._resets.take(now)
+        first, times = self._seen[key]
+        if now - first < AGAIN_AFTER:
+            return False
+        self._seen[key] = first, times + 1
+        return times + 1 >= self._sightings and self._resets.take(now)
 
     def remember(self, key: bytes, now: float) -> None:
-        self._first[key] = now
-        self._first.move_to_end(key)
-        if len(self._first) > self._limit:
-            self._first.popitem(last=False)
+        self._seen[key] = now, 1
+        self._seen.move_to_end(key)
+        if len(self._seen) > self._limit:
+            self._seen.popitem(last=False)
 
     def known(self, key: bytes, now: float) -> bool:
         """Whether ``key`` was remembered no longer than AGAIN_BEFORE ago."""
-        first = self._first.get(key)
-        return first is not None and now - first <= AGAIN_BEFORE
+        seen = self._seen.get(key)
+        return seen is not None and now - seen[0] <= AGAIN_BEFORE

@@ -16,20 +16,18 @@ from common.core import handoff
 from common.core.errors import Malformed, MalformedError
 from common.core.keys import Keys
 from common.core.ledger import DROP, Ledger
-from common.core.segment import ACK, FIN, ICMP, MIN_PACKET, RST, SYN, Segment
+from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before
 from common.core.unknown_flows import TokenBucket, UnknownFlows
 from packetbridge.core import icmp_errors, splice
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.context import Context
 from packetbridge.core.entry import Entry
-from packetbridge.core.flow import Flow
+from packetbridge.core.flow import CLIENT, RESET_SHIFT, SERVER, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.states import Event, State
 
 DSCP_MASK = 0x3F  # of a packet's mark: which VIP the socket that sent it serves
-CLIENT, SERVER, BOTH = 1, 2, 3  # bits of Flow.fins: FINs seen
-RESET_SHIFT = 2  # and above them the RSTs
 PROBES_PER_SECOND = 100.0  # questions and resets for flows that nobody knows
 
 
@@ -39,6 +37,7 @@ class Unknown(StrEnum):
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
     UNKNOWN_FLOW = "unknown_flow"
     RESET_UNKNOWN = "unknown_flow_reset"
+    INEXACT_RESET = "inexact_reset"
     LATE = "late_packet"  # of a flow that has ended
     ORPHAN = "orphaned_backend_packet"  # the server's connection outlived the bridge's record
 
@@ -68,7 +67,9 @@ class Bridge:
         for entry in entries:
             self._by_server.setdefault(entry.server_key, []).append(entry)
         self._opener = Opener(self._context)
-        self._unknown = UnknownFlows()
+        # Three sightings: a tail loss probe (RFC 8985 section 7) repeats the last segment of a flow
+        # whose handoff was lost, and comes before what repeats the handoff.
+        self._unknown = UnknownFlows(sightings=3)
         self._asked = UnknownFlows()  # clients that were asked about a connection we lost
         self._probes = TokenBucket(PROBES_PER_SECOND, PROBES_PER_SECOND)
         self._outbound = self.table.outbound
@@ -164,8 +165,9 @@ class Bridge:
             flow.opening.note(segment)
         if flow.stamper is not None:
             flow.stamper.note(segment)
-        self._ends(flow, segment, CLIENT)
-        return self._upward(flow, splice.up_any(flow, segment))
+        translated = splice.up_any(flow, segment)
+        self._client_ends(flow, segment)
+        return self._upward(flow, translated)
 
     def _from_server(
         self, servers: list[Entry], segment: Segment, now: float, mark: int
@@ -176,22 +178,52 @@ class Bridge:
         flow.seen = now
         if flow.state is State.SYN_SENT or segment.flags & SYN:
             return self._opener.from_server(flow, segment, now)
+        translated = splice.down_any(flow, segment, now)
         if segment.flags & ACK:
             self._opener.acknowledged(flow, segment.ack)
-        self._ends(flow, segment, SERVER)
-        return splice.down_any(flow, segment, now)
+            self._server_has(flow, (segment.ack - flow.seq_up) & MASK)
+        self._server_ends(flow, segment)
+        return translated
 
-    def _ends(self, flow: Flow, segment: Segment, side: int) -> None:
-        """Change state where a side ends or resets. A side that goes on after a RST did not send
-        it (whoever did, sends nothing but RST from then on)."""
+    def _client_ends(self, flow: Flow, segment: Segment) -> None:
+        """Look for an end on the client's side, where anyone may send in its name: a RST counts
+        with exactly the number that the server expects (RFC 5961 section 3.2), a FIN once the
+        server has acknowledged it. Both are passed on in any case: the server judges for itself."""
         if segment.flags & RST:
-            flow.fins |= side << RESET_SHIFT
+            if segment.seq != (flow.server_ack - flow.seq_up) & MASK:
+                self.ledger.counts[Unknown.INEXACT_RESET] += 1
+                return
+            flow.fins |= CLIENT << RESET_SHIFT
             flow.apply(Event.RESET)
         elif segment.flags & FIN:
-            flow.fins |= side
-            both = flow.fins & BOTH == BOTH and flow.state is not State.SPLICED
-            flow.apply(Event.FIN_BOTH if both else Event.FIN_ONE)
-        elif flow.state is State.LINGER and flow.fins & side << RESET_SHIFT:
+            if not flow.fins & CLIENT:
+                flow.client_fin = segment.end
+                flow.refresh()
+        else:
+            self._revive(flow, CLIENT)
+
+    def _server_has(self, flow: Flow, reached: int) -> None:
+        """The server has acknowledged the client's bytes before ``reached``."""
+        if flow.client_fin is None or before(reached, flow.client_fin):
+            return
+        ended, flow.client_fin = reached == flow.client_fin, None
+        if ended:
+            flow.fin(CLIENT)
+        else:
+            flow.refresh()  # bytes beyond it: the FIN was not the client's
+
+    def _server_ends(self, flow: Flow, segment: Segment) -> None:
+        if segment.flags & RST:
+            flow.fins |= SERVER << RESET_SHIFT
+            flow.apply(Event.RESET)
+        elif segment.flags & FIN:
+            flow.fin(SERVER)
+        else:
+            self._revive(flow, SERVER)
+
+    def _revive(self, flow: Flow, side: int) -> None:
+        """A side that goes on after a RST did not send it: who did, sends only RST from then on."""
+        if flow.state is State.LINGER and flow.fins & side << RESET_SHIFT:
             flow.fins = 0
             flow.apply(Event.REVIVED)
 

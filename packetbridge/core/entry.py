@@ -30,9 +30,9 @@ class Entry:
         "_hold",
         "address",
         "dscp",
-        "lacks_timestamps",
         "local",
         "mark",
+        "no_timestamps_until",
         "own_source",
         "plain",
         "port",
@@ -56,7 +56,7 @@ class Entry:
         self.ports = configured.ports
         self.local = local
         self.plain: Addressing | None = None  # of flows with the client's own address and port
-        self.lacks_timestamps = False  # learned from the server's SYN-ACKs
+        self.no_timestamps_until = 0.0  # learned from the server's SYN-ACKs
         self._hold = configured.hold_handshake
         self._bbr = bbr
 

@@ -8,6 +8,9 @@ from packetbridge.core.opening import Opening
 from packetbridge.core.stamper import Stamper
 from packetbridge.core.states import Event, State, after
 
+CLIENT, SERVER, BOTH = 1, 2, 3  # bits of Flow.fins: FINs seen
+RESET_SHIFT = 2  # and above them the RSTs
+
 
 class Flow:
     """The translation's parameters and the flow's state.
@@ -23,6 +26,7 @@ class Flow:
         "b",
         "c",
         "client_ack",
+        "client_fin",
         "down_window",
         "entry",
         "fast",
@@ -49,6 +53,7 @@ class Flow:
         self.seen = now
         self.fast = False  # SPLICED and nothing special: packets take the short way
         self.fins = 0  # FIN seen from client 1, server 2; RST from client 4, server 8
+        self.client_fin: int | None = None  # end of the client's FIN, the server not having it yet
         self.opening: Opening | None = None
         self.stamper: Stamper | None = None
         self.seq_up = self.seq_down = self.stamp_up = self.stamp_down = 0
@@ -70,14 +75,24 @@ class Flow:
         return self.addressing.up(self.inbound)
 
     def apply(self, event: Event) -> None:
-        """Change state by the table, and with it whether the short way may be taken."""
+        """Change state by the table."""
         self.state = after(self.state, event)
-        self.fast = self.state is State.SPLICED and self.opening is None and self.stamper is None
+        self.refresh()
 
-    def settle(self) -> None:
-        """The opening is over: nothing held, nothing owed."""
-        self.opening = None
-        self.fast = self.state is State.SPLICED and self.stamper is None
+    def fin(self, side: int) -> None:
+        """The ``side`` has ended."""
+        self.fins |= side
+        both = self.fins & BOTH == BOTH and self.state is not State.SPLICED
+        self.apply(Event.FIN_BOTH if both else Event.FIN_ONE)
+
+    def refresh(self) -> None:
+        """See whether the short way may be taken."""
+        self.fast = (
+            self.state is State.SPLICED
+            and self.opening is None
+            and self.stamper is None
+            and self.client_fin is None
+        )
 
     def __str__(self) -> str:
         client = ".".join(str(byte) for byte in self.inbound[:4])

@@ -29,6 +29,7 @@ class FlowTable:
         self._ledger = ledger
         self._wheel: IdleWheel[Flow] = IdleWheel(now)
         self._closed = Remembered(REMEMBER_CLOSED, limits.closed)
+        self._refused = Remembered(REMEMBER_CLOSED, limits.closed)
         self._idle = {
             State.HANDOFF: timeouts.idle,
             State.SYN_SENT: timeouts.idle,
@@ -65,7 +66,10 @@ class FlowTable:
         self.settle(flow)
         self.inbound[flow.entry.dscp].pop(flow.inbound, None)
         self.outbound.pop(flow.outbound, None)
-        self._closed.add(_incarnation(flow.entry.dscp, flow.inbound, flow.c, flow.b), now)
+        incarnation = _incarnation(flow.entry.dscp, flow.inbound, flow.c, flow.b)
+        self._closed.add(incarnation, now)
+        if event is Event.UNREACHABLE:
+            self._refused.add(incarnation, now)
         self._closed.add(flow.outbound, now)
         self._ledger.counts[f"flows_{event.value}"] += 1
 
@@ -73,11 +77,16 @@ class FlowTable:
         """Let go of what the flow's opening holds."""
         if flow.opening is not None:
             self.held_bytes -= flow.opening.held_bytes
-            flow.settle()
+            flow.opening = None
+            flow.refresh()
 
     def was_closed(self, dscp: int, inbound: bytes, c: int, b: int, now: float) -> bool:
         """Whether that handoff's flow has ended already."""
         return self._closed.holds(_incarnation(dscp, inbound, c, b), now)
+
+    def was_refused(self, dscp: int, inbound: bytes, c: int, b: int, now: float) -> bool:
+        """Whether that handoff was given back to the balancer."""
+        return self._refused.holds(_incarnation(dscp, inbound, c, b), now)
 
     def was_spliced(self, outbound: bytes, now: float) -> bool:
         """Whether the server's packet with that key is a late one of a flow that has ended."""

@@ -36,6 +36,7 @@ from packetbridge.core.states import Event, State
 SYN_WAITS = (1.0, 2.0, 4.0, 3.0)  # SYNs at 0, 1, 3 and 7 seconds; given up at 10
 OWED_AFTER = 0.2  # seconds to the first retransmission of owed bytes, doubled at each
 OWED_TRIES = 6
+NO_TIMESTAMPS_SECONDS = 600.0  # that a server without timestamps is believed to stay so
 TIME_WAIT_RESETS = 2  # of one opening
 
 
@@ -55,6 +56,7 @@ class Refusal(StrEnum):
     INEXACT_RESET = "inexact_reset"  # RFC 5961 section 3.2
     EARLY_ACK = "ack_before_spliced"
     BAD_SYN_ACK = "bad_backend_syn_ack"
+    LATE_SYN_ACK = "late_backend_syn_ack"
 
 
 class Opener:
@@ -116,17 +118,18 @@ class Opener:
         """The server's packet while it is being asked, or a SYN-ACK that it repeats later."""
         opening = flow.opening
         if opening is None:
-            return DROP  # a SYN-ACK after its acknowledgment was acknowledged: late, no matter
+            return self._context.ledger.drop(Refusal.LATE_SYN_ACK, segment.data)
         if flow.state is not State.SYN_SENT:
             self._send_held(flow, opening)
             return DROP
         if opening.syn_ack is not None:
-            return DROP  # held back on purpose; the timer answers
+            return self._context.ledger.drop(Refusal.LATE_SYN_ACK, segment.data)  # held on purpose
         right_ack = segment.ack == (opening.isn + 1) & MASK
         if segment.flags & RST:
             if segment.flags & ACK and right_ack:
                 self._refuse(flow, opening, Refusal.SERVER_RESET, now)
-            return DROP
+                return DROP
+            return self._context.ledger.drop(Refusal.BAD_SYN_ACK, segment.data)
         if segment.flags & (SYN | ACK) == SYN | ACK and right_ack:
             return self._connected(flow, opening, segment, now)
         if segment.flags & (SYN | ACK) == ACK:
@@ -179,6 +182,8 @@ class Opener:
     ) -> None:
         table, ledger = self._context.table, self._context.ledger
         if table.was_closed(entry.dscp, segment.key, c, b, now):
+            if table.was_refused(entry.dscp, segment.key, c, b, now):
+                self._send_refused(Flow(entry, segment.key, c, b, now), segment)
             ledger.drop(Refusal.REPLAYED, segment.data)
             return
         if old is not None:
@@ -212,7 +217,7 @@ class Opener:
     def _send_syn(self, flow: Flow, opening: Opening, now: float) -> None:
         message = opening.handoff
         mss, stamps = message.mss, None
-        if opening.stamp is not None and not flow.entry.lacks_timestamps:
+        if opening.stamp is not None and now >= flow.entry.no_timestamps_until:
             stamps = ((opening.stamp + flow.stamp_up) & MASK, 0)
         elif opening.stamp is not None:
             mss -= 12  # room for the timestamps that the bridge will add itself
@@ -258,10 +263,10 @@ class Opener:
     ) -> bytes | None:
         offer, message = tcp_options.offer(segment.options), opening.handoff
         if opening.stamp is not None and offer.timestamps is None:
-            if not flow.entry.lacks_timestamps:
+            if now >= flow.entry.no_timestamps_until:
                 # Its segments would leave no room for the option that the client was promised:
                 # ask again, for smaller ones, and remember.
-                flow.entry.lacks_timestamps = True
+                flow.entry.no_timestamps_until = now + NO_TIMESTAMPS_SECONDS
                 self._context.to_server(flow, RST, seq=(opening.isn + 1) & MASK)
                 self._send_syn(flow, opening, now)
                 return DROP
@@ -290,9 +295,9 @@ class Opener:
         flow.seen = now
         flow.apply(Event.CONNECTED)
         self._send_held(flow, opening)
-        if any(segment.flags & FIN for segment in opening.held.values()):
-            flow.fins |= 1
-            flow.apply(Event.FIN_ONE)
+        for segment in opening.held.values():
+            if segment.flags & FIN:
+                flow.client_fin = segment.end
         opening.tries = 0
         if opening.owed is not None:
             self._accept(flow, opening)

@@ -34,7 +34,8 @@ class Network:
         self.balancer.service.targets[:] = self.balancer.service.targets[:1] * 3
         self.bridge = bridge_stage.Stage(**backend)
         for entry in self.bridge.entries:
-            entry.lacks_timestamps = not stamps  # learned before, from another connection
+            # learned before, from another connection
+            entry.no_timestamps_until = 0.0 if stamps else float("inf")
         self.client = Client(self)
         self.server = Server(self, stamps)
         self.resets: list[Segment] = []

@@ -193,7 +193,9 @@ def test_what_the_client_sends_meanwhile_follows_in_order() -> None:
     assert [packet["flags"] for packet in held] == ["A", "A", "A", "FA"]
     stamps = {stamps_of(packet) for packet in held}
     assert stamps == {(connection.value, connection.server_value)}
-    assert stage.flow().state is State.CLOSING
+    assert stage.flow().state is State.SPLICED
+    connection.from_server(b"", acked=end + 7)
+    assert stage.flow().state is State.CLOSING, "the server has the FIN"
 
 
 def test_an_early_acknowledgment_is_counted_not_held() -> None:
@@ -490,3 +492,17 @@ def test_without_scales_windows_stay() -> None:
     back = connection.from_server(b"", window=31234)
     assert back is not None
     assert fields(back)["window"] == 31234
+
+
+def test_a_lost_refusal_is_given_again() -> None:
+    """The repeated handoff opens nothing, but the balancer must learn what became of the first."""
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    connection.from_server(b"", flags="RA", acked=0, options=b"")
+    (refused,) = stage.sent()
+    assert connection.handoff() is None
+    (again,) = stage.sent()
+    assert (again["dst"], again["seq"]) == (refused["dst"], refused["seq"])
+    assert again["payload"] == refused["payload"] == REQUEST
+    assert len(stage.core.table) == 0

@@ -149,8 +149,11 @@ def test_a_packet_for_no_entry_is_dropped_by_name() -> None:
 
 @pytest.mark.parametrize(("again", "resets"), [(0.19, 0), (0.21, 1), (4.99, 1), (5.01, 0)])
 def test_an_unknown_clients_packet_is_reset_only_if_it_insists(again: float, resets: int) -> None:
+    """For the third time, that is: the second may be a tail loss probe behind a lost handoff."""
     stage = Stage()
     connection = Connection(stage)
+    assert connection.send(b"x") is None
+    stage.at(min(again, 0.205))
     assert connection.send(b"x") is None
     stage.at(again)
     assert connection.send(b"x") is None
@@ -159,7 +162,7 @@ def test_an_unknown_clients_packet_is_reset_only_if_it_insists(again: float, res
     for packet in packets:
         assert (packet["src"], packet["dst"]) == (VIPS[5], connection.client[0])
         assert (packet["flags"], packet["seq"]) == ("R", (connection.b + 1) % 2**32)
-    assert stage.count("unknown_flow") == 2 - resets
+    assert stage.count("unknown_flow") == 3 - resets
     assert stage.count("unknown_flow_reset") == resets
 
 
@@ -273,7 +276,7 @@ def crowded(source: str, stamps: bool) -> tuple[Stage, list[Connection]]:
     guests[5].asked()
     guests[5].syn_ack(stamps=False)
     guests[5].syn_ack(stamps=False)
-    stage.entries[0].lacks_timestamps = False
+    stage.entries[0].no_timestamps_until = 0.0
     stage.sent()
     return stage, guests
 

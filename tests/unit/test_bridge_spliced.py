@@ -88,8 +88,9 @@ def test_both_sides_end_and_the_flow_lingers() -> None:
     stage = Stage(timeouts={"linger": 10.0})
     connection = spliced(stage)
     assert connection.send(b"", END, flags="FA") is not None
-    assert stage.flow().state is State.CLOSING
+    assert stage.flow().state is State.SPLICED
     assert connection.from_server(b"rest", acked=END + 1) is not None
+    assert stage.flow().state is State.CLOSING, "the server has the FIN"
     assert connection.from_server(b"", 4, flags="FA", acked=END + 1) is not None
     assert stage.flow().state is State.LINGER
     stage.at(5)
@@ -108,7 +109,31 @@ def test_a_repeated_fin_changes_nothing() -> None:
         assert stage.flow().state is State.CLOSING
     for _ in range(3):
         assert connection.send(b"", END, flags="FA") is not None
+        assert connection.from_server(b"", 1, acked=END + 1) is not None
         assert stage.flow().state is State.LINGER
+
+
+def test_a_fin_that_the_server_never_takes_ends_nothing() -> None:
+    stage = Stage(timeouts={"closing": 5.0, "idle": 100.0})
+    connection = spliced(stage)
+    assert connection.send(b"", END + 70_000, flags="FA") is not None, "the server judges"
+    assert connection.from_server(b"x", acked=END) is not None
+    assert connection.send(b"more", END) is not None
+    stage.at(60)
+    assert stage.flow().state is State.SPLICED
+    assert connection.from_server(b"", 1, acked=END + 70_002) is not None, "data went past it"
+    assert stage.flow().state is State.SPLICED
+    assert stage.flow().fast
+
+
+def test_an_inexact_reset_from_the_client_is_passed_on_and_ends_nothing() -> None:
+    stage = Stage(timeouts={"linger": 5.0, "idle": 100.0})
+    connection = spliced(stage)
+    for offset in (END - 1, END + 1, 12345):
+        assert connection.send(b"", offset, flags="R") is not None
+    assert stage.count("inexact_reset") == 3
+    stage.at(60)
+    assert stage.flow().state is State.SPLICED
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -129,7 +154,7 @@ def test_a_reset_is_passed_on_and_lingers(side: str) -> None:
 def test_a_side_that_goes_on_after_its_reset_revives_the_flow() -> None:
     stage = Stage()
     connection = spliced(stage)
-    connection.send(b"", 12345, flags="R")
+    connection.send(b"", END, flags="R")
     assert connection.from_server(b"data", acked=END) is not None  # was on its way already
     assert stage.flow().state is State.LINGER
     connection.send(b"", END)
@@ -142,11 +167,11 @@ def test_a_revived_flow_can_end() -> None:
     stage = Stage()
     connection = spliced(stage)
     connection.from_server(b"", flags="FA", acked=END)
-    connection.send(b"", 12345, flags="R")
+    connection.send(b"", END, flags="R")
     connection.send(b"", END)
     assert stage.flow().state is State.SPLICED
     connection.send(b"", END, flags="FA")
-    connection.from_server(b"", 4, flags="FA", acked=END)
+    connection.from_server(b"", 4, flags="FA", acked=END + 1)
     assert stage.flow().state is State.LINGER
 
 
