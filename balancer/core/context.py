@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from balancer.core.flow import Flow
 from balancer.core.flow_table import FlowTable
 from common.core import handoff
 from common.core.keys import Keys
 from common.core.ledger import Ledger
 from common.core.segment import ACK, MASK, RST, build
-from common.core.timing import Deadlines
-
-Timer = tuple[Callable[[Flow, float], None], Flow]
+from common.core.timing import Schedule
 
 
 class Context:
@@ -22,14 +18,16 @@ class Context:
     ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
     """
 
-    __slots__ = ("deadlines", "keys", "ledger", "out", "table", "wall")
+    __slots__ = ("keys", "ledger", "out", "schedule", "table", "wall")
 
-    def __init__(self, keys: Keys, ledger: Ledger, table: FlowTable, wall: float) -> None:
+    def __init__(
+        self, keys: Keys, ledger: Ledger, table: FlowTable, now: float, wall: float
+    ) -> None:
         self.keys = keys
         self.ledger = ledger
         self.table = table
         self.out: list[tuple[int, bytes]] = []
-        self.deadlines: Deadlines[Timer] = Deadlines()
+        self.schedule: Schedule[Flow] = Schedule(now)
         self.wall = wall
 
     def send(self, packet: bytes) -> None:

@@ -75,7 +75,7 @@ class Balancer:
     ) -> None:
         self.ledger = ledger
         self.table = FlowTable(limits, timeouts, ledger, now)
-        self._context = Context(keys, ledger, self.table, now + wall_offset)
+        self._context = Context(keys, ledger, self.table, now, now + wall_offset)
         self.out = self._context.out
         self._services = {
             service.vip + service.port.to_bytes(2, "big"): service for service in services
@@ -84,7 +84,6 @@ class Balancer:
         self._reading = Reading(self._context, self._handover)
         self._unknown = UnknownFlows()
         self._handed = self.table.handed
-        self._next_expiry = now + 1.0
         self._wall_offset = wall_offset
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
@@ -113,21 +112,13 @@ class Balancer:
 
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
-        first = self._context.deadlines.next()
-        return self._next_expiry if first is None else min(first, self._next_expiry)
+        return self._context.schedule.next()
 
     def timers(self, now: float, wall_offset: float) -> None:
         """Do what is due by ``now``; the wall clock may have been set since the last call."""
         self._wall_offset = wall_offset
         self._context.wall = now + wall_offset
-        while (timer := self._context.deadlines.pop_due(now)) is not None:
-            act, flow = timer
-            act(flow, now)
-        if now >= self._next_expiry:
-            ended, more = self.table.expired(now)
-            for flow in ended:
-                self._expire(flow, now)
-            self._next_expiry = now if more else now + 1.0
+        self._context.schedule.run(now, self._end_idle)
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
@@ -136,6 +127,12 @@ class Balancer:
             "waiting": len(self.table.waiting),
             "buffered_bytes": self.table.buffered_bytes,
         }
+
+    def _end_idle(self, now: float) -> bool:
+        ended, more = self.table.expired(now)
+        for flow in ended:
+            self._expire(flow, now)
+        return more
 
     def _expire(self, flow: Flow, now: float) -> None:
         if flow.state is State.HANDED:

@@ -9,10 +9,7 @@ from balancer.core.config import Limits, Timeouts
 from balancer.core.flow import Flow, State
 from common.core.ledger import Ledger
 from common.core.remembered import Remembered
-from common.core.timing import IdleWheel
-
-ASK_AGAIN = 15.0  # seconds at most between two looks at an idle flow: how late its end can be
-EXPIRIES_AT_ONCE = 500
+from common.core.timing import ASK_AGAIN, IdleWheel
 
 
 class FlowTable:
@@ -80,19 +77,12 @@ class FlowTable:
 
     def expired(self, now: float) -> tuple[list[Flow], bool]:
         """Flows whose time is over, removed; and whether more may be due at once."""
-        ended: list[Flow] = []
+        return self._wheel.ended(now, self._deadline, self._ask_again)
 
-        def verdict(flow: Flow) -> float | None:
-            if flow.state is State.GONE:
-                return None
-            deadline = flow.seen + (self._closing if flow.closing else self._idle[flow.state])
-            if deadline > now:
-                return min(deadline, now + self._ask_again)
-            ended.append(flow)
+    def _deadline(self, flow: Flow) -> float | None:
+        if flow.state is State.GONE:
             return None
-
-        asked = self._wheel.advance(now, verdict, EXPIRIES_AT_ONCE)
-        return ended, asked == EXPIRIES_AT_ONCE
+        return flow.seen + (self._closing if flow.closing else self._idle[flow.state])
 
     def _forget(self, flow: Flow) -> None:
         self.drop_head(flow)

@@ -50,7 +50,7 @@ class Handover:
             context.ledger.event(f"{flow}: key {key!r} -> {target.name}")
         if head.owned:
             self._send_owned(flow, head, target, now)
-            context.deadlines.add(now + CONFIRM_AFTER, (self._confirm, flow))
+            context.schedule.add(now + CONFIRM_AFTER, self._confirm, flow)
             return DROP
         packets = head.forwardable()
         context.table.drop_head(flow)
@@ -124,7 +124,7 @@ class Handover:
         self._context.ledger.counts["handoffs_repeated"] += 1
         self._send_owned(flow, head, target, now)
         again = now + CONFIRM_AFTER * 2**head.tries
-        self._context.deadlines.add(again, (self._confirm, flow))
+        self._context.schedule.add(again, self._confirm, flow)
 
     def _send_owned(self, flow: Flow, head: Head, target: Target, now: float) -> None:
         """The bytes without a gap, from the first unconfirmed one, in segments of full size."""

@@ -110,7 +110,7 @@ class Reading:
         waiting = head.due > now
         head.due = now + ACKNOWLEDGE_AFTER
         if not waiting:
-            self._context.deadlines.add(head.due, (self._silence, flow))
+            self._context.schedule.add(head.due, self._silence, flow)
 
     def _silence(self, flow: Flow, now: float) -> None:
         """Nothing came for a while: acknowledge what is there, unless that is done with."""
@@ -118,7 +118,7 @@ class Reading:
         if flow.state is not State.WAITING or head is None or not head.arrived:
             return
         if head.due > now:
-            self._context.deadlines.add(head.due, (self._silence, flow))
+            self._context.schedule.add(head.due, self._silence, flow)
         else:
             self._own(flow, head)
 

@@ -15,7 +15,7 @@ from common.adapters.firewall import Firewall
 from common.core.keys import derive
 from common.core.ledger import Ledger
 from common.program.datapath import choose_datapath
-from common.program.loop import PacketLoop, wall_offset
+from common.program.loop import run, wall_offset
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +32,12 @@ def serve(config: Config) -> None:
     core = Balancer(
         _services(config), config.limits, config.timeouts, keys, Ledger(verbose), now, wall_offset()
     )
-    loop = PacketLoop(core, config.queue)
-    firewall = Firewall("balancer", *rules(config))
-    try:
-        firewall.install()
-        for service in config.services:
-            bridges = ", ".join(
-                f"{backend.name} ({backend.bridge})" for backend in service.backends
-            )
-            log.info("ready: %s port %d -> %s", service.vip, service.port, bridges)
-        loop.run()
-    finally:
-        firewall.remove()
-        loop.close()
+    ready = [
+        f"{service.vip} port {service.port} -> "
+        + ", ".join(f"{backend.name} ({backend.bridge})" for backend in service.backends)
+        for service in config.services
+    ]
+    run(core, config.queue, Firewall("balancer", *rules(config)), ready)
 
 
 def _services(config: Config) -> list[Service]:

@@ -1,6 +1,7 @@
-"""Two ways to be reminded: exact deadlines for protocol timers, second buckets for idle time-outs.
+"""Two ways to be reminded: exact deadlines for protocol timers, second buckets for idle time-outs;
+and the schedule that runs both.
 
-Neither looks at a clock. Both are lazy: a packet only writes its flow's time of last use, and what
+None looks at a clock. All are lazy: a packet only writes its flow's time of last use, and what
 is due is asked again whether it really is.
 """
 
@@ -12,6 +13,10 @@ from itertools import count
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+ASK_AGAIN = 15.0  # seconds at most between two looks at an idle item: how late its end can be
+ENDS_AT_ONCE = 500  # items looked at in one go, so that packets are not held up
+LOOK_EVERY = 1.0  # seconds between two goes
 
 
 class Deadlines(Generic[T]):
@@ -73,3 +78,49 @@ class IdleWheel(Generic[T]):
             self._buckets.pop(self._second, None)
             self._second += 1
         return asked
+
+    def ended(
+        self, now: float, deadline: Callable[[T], float | None], ask_again: float
+    ) -> tuple[list[T], bool]:
+        """Items whose ``deadline`` has passed, taken out; and whether there may be more at once.
+
+        ``deadline`` gives None for an item that is gone. It is asked again after ``ask_again``
+        seconds at the latest, as an item's deadline may come nearer meanwhile.
+        """
+        found: list[T] = []
+
+        def verdict(item: T) -> float | None:
+            when = deadline(item)
+            if when is None:
+                return None
+            if when > now:
+                return min(when, now + ask_again)
+            found.append(item)
+            return None
+
+        return found, self.advance(now, verdict, ENDS_AT_ONCE) == ENDS_AT_ONCE
+
+
+class Schedule(Generic[T]):
+    """What a core has to do without a packet: timers of its items, and a look at the idle ones."""
+
+    def __init__(self, now: float) -> None:
+        self._timers: Deadlines[tuple[Callable[[T, float], None], T]] = Deadlines()
+        self._next_look = now + LOOK_EVERY
+
+    def add(self, when: float, act: Callable[[T, float], None], item: T) -> None:
+        """Call ``act(item, now)`` once ``when`` has come; there is no taking it back."""
+        self._timers.add(when, (act, item))
+
+    def next(self) -> float:
+        """When ``run`` is to be called, at the latest."""
+        first = self._timers.next()
+        return self._next_look if first is None else min(first, self._next_look)
+
+    def run(self, now: float, look: Callable[[float], bool]) -> None:
+        """Do what is due; ``look`` ends what is idle and says whether there may be more at once."""
+        while (timer := self._timers.pop_due(now)) is not None:
+            act, item = timer
+            act(item, now)
+        if now >= self._next_look:
+            self._next_look = now if look(now) else now + LOOK_EVERY

@@ -9,11 +9,12 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+from common.adapters.firewall import Firewall
 from common.adapters.packet_queue import PacketQueue
 from common.adapters.raw_socket import RawSockets
 from common.core.ledger import Ledger
@@ -155,6 +156,23 @@ class PacketLoop:
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         log.info("stopping: %s", signal.Signals(number).name)
         self._stopping = True
+
+
+def run(core: Core, queue: int, firewall: Firewall, ready: Iterable[str]) -> None:
+    """Run ``core`` with its rules in place, having logged the lines of ``ready``; removes all it
+    set up, also when something fails on the way.
+
+    Raises OSError or FirewallError where something cannot be had.
+    """
+    loop = PacketLoop(core, queue)
+    try:
+        firewall.install()
+        for line in ready:
+            log.info("ready: %s", line)
+        loop.run()
+    finally:
+        firewall.remove()
+        loop.close()
 
 
 @contextmanager

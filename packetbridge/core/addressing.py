@@ -6,8 +6,6 @@ and one object serves them all: a hundred thousand flows share it instead of hol
 
 from __future__ import annotations
 
-from packetbridge.core.entry import Entry
-
 
 class Addressing:
     """Up (to the server): source ``up_source``, or as it is where None; destination ``up_target``.
@@ -30,22 +28,22 @@ class Addressing:
         "up_tcp",
     )
 
-    def __init__(self, entry: Entry, inbound: bytes, outbound: bytes) -> None:
-        """``inbound`` and ``outbound`` are the keys of the client's and the server's packets."""
+    def __init__(self, vip: bytes, hops: tuple[int, int], inbound: bytes, outbound: bytes) -> None:
+        """``inbound`` and ``outbound`` are the keys of the client's and the server's packets;
+        ``hops`` what is taken off the TTL, up and down."""
+        server = outbound[:4]
         client, own = inbound[:4], outbound[4:8]
         self.up_source = None if own == client else own
-        self.up_target = entry.server
-        self.down_source = entry.vip
+        self.up_target = server
+        self.down_source = vip
         self.down_target = None if own == client else client
         swapped_in = inbound[10:12] + inbound[8:10]
         swapped_out = outbound[10:12] + outbound[8:10]
         self.up_ports = _number(swapped_out) - _number(inbound[8:])
         self.down_ports = _number(swapped_in) - _number(outbound[8:])
-        # One hop is counted here, but not twice: what the kernel forwards it counts itself.
-        self.up_hop = 1 if entry.local or entry.own_source else 0
-        self.down_hop = 1 if entry.local else 0
-        up = _number(own + entry.server) - _number(inbound[:8])
-        down = _number(entry.vip + client) - _number(outbound[:8])
+        self.up_hop, self.down_hop = hops
+        up = _number(own + server) - _number(inbound[:8])
+        down = _number(vip + client) - _number(outbound[:8])
         self.up_ip, self.up_tcp = up % 0xFFFF, (up + self.up_ports) % 0xFFFF
         self.down_ip, self.down_tcp = down % 0xFFFF, (down + self.down_ports) % 0xFFFF
 
@@ -56,15 +54,6 @@ class Addressing:
     def down(self, outbound: bytes) -> bytes:
         """The 12 bytes of addresses and ports of a packet that had ``outbound``."""
         return _changed(outbound, self.down_source, self.down_target, self.down_ports)
-
-
-def addressing(entry: Entry, inbound: bytes, outbound: bytes) -> Addressing:
-    """The shared object of plain flows, or one for this flow."""
-    if outbound[4:8] != inbound[:4] or outbound[10:12] != inbound[8:10]:
-        return Addressing(entry, inbound, outbound)
-    if entry.plain is None:
-        entry.plain = Addressing(entry, inbound, outbound)
-    return entry.plain
 
 
 def _changed(key: bytes, source: bytes | None, target: bytes | None, ports: int) -> bytes:

@@ -60,7 +60,7 @@ class Bridge:
     ) -> None:
         self.ledger = ledger
         self.table = FlowTable(limits, timeouts, ledger, now)
-        self._context = Context(keys, ledger, self.table, now + wall_offset)
+        self._context = Context(keys, ledger, self.table, now, now + wall_offset)
         self.out = self._context.out
         self._entries = {(entry.address, entry.dscp, entry.port): entry for entry in entries}
         self._by_server: dict[bytes, list[Entry]] = {}
@@ -75,7 +75,6 @@ class Bridge:
         self._outbound = self.table.outbound
         self._inbound = self.table.inbound
         self._wall_offset = wall_offset
-        self._next_expiry = now + 1.0
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet with its netfilter ``mark``; never raises for its content."""
@@ -97,21 +96,13 @@ class Bridge:
 
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
-        first = self._context.deadlines.next()
-        return self._next_expiry if first is None else min(first, self._next_expiry)
+        return self._context.schedule.next()
 
     def timers(self, now: float, wall_offset: float) -> None:
         """Do what is due by ``now``; the wall clock may have been set since the last call."""
         self._wall_offset = wall_offset
         self._context.wall = now + wall_offset
-        while (timer := self._context.deadlines.pop_due(now)) is not None:
-            act, flow = timer
-            act(flow, now)
-        if now >= self._next_expiry:
-            ended, more = self.table.expired(now)
-            for flow in ended:
-                self._expire(flow, now)
-            self._next_expiry = now if more else now + 1.0
+        self._context.schedule.run(now, self._end_idle)
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
@@ -124,6 +115,12 @@ class Bridge:
             return translated
         self.out.append((flow.entry.mark, translated))
         return DROP
+
+    def _end_idle(self, now: float) -> bool:
+        ended, more = self.table.expired(now)
+        for flow in ended:
+            self._expire(flow, now)
+        return more
 
     def _expire(self, flow: Flow, now: float) -> None:
         """An idle flow ends for both sides, unless both have ended it themselves."""

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
 
+from packetbridge.core.addressing import Addressing
 from packetbridge.core.config import Backend
-
-if TYPE_CHECKING:
-    from packetbridge.core.addressing import Addressing
 
 # Milliseconds of round trip from which ``auto`` holds: with BBR, whose model of the path starts
 # from the handshake, and with anything else, where the retransmission time-out is what suffers.
@@ -28,13 +25,14 @@ class Entry:
     __slots__ = (
         "_bbr",
         "_hold",
+        "_hops",
+        "_plain",
         "address",
         "dscp",
         "local",
         "mark",
         "no_timestamps_until",
         "own_source",
-        "plain",
         "port",
         "ports",
         "server",
@@ -55,8 +53,10 @@ class Entry:
         self.own_source = configured.source == "bridge"
         self.ports = configured.ports
         self.local = local
-        self.plain: Addressing | None = None  # of flows with the client's own address and port
+        self._plain: Addressing | None = None  # of flows with the client's own address and port
         self.no_timestamps_until = 0.0  # learned from the server's SYN-ACKs
+        # One hop is counted here, but not twice: what the kernel forwards it counts itself.
+        self._hops = (1 if local or self.own_source else 0, 1 if local else 0)
         self._hold = configured.hold_handshake
         self._bbr = bbr
 
@@ -69,3 +69,11 @@ class Entry:
         round trip is the client's (``rtt``, milliseconds) and not this host's."""
         shortest = 0 if self._hold == "on" else HOLD_BBR if self._bbr else HOLD_OTHERS
         return 0.0 if self._hold == "off" or rtt < shortest else rtt / 1000
+
+    def addressing(self, inbound: bytes, outbound: bytes) -> Addressing:
+        """For flows with those keys: one for all plain ones, or one for this flow."""
+        if outbound[4:8] != inbound[:4] or outbound[10:12] != inbound[8:10]:
+            return Addressing(self.vip, self._hops, inbound, outbound)
+        if self._plain is None:
+            self._plain = Addressing(self.vip, self._hops, inbound, outbound)
+        return self._plain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from packetbridge.core.addressing import addressing
 from packetbridge.core.entry import Entry
 from packetbridge.core.opening import Opening
 from packetbridge.core.stamper import Stamper
@@ -67,7 +66,7 @@ class Flow:
         entry = self.entry
         server, port = entry.server, entry.server_port.to_bytes(2, "big")
         self.outbound = server + source[:4] + port + source[4:]
-        self.addressing = addressing(entry, self.inbound, self.outbound)
+        self.addressing = entry.addressing(self.inbound, self.outbound)
 
     @property
     def up_address(self) -> bytes:

@@ -6,13 +6,11 @@ from __future__ import annotations
 from common.core.handoff import EPOCH_SECONDS, EPOCH_SLACK
 from common.core.ledger import Ledger
 from common.core.remembered import Remembered
-from common.core.timing import IdleWheel
+from common.core.timing import ASK_AGAIN, IdleWheel
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.flow import Flow
 from packetbridge.core.states import Event, State
 
-ASK_AGAIN = 15.0  # seconds at most between two looks at an idle flow: how late its end can be
-EXPIRIES_AT_ONCE = 500
 # A handoff is valid in its own epoch and the ones beside it; after that its replay is too old.
 REMEMBER_CLOSED = EPOCH_SECONDS * (2 * EPOCH_SLACK + 1)
 
@@ -94,19 +92,12 @@ class FlowTable:
 
     def expired(self, now: float) -> tuple[list[Flow], bool]:
         """Flows whose time is over, still in the table; and whether more may be due at once."""
-        ended: list[Flow] = []
+        return self._wheel.ended(now, self._deadline, self._ask_again)
 
-        def verdict(flow: Flow) -> float | None:
-            if flow.state is State.GONE:
-                return None
-            deadline = flow.seen + self._idle[flow.state]
-            if deadline > now:
-                return min(deadline, now + self._ask_again)
-            ended.append(flow)
+    def _deadline(self, flow: Flow) -> float | None:
+        if flow.state is State.GONE:
             return None
-
-        asked = self._wheel.advance(now, verdict, EXPIRIES_AT_ONCE)
-        return ended, asked == EXPIRIES_AT_ONCE
+        return flow.seen + self._idle[flow.state]
 
 
 def _incarnation(dscp: int, inbound: bytes, c: int, b: int) -> bytes:

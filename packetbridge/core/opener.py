@@ -231,7 +231,7 @@ class Opener:
         )
         flow.apply(Event.SYN_OUT)
         opening.due = now + SYN_WAITS[opening.tries]
-        self._context.deadlines.add(opening.due, (self._syn_timer, flow))
+        self._context.schedule.add(opening.due, self._syn_timer, flow)
 
     def _syn_timer(self, flow: Flow, now: float) -> None:
         opening = flow.opening
@@ -282,7 +282,7 @@ class Opener:
             flow.up_window = message.client_scale if offer.scale == NO_SCALE else 0
         hold = flow.entry.hold_seconds(message.rtt)
         if hold:
-            self._context.deadlines.add(now + hold, (self._begin, flow))
+            self._context.schedule.add(now + hold, self._begin, flow)
         else:
             self._begin(flow, now)
         return DROP
@@ -301,7 +301,7 @@ class Opener:
         opening.tries = 0
         if opening.owed is not None:
             self._accept(flow, opening)
-            self._context.deadlines.add(now + OWED_AFTER, (self._owed_timer, flow))
+            self._context.schedule.add(now + OWED_AFTER, self._owed_timer, flow)
 
     def _send_held(self, flow: Flow, opening: Opening) -> None:
         """What is held, in order, from the first byte that the server has not acknowledged."""
@@ -338,7 +338,7 @@ class Opener:
             return
         self._send_held(flow, opening)
         again = now + OWED_AFTER * 2**opening.tries
-        self._context.deadlines.add(again, (self._owed_timer, flow))
+        self._context.schedule.add(again, self._owed_timer, flow)
 
     def _accept(self, flow: Flow, opening: Opening) -> None:
         self._answer(flow, Kind.ACCEPTED, seq=opening.next_lacking((flow.c + 1) & MASK))

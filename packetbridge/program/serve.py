@@ -11,7 +11,7 @@ from common.adapters.firewall import Firewall
 from common.core.keys import derive
 from common.core.ledger import Ledger
 from common.program.datapath import choose_datapath
-from common.program.loop import PacketLoop, wall_offset
+from common.program.loop import run, wall_offset
 from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
@@ -39,23 +39,12 @@ def serve(config: Config) -> None:
         now,
         wall_offset(),
     )
-    loop = PacketLoop(core, config.queue)
-    firewall = Firewall("packetbridge", *rules(config, local))
-    try:
-        firewall.install()
-        for backend in config.backends:
-            log.info(
-                "ready: %s port %d -> %s:%d, source %s",
-                backend.address,
-                backend.port,
-                backend.server_address,
-                backend.server_port,
-                backend.source,
-            )
-        loop.run()
-    finally:
-        firewall.remove()
-        loop.close()
+    ready = [
+        f"{backend.address} port {backend.port} -> {backend.server_address}:{backend.server_port}, "
+        f"source {backend.source}"
+        for backend in config.backends
+    ]
+    run(core, config.queue, Firewall("packetbridge", *rules(config, local)), ready)
 
 
 def _entries(config: Config, local: set[str]) -> list[Entry]:

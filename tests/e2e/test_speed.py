@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from dataclasses import dataclass
 
 import pytest
 
@@ -12,40 +13,55 @@ from tests.e2e.lab import SERVER1, VIP, Lab
 pytestmark = [pytest.mark.root, pytest.mark.speed]
 
 RUNS = 3
-DOWNLOAD = 30e6  # bytes per second
-CONNECTIONS = 2000  # per second
-KEEP_ALIVE = 4000  # requests per second
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What must be reached through the VIP on a machine that reaches ``direct`` without it. On one
+    that is slower, or busy, the floor is lower in proportion: both are measured in turn."""
+
+    through: float
+    direct: float
+
+    def holds(self, through: list[float], direct: list[float]) -> bool:
+        machine = min(1, statistics.median(direct) / self.direct)
+        return statistics.median(through) >= self.through * machine
+
+
+DOWNLOAD = Floor(30e6, direct=2e9)  # bytes per second
+NEW_CONNECTIONS = Floor(2000, direct=12_000)  # per second
+KEEP_ALIVE = Floor(4000, direct=44_000)  # requests per second
 
 
 def test_one_download(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     path = lab.path_for("100m", "backend1")
     through, direct = [], []
-    for _ in range(RUNS):  # in turn, so that a busy moment meets both
+    for _ in range(RUNS):
         answer = lab.curl(path, "-o", "/dev/null")
         assert answer.status == 200
         through.append(answer.bytes_per_second)
         direct.append(_direct_download(lab))
     _report(capsys, "100 MB download, MB/s", through, direct, 1e6)
-    assert statistics.median(through) >= DOWNLOAD
+    assert DOWNLOAD.holds(through, direct)
 
 
 @pytest.mark.parametrize(
     ("title", "headers", "floor"),
     [
-        ("new connections/s, 1 kB", ["-H", "Connection: close"], CONNECTIONS),
+        ("new connections/s, 1 kB", ["-H", "Connection: close"], NEW_CONNECTIONS),
         ("keep-alive requests/s, 1 kB", [], KEEP_ALIVE),
     ],
     ids=["new connections", "keep-alive"],
 )
 def test_requests_per_second(
-    lab: Lab, capsys: pytest.CaptureFixture[str], title: str, headers: list[str], floor: int
+    lab: Lab, capsys: pytest.CaptureFixture[str], title: str, headers: list[str], floor: Floor
 ) -> None:
     through, direct = [], []
     for _ in range(RUNS):
         through.append(_wrk(lab, "client", VIP, headers))
         direct.append(_wrk(lab, "client2", SERVER1, headers))
     _report(capsys, title, through, direct, 1)
-    assert statistics.median(through) >= floor
+    assert floor.holds(through, direct)
 
 
 def _direct_download(lab: Lab) -> float:

@@ -6,10 +6,11 @@ import pytest
 
 from balancer.core import config as balancer_config
 from balancer.core.flow import Flow, State
-from balancer.core.flow_table import EXPIRIES_AT_ONCE, FlowTable
+from balancer.core.flow_table import FlowTable
 from balancer.core.head import Head
 from balancer.core.service import Service
 from common.core.ledger import Ledger
+from common.core.timing import ENDS_AT_ONCE
 from packetbridge.core import config as bridge_config
 from packetbridge.core import flow as bridge_flow
 from packetbridge.core import flow_table as bridge_table
@@ -106,11 +107,11 @@ def test_each_state_has_its_time_out(state: str, closing: bool, timeout: int) ->
 
 def test_many_expiries_are_bounded_work_each() -> None:
     table = table_of()
-    flows = [flow_of(number) for number in range(EXPIRIES_AT_ONCE + 10)]
+    flows = [flow_of(number) for number in range(ENDS_AT_ONCE + 10)]
     for flow in flows:
         table.admit(flow)
     ended, more = table.expired(T0 + 500)
-    assert (len(ended), more) == (EXPIRIES_AT_ONCE, True)
+    assert (len(ended), more) == (ENDS_AT_ONCE, True)
     ended, more = table.expired(T0 + 500)
     assert (len(ended), more) == (10, False)
 
