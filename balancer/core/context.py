@@ -56,11 +56,15 @@ class Context:
         """RST with the sequence number that a client which has had no data expects."""
         self.to_client(flow, RST, seq=flow.b + 1, ack=0)
 
-    def forget_at_bridge(self, flow: Flow, now: float) -> None:
+    def epoch(self) -> int:
+        """The handoffs' epoch of this moment."""
+        return handoff.epoch_at(self.wall)
+
+    def forget_at_bridge(self, flow: Flow) -> None:
         """Tell the flow's bridge that this incarnation is over."""
         if flow.target is None:
             return
-        option = self.option(flow, handoff.Kind.FORGET, flow.first, now)
+        option = self.option(flow, handoff.Kind.FORGET, flow.first, self.epoch())
         steering, key = flow.target.steering, flow.key
         self.send(
             build(
@@ -76,7 +80,7 @@ class Context:
             )
         )
 
-    def option(self, flow: Flow, kind: handoff.Kind, seq: int, now: float) -> bytes:
+    def option(self, flow: Flow, kind: handoff.Kind, seq: int, epoch: int) -> bytes:
         """The handoff option for a segment of ``flow`` that starts at ``seq``."""
         message = handoff.Handoff(
             kind=kind,
@@ -87,4 +91,4 @@ class Context:
             sack=flow.sack,
         )
         binding = handoff.Binding(flow.key, flow.c, flow.b, seq)
-        return handoff.encode(self.keys, message, binding, self.wall)
+        return handoff.encode(self.keys, message, binding, epoch)

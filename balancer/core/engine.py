@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from enum import StrEnum
 
-from balancer.core import handshake, icmp_errors
+from balancer.core import cookie, handshake, icmp_errors
 from balancer.core.config import Limits, Timeouts
 from balancer.core.context import Context
 from balancer.core.flow import Flow, State
@@ -41,7 +41,7 @@ from common.core.segment import (
 )
 from common.core.unknown_flows import UnknownFlows
 
-SUSPECT_SECONDS = 10.0  # a client whose SYN-ACK was lost sends its SYN again long before
+SUSPECT_SECONDS = cookie.LIFETIME  # as long as what answers the SYN can come
 
 # version and length, total length, fragment, protocol, seq, data offset, flags
 _PEEK = struct.Struct("!BxHxxHxB14xI4xBB")
@@ -158,7 +158,7 @@ class Balancer:
             segment.check_checksum()
             if flow is not None:
                 flow.suspect_until = now + SUSPECT_SECONDS
-            return handshake.answer_syn(self._context, service, segment, now)
+            return handshake.answer_syn(self._context, service, segment)
         if flow is not None and flow.suspect_until >= now:
             flow = self._incarnation(flow, segment, now)
         if flow is None:
@@ -174,11 +174,11 @@ class Balancer:
         fresh = ((segment.seq - 1) & MASK, (segment.ack - 1) & MASK)
         if fresh == (flow.c, flow.b) or not segment.flags & ACK or segment.flags & RST:
             return flow
-        if handshake.proven(self._context, segment, now) is None:
+        if handshake.proven(self._context, segment) is None:
             return flow
         segment.check_checksum()
         self.ledger.counts["flows_replaced"] += 1
-        self._context.forget_at_bridge(flow, now)
+        self._context.forget_at_bridge(flow)
         self.table.remove(flow, now)
         return None
 
@@ -189,7 +189,7 @@ class Balancer:
         if not segment.flags & ACK:
             return self.ledger.drop(Unknown.NO_ACK, segment.data)
         segment.check_checksum()
-        promise = handshake.proven(self._context, segment, now)
+        promise = handshake.proven(self._context, segment)
         if promise is None:
             return self._unknown_flow(segment, now)
         flow = handshake.admit(self._context, service, segment, promise, now)
@@ -213,15 +213,12 @@ class Balancer:
         return self.ledger.drop(Unknown.RESET_UNKNOWN, segment.data)
 
     def _handed_segment(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
-        """A handed flow's packet that is not plain: ends, repeated handoffs, unusual options."""
+        """A handed flow's packet that is not plain: repeated handoffs, unusual options, and ends:
+        those are for the bridge to judge, which knows the sequence numbers, and says so."""
         target = flow.target
         assert target is not None, "a handed flow has a target"
         flow.seen = now
         offset = offset_of(segment.seq, flow.first)
-        if segment.flags & (FIN | RST):
-            flow.closing = True
-        elif segment.payload:
-            flow.closing = False  # the FIN or RST seen before was not the client's
         if segment.payload and offset == 0 and flow.handoff_bytes and flow.head is None:
-            return self._handover.repeat(flow, segment, now)
+            return self._handover.repeat(flow, segment)
         return target.steering.segment(segment)

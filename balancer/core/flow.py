@@ -26,6 +26,7 @@ class Flow:
         "c",
         "client_scale",
         "closing",
+        "epoch",
         "first",
         "handoff_bytes",
         "head",
@@ -48,7 +49,8 @@ class Flow:
         self.first = (c + 1) & 0xFFFFFFFF  # sequence number of the request's first byte
         self.state = State.WAITING
         self.seen = now
-        self.closing = False  # a FIN or RST was seen: a shorter idle time-out
+        self.closing = False  # the bridge says that it has ended: a shorter idle time-out
+        self.epoch = 0  # of the handoff
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
         self.head: Head | None = None
         self.target: Target | None = None

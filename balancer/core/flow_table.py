@@ -7,6 +7,7 @@ from collections import OrderedDict
 from balancer.core import cookie
 from balancer.core.config import Limits, Timeouts
 from balancer.core.flow import Flow, State
+from balancer.core.head import Head
 from common.core.ledger import Ledger
 from common.core.remembered import Remembered
 from common.core.timing import ASK_AGAIN, IdleWheel
@@ -23,6 +24,7 @@ class FlowTable:
         self.waiting: OrderedDict[bytes, Flow] = OrderedDict()
         self.handed: dict[bytes, Flow] = {}
         self.buffered_bytes = 0  # of all request heads
+        self._reading: OrderedDict[bytes, Flow] = OrderedDict()  # waiting flows with a head
         self._limits = limits
         self._ledger = ledger
         self._closed = Remembered(cookie.LIFETIME, limits.closed)
@@ -52,6 +54,7 @@ class FlowTable:
         if len(self.handed) >= self._limits.flows:
             return False
         del self.waiting[flow.key]
+        self._reading.pop(flow.key, None)
         self.handed[flow.key] = flow
         flow.state = State.HANDED
         return True
@@ -66,13 +69,25 @@ class FlowTable:
     def was_closed(self, incarnation: bytes, now: float) -> bool:
         return self._closed.holds(incarnation, now)
 
-    def may_buffer(self) -> bool:
-        return self.buffered_bytes < self._limits.buffered_bytes
+    def begin_head(self, flow: Flow) -> Head:
+        """A new head for a waiting flow."""
+        head = flow.head = Head()
+        self._reading[flow.key] = flow
+        return head
+
+    def crowded_out(self, flow: Flow) -> Flow | None:
+        """While the heads take more than their bound: whose head is oldest, unless it is
+        ``flow``'s own."""
+        if self.buffered_bytes <= self._limits.buffered_bytes:
+            return None
+        oldest = next(iter(self._reading.values()), flow)
+        return None if oldest is flow else oldest
 
     def drop_head(self, flow: Flow) -> None:
         """Let go of a request's kept bytes."""
         if flow.head is not None:
             self.buffered_bytes -= flow.head.kept_bytes
+            self._reading.pop(flow.key, None)
             flow.head = None
 
     def expired(self, now: float) -> tuple[list[Flow], bool]:

@@ -25,6 +25,7 @@ class Failure(StrEnum):
     REFUSED = "backend_refused"
     BAD_MAC = "bad_answer_mac"
     OLD_EPOCH = "old_answer_epoch"
+    TOO_LATE = "handoff_too_late"  # to be repeated; it goes on as a plain segment
     NOT_AN_ANSWER = "not_an_answer"  # our option, but not from a bridge to a balancer
     UNKNOWN_FLOW = "answer_for_unknown_flow"
 
@@ -44,20 +45,20 @@ class Handover:
             context.table.remove(flow, now)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
         flow.seen = now
+        flow.epoch = context.epoch()
         target = flow.target = flow.service.choose(key)
         context.ledger.counts["handoffs"] += 1
         if context.ledger.verbose:
             context.ledger.event(f"{flow}: key {key!r} -> {target.name}")
         if head.owned:
-            self._send_owned(flow, head, target, now)
+            self._send_owned(flow, head, target)
             context.schedule.add(now + CONFIRM_AFTER, self._confirm, flow)
             return DROP
         packets = head.forwardable()
         context.table.drop_head(flow)
         first = packets[0]
         flow.handoff_bytes = len(first.payload)
-        flow.closing = any(packet.flags & FIN for packet in packets)
-        handed = self._handoff(flow, first, target, now)
+        handed = self._handoff(flow, first, target)
         if len(packets) == 1:
             return handed
         context.send(handed)
@@ -65,12 +66,17 @@ class Handover:
             context.send(target.steering.segment(packet))
         return DROP
 
-    def repeat(self, flow: Flow, segment: Segment, now: float) -> bytes:
-        """The client sends the first bytes again: so do we, to the bridge that was chosen."""
+    def repeat(self, flow: Flow, segment: Segment) -> bytes:
+        """The client sends the first bytes again: so do we, to the bridge that was chosen. A
+        repetition is worth no more than the first: it keeps its epoch, so that a bridge which has
+        closed the flow, and in the end forgotten it, does not open it a second time."""
         assert flow.target is not None, "a handed flow has a target"
+        if self._context.epoch() - flow.epoch > handoff.EPOCH_SLACK:
+            self._context.ledger.counts[Failure.TOO_LATE] += 1
+            return flow.target.steering.segment(segment)
         self._context.ledger.counts["handoffs_repeated"] += 1
         flow.handoff_bytes = max(flow.handoff_bytes, len(segment.payload))
-        return self._handoff(flow, segment, flow.target, now)
+        return self._handoff(flow, segment, flow.target)
 
     def answer(
         self, flow: Flow | None, segment: Segment, option: bytes, now: float
@@ -79,12 +85,12 @@ class Handover:
         context = self._context
         drop, data = context.ledger.drop, segment.data
         message = handoff.decode(option)
-        if message.kind not in (Kind.ACCEPTED, Kind.REFUSED):
+        if message.kind < Kind.ACCEPTED:
             return drop(Failure.NOT_AN_ANSWER, data)
         if flow is None:
             return drop(Failure.UNKNOWN_FLOW, data)
         binding = handoff.Binding(flow.key, flow.c, flow.b, segment.seq)
-        if not handoff.authentic(context.keys, option, binding):
+        if not handoff.authentic(context.keys, option, binding, context.wall):
             return drop(Failure.BAD_MAC, data)
         if not handoff.timely(option, context.wall):
             return drop(Failure.OLD_EPOCH, data)
@@ -92,11 +98,14 @@ class Handover:
             context.reset_client(flow)
             context.table.remove(flow, now)
             return drop(Failure.REFUSED, data)
-        self._accepted(flow, offset_of(segment.seq, flow.first))
+        if message.kind is Kind.ENDED:
+            flow.closing, flow.seen = True, now
+        else:
+            self._accepted(flow, offset_of(segment.seq, flow.first))
         return DROP
 
-    def _handoff(self, flow: Flow, segment: Segment, target: Target, now: float) -> bytes:
-        option = self._context.option(flow, Kind.HANDOFF, segment.seq, now)
+    def _handoff(self, flow: Flow, segment: Segment, target: Target) -> bytes:
+        option = self._context.option(flow, Kind.HANDOFF, segment.seq, flow.epoch)
         options = handoff.segment_options(segment, option)
         return target.steering.segment(segment, options)
 
@@ -118,15 +127,15 @@ class Handover:
             context = self._context
             context.ledger.counts[Failure.UNCONFIRMED] += 1
             context.reset_client(flow)
-            context.forget_at_bridge(flow, now)
+            context.forget_at_bridge(flow)
             context.table.remove(flow, now)
             return
         self._context.ledger.counts["handoffs_repeated"] += 1
-        self._send_owned(flow, head, target, now)
+        self._send_owned(flow, head, target)
         again = now + CONFIRM_AFTER * 2**head.tries
         self._context.schedule.add(again, self._confirm, flow)
 
-    def _send_owned(self, flow: Flow, head: Head, target: Target, now: float) -> None:
+    def _send_owned(self, flow: Flow, head: Head, target: Target) -> None:
         """The bytes without a gap, from the first unconfirmed one, in segments of full size."""
         data, size = bytes(head.data), target.segment_bytes
         flow.handoff_bytes = min(len(data), size)
@@ -134,13 +143,13 @@ class Handover:
             part = data[at : at + size]
             last = at + size >= len(data)
             ended = last and head.complete_fin()
-            self._context.send(self._owned_segment(flow, head, target, at, part, ended, now))
+            self._context.send(self._owned_segment(flow, head, target, at, part, ended))
 
     def _owned_segment(
-        self, flow: Flow, head: Head, target: Target, at: int, part: bytes, fin: bool, now: float
+        self, flow: Flow, head: Head, target: Target, at: int, part: bytes, fin: bool
     ) -> bytes:
         key, seq = flow.key, (flow.first + at) & MASK
-        options = self._context.option(flow, Kind.HANDOFF_CONFIRM, seq, now)
+        options = self._context.option(flow, Kind.HANDOFF_CONFIRM, seq, flow.epoch)
         if head.stamp is not None:
             options += tcp_options.encode_timestamps(*head.stamp)
         return build(

@@ -24,7 +24,7 @@ class Refusal(StrEnum):
     CLOSED_FLOW = "closed_flow_again"  # a late or replayed request of a connection that is over
 
 
-def answer_syn(context: Context, service: Service, syn: Segment, now: float) -> bytes | None:
+def answer_syn(context: Context, service: Service, syn: Segment) -> bytes | None:
     """Send the SYN-ACK; nothing is kept. The SYN's own data, ECN and unknown options are declined
     by not being mentioned (RFC 7413 section 3: data not acknowledged is sent again)."""
     ledger = context.ledger
@@ -55,7 +55,7 @@ def answer_syn(context: Context, service: Service, syn: Segment, now: float) -> 
     return DROP
 
 
-def proven(context: Context, segment: Segment, now: float) -> cookie.Promise | None:
+def proven(context: Context, segment: Segment) -> cookie.Promise | None:
     """What we promised to the sender of ``segment``, if it acknowledges a cookie of ours."""
     c, b = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK
     return cookie.check(context.keys.cookie, segment.key, c, b, context.wall)

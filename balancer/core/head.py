@@ -48,9 +48,10 @@ class Head:
     def add(self, offset: int, segment: Segment) -> int | None:
         """Take in a segment with payload or FIN that starts at ``offset``; gives the bytes kept
         more than before (fewer, where it comes again with fewer options), or None where there is no
-        room for another segment."""
+        room for another segment behind a gap."""
         payload, had = segment.payload, self.kept_bytes
-        if len(self.packets) + len(self.later) >= MAX_SEGMENTS:
+        behind_gap = offset > len(self.data)
+        if behind_gap and len(self.packets) + len(self.later) >= MAX_SEGMENTS:
             return None
         self.note(segment)
         if segment.flags & FIN:
@@ -59,8 +60,8 @@ class Head:
             known = self.packets.get(offset)
             if known is None or len(known.payload) <= len(payload):
                 self.packets[offset] = segment
-                self.kept_bytes += len(segment.data) - (len(known.data) if known else 0)
-        if offset > len(self.data):
+                self.kept_bytes += segment.cost - (known.cost if known else 0)
+        if behind_gap:
             self._keep_later(offset, payload)
         else:
             self._append(offset, payload)
@@ -78,7 +79,7 @@ class Head:
         """Take over all bytes without a gap; gives the bytes kept less than before."""
         self.owned = len(self.data)
         ours = [offset for offset in self.packets if offset < self.owned]
-        freed = sum(len(self.packets.pop(offset).data) for offset in ours)
+        freed = sum(self.packets.pop(offset).cost for offset in ours)
         self.kept_bytes -= freed
         self.arrived = 0
         return freed

@@ -9,7 +9,7 @@ from balancer.core.context import Context
 from balancer.core.flow import Flow, State
 from balancer.core.handover import Handover
 from balancer.core.head import Head, offset_of
-from balancer.core.http_request import Bad, NeedMore, Request
+from balancer.core.http_request import NEED_MORE, Bad, NeedMore, Request
 from common.core import tcp_options
 from common.core.ledger import DROP
 from common.core.segment import ACK, FIN, MASK, RST, Segment
@@ -27,7 +27,8 @@ class Unread(StrEnum):
 
     OUT_OF_WINDOW = "head_out_of_window"
     BAD_ACK = "bad_ack"
-    BUFFERS_FULL = "head_buffers_full"
+    HEAD_IN_PIECES = "head_in_too_many_pieces"
+    CROWDED_OUT = "head_crowded_out"  # given up for newer ones, the buffers being full
     HEAD_TOO_LONG = "head_too_long"
     HEAD_CUT_SHORT = "head_cut_short"  # FIN before the request was whole
     CLIENT_RESET = "client_reset"
@@ -74,25 +75,43 @@ class Reading:
         context = self._context
         head = flow.head
         if head is None:
-            head = flow.head = Head()
+            head = context.table.begin_head(flow)
+        had = len(head.data)
         room = offset + len(segment.payload) <= flow.service.max_head + flow.service.mss
-        kept = head.add(offset, segment) if room and context.table.may_buffer() else None
+        kept = head.add(offset, segment) if room else None
         if kept is None:
-            return context.ledger.drop(Unread.BUFFERS_FULL, segment.data)
+            return context.ledger.drop(Unread.HEAD_IN_PIECES, segment.data)
         context.table.buffered_bytes += kept
-        found = http_request.inspect(bytes(head.data), flow.service.max_head)
+        found = self._inspect(flow, head, had)
         if isinstance(found, Request):
             if context.ledger.verbose:
                 context.ledger.event(f"{flow}: {found.method!r} {found.target!r}")
             return self._handover.start(flow, found.path, segment, now)
         if isinstance(found, NeedMore) and len(head.data) < flow.service.max_head:
             if not head.complete_fin():
+                self._make_room(flow, now)
                 self._await_more(flow, head, now)
                 return DROP
             reason: str = Unread.HEAD_CUT_SHORT
         else:
             reason = found.reason if isinstance(found, Bad) else Unread.HEAD_TOO_LONG
         return self._bad_request(flow, segment, reason, now)
+
+    def _inspect(self, flow: Flow, head: Head, had: int) -> Bad | NeedMore | Request:
+        """What the head says, of which ``had`` bytes were looked at before: only its beginning, and
+        what may end the request line, can change the answer, so that dribbled bytes cost little."""
+        fresh = head.data[had:]
+        if had and b"\n" not in fresh and len(head.data) < flow.service.max_head:
+            return NEED_MORE
+        return http_request.inspect(bytes(head.data), flow.service.max_head)
+
+    def _make_room(self, flow: Flow, now: float) -> None:
+        """Give up the oldest heads for a new one: who sends only beginnings loses them first."""
+        table = self._context.table
+        while (oldest := table.crowded_out(flow)) is not None:
+            self._context.ledger.counts[Unread.CROWDED_OUT] += 1
+            self._context.reset_client(oldest)
+            table.remove(oldest, now)
 
     def _bad_request(self, flow: Flow, segment: Segment, reason: str, now: float) -> bytes | None:
         ledger = self._context.ledger

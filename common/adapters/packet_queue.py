@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
 
@@ -16,6 +17,10 @@ _STATISTICS = "/proc/net/netfilter/nfnetlink_queue"
 Judge = Callable[[bytes, int], bytes | None]
 
 
+class _Stopped(Exception):
+    """Leaves the library's loop, from between two packets."""
+
+
 class PacketQueue:
     """Calls ``judge(packet, mark)`` for each packet; its answer is the verdict: the packet to go
     on (the same object: unchanged) or None to drop.
@@ -26,6 +31,7 @@ class PacketQueue:
     def __init__(self, number: int, judge: Judge) -> None:
         self._number = number
         self._judge = judge
+        self._stopped = False
         self._queue = NetfilterQueue()
         self._queue.bind(
             number,
@@ -41,8 +47,13 @@ class PacketQueue:
         return fd
 
     def run(self) -> None:
-        """Judge what is waiting; returns when nothing is."""
-        self._queue.run(block=False)
+        """Judge what is waiting; returns when nothing is, or once ``stop`` was called."""
+        with suppress(_Stopped):
+            self._queue.run(block=False)
+
+    def stop(self) -> None:
+        """Take no more packets: under load there is always one more."""
+        self._stopped = True
 
     def close(self) -> None:
         self._queue.unbind()
@@ -65,7 +76,9 @@ class PacketQueue:
         verdict = self._judge(data, packet.get_mark())
         if verdict is None:
             packet.drop()
-            return
-        if verdict is not data:
-            packet.set_payload(verdict)
-        packet.accept()
+        else:
+            if verdict is not data:
+                packet.set_payload(verdict)
+            packet.accept()
+        if self._stopped:
+            raise _Stopped

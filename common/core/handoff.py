@@ -8,11 +8,13 @@ A TCP option of experimental kind 253 with an experiment identifier (RFC 6994), 
            code of the client's round-trip time (4 bits, index into RTT_STEPS)
     1      window scales: the client's, the one promised to it (4 bits each, 15 = none)
     1      epoch (4 bits), SACK permitted (1 bit), kind of message (3 bits)
-    8      SipHash-2-4 over those four bytes, the connection's addresses and ports as the client
-           sees them, both initial sequence numbers and the segment's own sequence number
+    8      SipHash-2-4 over those four bytes, the epoch, the connection's addresses and ports as the
+           client sees them, both initial sequence numbers and the segment's own sequence number
 
 All integers in network order; the hash stands as its eight bytes come. The hash's key differs by
-direction, so that an answer cannot be turned round and sent back as a handoff.
+direction, so that an answer cannot be turned round and sent back as a handoff. It covers the whole
+number of the epoch, of which the option says the last four bits: what was recorded is of no use
+when those come round again.
 
 What the segment says by itself is not said again: its sequence number is c + 1, its acknowledgment
 b + 1 and its timestamps those of the balancer, where c and b are the client's and the balancer's
@@ -43,7 +45,7 @@ EPOCH_SLACK = 1  # epochs that the two hosts' clocks, and the way, may differ by
 RTT_STEPS = (0, 2, 5, 10, 20, 35, 50, 75, 100, 150, 200, 250, 300, 400, 600, 1000)
 
 _FIELDS = struct.Struct("!HBB")
-_MAC_INPUT = struct.Struct("!4s12sIII")
+_MAC_INPUT = struct.Struct("!4sI12sIII")
 
 
 class Kind(IntEnum):
@@ -54,6 +56,7 @@ class Kind(IntEnum):
     FORGET = 2  # a newer connection of these addresses went to another bridge
     ACCEPTED = 4  # sequence number: the next byte that the bridge lacks
     REFUSED = 5  # the backend cannot be reached; the held segment comes back in it
+    ENDED = 6  # both sides have ended the connection, or one has reset it
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +91,19 @@ def rtt_code(milliseconds: float) -> int:
 
 
 def epoch_at(wall: float) -> int:
-    """The 4-bit epoch of ``wall``, in seconds since 1970."""
-    return int(wall) // EPOCH_SECONDS & 15
+    """The number of the epoch at ``wall``, in seconds since 1970."""
+    return int(wall) // EPOCH_SECONDS
 
 
-def encode(keys: Keys, message: Handoff, binding: Binding, wall: float) -> bytes:
-    """The 16 bytes of the option."""
+def encode(keys: Keys, message: Handoff, binding: Binding, epoch: int) -> bytes:
+    """The 16 bytes of the option, valid in ``epoch`` (a number as epoch_at gives) and the ones
+    beside it."""
     fields = _FIELDS.pack(
         min(message.mss // 4, 0xFFF) << 4 | rtt_code(message.rtt),
         message.client_scale << 4 | message.promised_scale,
-        epoch_at(wall) << 4 | message.sack << 3 | message.kind,
+        (epoch & 15) << 4 | message.sack << 3 | message.kind,
     )
-    return PREFIX + fields + _mac(keys, message.kind, fields, binding)
+    return PREFIX + fields + _mac(keys, message.kind, fields, binding, epoch)
 
 
 def find(options: bytes) -> bytes | None:
@@ -135,16 +139,16 @@ def decode(option: bytes) -> Handoff:
     )
 
 
-def authentic(keys: Keys, option: bytes, binding: Binding) -> bool:
-    """Whether the option's hash is right for ``binding``."""
+def authentic(keys: Keys, option: bytes, binding: Binding, wall: float) -> bool:
+    """Whether the option's hash is right for ``binding`` and the epoch it says, near ``wall``."""
     fields = option[len(PREFIX) : len(PREFIX) + _FIELDS.size]
-    return _mac(keys, fields[3] & 7, fields, binding) == option[-8:]
+    epoch = epoch_at(wall) + _ahead(option, wall)
+    return _mac(keys, fields[3] & 7, fields, binding, epoch) == option[-8:]
 
 
 def timely(option: bytes, wall: float) -> bool:
     """Whether the option's epoch is within EPOCH_SLACK of that of ``wall``."""
-    behind = (epoch_at(wall) - (option[len(PREFIX) + 3] >> 4)) & 15
-    return behind <= EPOCH_SLACK or behind >= 16 - EPOCH_SLACK
+    return abs(_ahead(option, wall)) <= EPOCH_SLACK
 
 
 def segment_options(segment: Segment, option: bytes) -> bytes:
@@ -157,7 +161,15 @@ def segment_options(segment: Segment, option: bytes) -> bytes:
     return option if stamps is None else option + tcp_options.encode_timestamps(*stamps)
 
 
-def _mac(keys: Keys, kind: int, fields: bytes, binding: Binding) -> bytes:
+def _ahead(option: bytes, wall: float) -> int:
+    """How many epochs the option's four bits are ahead of ``wall``: the nearest, -8 to 7."""
+    said = option[len(PREFIX) + 3] >> 4
+    return (said - epoch_at(wall) + 8 & 15) - 8
+
+
+def _mac(keys: Keys, kind: int, fields: bytes, binding: Binding, epoch: int) -> bytes:
     key = keys.handoff if kind < Kind.ACCEPTED else keys.answer
-    data = _MAC_INPUT.pack(fields, binding.flow, binding.c, binding.b, binding.seq)
+    data = _MAC_INPUT.pack(
+        fields, epoch & 0xFFFFFFFF, binding.flow, binding.c, binding.b, binding.seq
+    )
     return siphash24(key, data).to_bytes(8, "little")

@@ -7,6 +7,7 @@ from common.core.errors import Malformed, MalformedError
 from common.core.segment import ICMP, TCP, check_ipv4
 
 UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM = 3, 11, 12
+FRAGMENTATION_NEEDED = (UNREACHABLE, 4)
 ERRORS = (UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM)
 HEADER_BYTES = 8
 QUOTED_TCP_BYTES = 8  # ports and sequence number: all that is promised to be there

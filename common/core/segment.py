@@ -20,6 +20,8 @@ FRAGMENT_BITS = 0x3FFF  # more-fragments flag and fragment offset
 DONT_FRAGMENT = 0x4000
 DEFAULT_TTL = 64
 
+OBJECT_BYTES = 500  # about what a Segment takes besides its packet: fields and parts of it
+
 IP_HEADER = struct.Struct("!BBHHHBBH4s4s")
 TCP_HEADER = struct.Struct("!HHIIHHHH")
 MIN_PACKET = IP_HEADER.size + TCP_HEADER.size
@@ -76,6 +78,11 @@ class Segment:
         self.flags, self.window = offset & 0xFF, window
         self.options = data[ip_bytes + TCP_HEADER.size : payload_at]
         self.payload = data[payload_at:]
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that keeping the segment takes; what bounds on memory count."""
+        return len(self.data) + OBJECT_BYTES
 
     @property
     def span(self) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-AGAIN_AFTER, AGAIN_BEFORE = 0.2, 5.0  # seconds: sooner is a burst or reordering, later another try
+# Seconds: sooner is a burst or reordering; the last retransmissions of a TCP come up to 120 seconds
+# apart (RFC 6298 section 2.5).
+AGAIN_AFTER, AGAIN_BEFORE = 0.2, 130.0
 
 
 class TokenBucket:
@@ -37,7 +39,7 @@ class UnknownFlows:
     __slots__ = ("_limit", "_resets", "_seen", "_sightings")
 
     def __init__(
-        self, sightings: int = 2, limit: int = 4096, resets_per_second: float = 100.0
+        self, sightings: int = 2, limit: int = 32768, resets_per_second: float = 1000.0
     ) -> None:
         self._seen: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # first time, how often
         self._sightings = sightings

@@ -57,11 +57,11 @@ class PacketLoop:
         self._due = 0.0
         self._stopping = False
         self._queue = PacketQueue(number, self._judge)
+        self._install_signals()  # before there is anything that a signal would leave behind
 
     def run(self) -> None:
         """Judge packets and run timers until a signal says to stop."""
         with _wakeups() as woken:
-            self._install_signals()
             # Nothing on the packets' way makes reference cycles, and a collection that walks a
             # million flows would hold packets up for as long.
             gc.collect()
@@ -83,9 +83,9 @@ class PacketLoop:
 
     def close(self) -> None:
         """Give the queue back, and write what was counted."""
+        self._log_counters()
         self._queue.close()
         self._raw.close()
-        self._log_counters()
 
     def _judge(self, data: bytes, mark: int) -> bytes | None:
         now = time.monotonic()
@@ -156,6 +156,7 @@ class PacketLoop:
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         log.info("stopping: %s", signal.Signals(number).name)
         self._stopping = True
+        self._queue.stop()
 
 
 def run(core: Core, queue: int, firewall: Firewall, ready: Iterable[str]) -> None:
@@ -166,12 +167,14 @@ def run(core: Core, queue: int, firewall: Firewall, ready: Iterable[str]) -> Non
     """
     loop = PacketLoop(core, queue)
     try:
-        firewall.install()
-        for line in ready:
-            log.info("ready: %s", line)
-        loop.run()
+        try:
+            firewall.install()
+            for line in ready:
+                log.info("ready: %s", line)
+            loop.run()
+        finally:
+            firewall.remove()
     finally:
-        firewall.remove()
         loop.close()
 
 

@@ -18,16 +18,15 @@ from common.core.keys import Keys
 from common.core.ledger import DROP, Ledger
 from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before
 from common.core.unknown_flows import TokenBucket, UnknownFlows
-from packetbridge.core import icmp_errors, splice
+from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.context import Context
 from packetbridge.core.entry import Entry
-from packetbridge.core.flow import CLIENT, RESET_SHIFT, SERVER, Flow
+from packetbridge.core.flow import BOTH, CLIENT, RESET_SHIFT, SERVER, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.states import Event, State
 
-DSCP_MASK = 0x3F  # of a packet's mark: which VIP the socket that sent it serves
 PROBES_PER_SECOND = 100.0  # questions and resets for flows that nobody knows
 
 
@@ -127,6 +126,7 @@ class Bridge:
         if flow.state is not State.LINGER:
             self._context.reset_client(flow)
             self._context.reset_server(flow)
+            answers.ended(self._context, flow)
         self.table.remove(flow, Event.EXPIRED, now)
 
     def _slow(self, data: bytes, now: float, mark: int) -> bytes | None:
@@ -190,8 +190,7 @@ class Bridge:
             if segment.seq != (flow.server_ack - flow.seq_up) & MASK:
                 self.ledger.counts[Unknown.INEXACT_RESET] += 1
                 return
-            flow.fins |= CLIENT << RESET_SHIFT
-            flow.apply(Event.RESET)
+            self._reset(flow, CLIENT)
         elif segment.flags & FIN:
             if not flow.fins & CLIENT:
                 flow.client_fin = segment.end
@@ -205,18 +204,33 @@ class Bridge:
             return
         ended, flow.client_fin = reached == flow.client_fin, None
         if ended:
-            flow.fin(CLIENT)
+            self._fin(flow, CLIENT)
         else:
             flow.refresh()  # bytes beyond it: the FIN was not the client's
 
     def _server_ends(self, flow: Flow, segment: Segment) -> None:
         if segment.flags & RST:
-            flow.fins |= SERVER << RESET_SHIFT
-            flow.apply(Event.RESET)
+            self._reset(flow, SERVER)
         elif segment.flags & FIN:
-            flow.fin(SERVER)
+            self._fin(flow, SERVER)
         else:
             self._revive(flow, SERVER)
+
+    def _reset(self, flow: Flow, side: int) -> None:
+        flow.fins |= side << RESET_SHIFT
+        self._apply(flow, Event.RESET)
+
+    def _fin(self, flow: Flow, side: int) -> None:
+        flow.fins |= side
+        both = flow.fins & BOTH == BOTH and flow.state is not State.SPLICED
+        self._apply(flow, Event.FIN_BOTH if both else Event.FIN_ONE)
+
+    def _apply(self, flow: Flow, event: Event) -> None:
+        """Change state; the balancer is told of an end, once."""
+        before_it = flow.state
+        flow.apply(event)
+        if flow.state is State.LINGER and before_it is not State.LINGER:
+            answers.ended(self._context, flow)
 
     def _revive(self, flow: Flow, side: int) -> None:
         """A side that goes on after a RST did not send it: who did, sends only RST from then on."""

@@ -78,12 +78,6 @@ class Flow:
         self.state = after(self.state, event)
         self.refresh()
 
-    def fin(self, side: int) -> None:
-        """The ``side`` has ended."""
-        self.fins |= side
-        both = self.fins & BOTH == BOTH and self.state is not State.SPLICED
-        self.apply(Event.FIN_BOTH if both else Event.FIN_ONE)
-
     def refresh(self) -> None:
         """See whether the short way may be taken."""
         self.fast = (

@@ -52,12 +52,6 @@ class FlowTable:
         self._wheel.add(flow.seen + self._ask_again, flow)
         self._ledger.counts["flows_opened"] += 1
 
-    def readdress(self, flow: Flow, source: bytes) -> None:
-        """Give a flow another address and port towards the server."""
-        self.outbound.pop(flow.outbound, None)
-        flow.address(source)
-        self.outbound[flow.outbound] = flow
-
     def remove(self, flow: Flow, event: Event, now: float) -> None:
         """Forget a flow for ``event``, but not that it was: late packets and replays are known."""
         flow.apply(event)

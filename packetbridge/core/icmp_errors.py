@@ -12,6 +12,7 @@ from enum import StrEnum
 from common.core import checksum, icmp
 from common.core.ledger import Ledger
 from common.core.segment import ECN_BITS, MASK
+from packetbridge.core import stamper
 from packetbridge.core.flow import Flow
 from packetbridge.core.states import State
 
@@ -41,6 +42,8 @@ def translate(data: bytes, inbound: list[dict[bytes, Flow]], ledger: Ledger) -> 
     message = bytearray(data)
     _translate_quotation(message, inner, tcp, flow)
     outer = icmp.header_bytes(data)
+    if flow.stamper is not None:
+        _lower_mtu(message, outer)
     _patch(message, outer + _ICMP_SUM, _sum(message, outer) - _sum(data, outer))
     message[1] &= ECN_BITS
     message[16:20] = flow.entry.server
@@ -63,6 +66,14 @@ def _translate_quotation(message: bytearray, inner: int, tcp: int, flow: Flow) -
         quoted = checksum.word_sum(message[inner + 12 : inner + 20] + message[tcp : tcp + 8])
         change = quoted - checksum.word_sum(before[12:20] + before[header : header + 8])
         _patch(message, tcp + _TCP_SUM, change)
+
+
+def _lower_mtu(message: bytearray, at: int) -> None:
+    """What the bridge adds to the server's segments must fit as well (RFC 1191 section 4: the
+    next hop's MTU stands in the last two bytes of the ICMP header)."""
+    (mtu,) = _U16.unpack_from(message, at + 6)
+    if tuple(message[at : at + 2]) == icmp.FRAGMENTATION_NEEDED and mtu > stamper.ADDED:
+        _U16.pack_into(message, at + 6, mtu - stamper.ADDED)
 
 
 def _sum(packet: bytes | bytearray, start: int) -> int:

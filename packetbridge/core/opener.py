@@ -13,7 +13,6 @@ from common.core.handoff import Kind
 from common.core.ledger import DROP
 from common.core.segment import (
     ACK,
-    ECN_BITS,
     FIN,
     MASK,
     PSH,
@@ -21,16 +20,14 @@ from common.core.segment import (
     SYN,
     Segment,
     before,
-    build,
 )
 from common.core.tcp_options import NO_SCALE
-from packetbridge.core import sources
+from packetbridge.core import answers, sources, stamper
 from packetbridge.core.context import Context
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import Flow
 from packetbridge.core.opening import Opening
 from packetbridge.core.splice import shifted
-from packetbridge.core.stamper import Stamper
 from packetbridge.core.states import Event, State
 
 SYN_WAITS = (1.0, 2.0, 4.0, 3.0)  # SYNs at 0, 1, 3 and 7 seconds; given up at 10
@@ -52,6 +49,7 @@ class Refusal(StrEnum):
     SERVER_RESET = "backend_refused"
     SERVER_SILENT = "backend_silent"
     HELD_FULL = "held_full"
+    NOT_THE_CLIENTS = "bad_ack_before_spliced"
     OWED_LOST = "owed_bytes_unacknowledged"
     INEXACT_RESET = "inexact_reset"  # RFC 5961 section 3.2
     EARLY_ACK = "ack_before_spliced"
@@ -81,7 +79,7 @@ class Opener:
         c = flow.c if flow is not None and known else (segment.seq - 1) & MASK
         client_key = segment.key[:4] + entry.vip + segment.key[8:]
         binding = handoff.Binding(client_key, c, b, segment.seq)
-        if not handoff.authentic(context.keys, option, binding):
+        if not handoff.authentic(context.keys, option, binding, context.wall):
             drop(Refusal.BAD_MAC, segment.data)
             return None
         if not handoff.timely(option, context.wall):
@@ -99,6 +97,9 @@ class Opener:
         context, opening = self._context, flow.opening
         assert opening is not None, "a flow in SYN_SENT has an opening"
         segment.check_checksum()  # what is held is built anew when sent, checksum and all
+        if not segment.flags & RST and segment.ack != (flow.b + 1) & MASK:
+            # The client has had no byte yet, so there is nothing else for it to acknowledge.
+            return context.ledger.drop(Refusal.NOT_THE_CLIENTS, segment.data)
         if segment.flags & RST:
             if segment.seq != opening.next_lacking((flow.c + 1) & MASK):
                 return context.ledger.drop(Refusal.INEXACT_RESET, segment.data)
@@ -148,7 +149,7 @@ class Opener:
         """Bytes that the balancer owns, for a flow that is spliced: keep them and say so."""
         opening = flow.opening
         if opening is None:
-            self._answer(flow, Kind.ACCEPTED, seq=(flow.server_ack - flow.seq_up) & MASK)
+            answers.accepted(self._context, flow, (flow.server_ack - flow.seq_up) & MASK)
             return
         kept = opening.hold(segment) if self._context.table.may_hold() else None
         if kept is None:
@@ -183,7 +184,7 @@ class Opener:
         table, ledger = self._context.table, self._context.ledger
         if table.was_closed(entry.dscp, segment.key, c, b, now):
             if table.was_refused(entry.dscp, segment.key, c, b, now):
-                self._send_refused(Flow(entry, segment.key, c, b, now), segment)
+                answers.refused(self._context, Flow(entry, segment.key, c, b, now), segment)
             ledger.drop(Refusal.REPLAYED, segment.data)
             return
         if old is not None:
@@ -194,7 +195,7 @@ class Opener:
         source = self._sources.source(entry, segment.src, segment.sport, table.outbound)
         if table.full() or source is None:
             reason = Refusal.NO_PORT if source is None else Refusal.TABLE_FULL
-            self._send_refused(flow, segment)
+            answers.refused(self._context, flow, segment)
             ledger.drop(reason, segment.data)
             return
         flow.address(source)
@@ -217,10 +218,11 @@ class Opener:
     def _send_syn(self, flow: Flow, opening: Opening, now: float) -> None:
         message = opening.handoff
         mss, stamps = message.mss, None
-        if opening.stamp is not None and now >= flow.entry.no_timestamps_until:
+        opening.stamped = opening.stamp is not None and now >= flow.entry.no_timestamps_until
+        if opening.stamp is not None and opening.stamped:
             stamps = ((opening.stamp + flow.stamp_up) & MASK, 0)
         elif opening.stamp is not None:
-            mss -= 12  # room for the timestamps that the bridge will add itself
+            mss -= stamper.ADDED  # room for the timestamps that the bridge will add itself
         scale = NO_SCALE if message.promised_scale == NO_SCALE else message.client_scale
         self._context.to_server(
             flow,
@@ -263,14 +265,14 @@ class Opener:
     ) -> bytes | None:
         offer, message = tcp_options.offer(segment.options), opening.handoff
         if opening.stamp is not None and offer.timestamps is None:
-            if now >= flow.entry.no_timestamps_until:
+            if opening.stamped:
                 # Its segments would leave no room for the option that the client was promised:
                 # ask again, for smaller ones, and remember.
                 flow.entry.no_timestamps_until = now + NO_TIMESTAMPS_SECONDS
                 self._context.to_server(flow, RST, seq=(opening.isn + 1) & MASK)
                 self._send_syn(flow, opening, now)
                 return DROP
-            flow.stamper = Stamper(opening.echo, opening.stamp, now)
+            flow.stamper = stamper.Stamper(opening.echo, opening.stamp, now)
         theirs = 0 if offer.timestamps is None else offer.timestamps[0]
         opening.syn_ack = segment.seq, theirs
         flow.seq_down = (flow.b - segment.seq) & MASK
@@ -341,42 +343,10 @@ class Opener:
         self._context.schedule.add(again, self._owed_timer, flow)
 
     def _accept(self, flow: Flow, opening: Opening) -> None:
-        self._answer(flow, Kind.ACCEPTED, seq=opening.next_lacking((flow.c + 1) & MASK))
-
-    def _answer(self, flow: Flow, kind: Kind, seq: int) -> None:
-        """An empty answer to the balancer: from the client, to the VIP."""
-        inbound, entry = flow.inbound, flow.entry
-        packet = build(
-            inbound[:4],
-            entry.vip,
-            int.from_bytes(inbound[8:10], "big"),
-            int.from_bytes(inbound[10:12], "big"),
-            seq=seq,
-            ack=(flow.b + 1) & MASK,
-            flags=ACK,
-            options=self._answer_option(flow, kind, seq),
-        )
-        self._context.out.append((entry.mark, packet))
+        answers.accepted(self._context, flow, opening.next_lacking((flow.c + 1) & MASK))
 
     def _refuse(self, flow: Flow, opening: Opening, reason: Refusal, now: float) -> None:
         first = opening.in_order((flow.c + 1) & MASK)[0]
-        self._send_refused(flow, first)
+        answers.refused(self._context, flow, first)
         self._context.table.remove(flow, Event.UNREACHABLE, now)
         self._context.ledger.drop(reason, first.data)
-
-    def _send_refused(self, flow: Flow, first: Segment) -> None:
-        """Give the held segment back to the balancer, which chooses again or resets."""
-        option = self._answer_option(flow, Kind.REFUSED, first.seq)
-        packet = first.rewritten(
-            dst=flow.entry.vip,
-            tos=first.tos & ECN_BITS,
-            options=handoff.segment_options(first, option),
-        )
-        self._context.out.append((flow.entry.mark, packet))
-
-    def _answer_option(self, flow: Flow, kind: Kind, seq: int) -> bytes:
-        inbound, context = flow.inbound, self._context
-        client_key = inbound[:4] + flow.entry.vip + inbound[8:]
-        message = handoff.Handoff(kind, 0, 0, NO_SCALE, NO_SCALE, sack=False)
-        binding = handoff.Binding(client_key, flow.c, flow.b, seq)
-        return handoff.encode(context.keys, message, binding, context.wall)

@@ -22,6 +22,7 @@ class Opening:
         "isn",
         "owed",
         "stamp",
+        "stamped",
         "syn_ack",
         "tries",
         "window",
@@ -36,6 +37,7 @@ class Opening:
         self.owed: int | None = None
         self.stamp: int | None = None if stamps is None else stamps[0]  # newest TSval
         self.echo: int = 0 if stamps is None else stamps[1]  # the balancer's TSval
+        self.stamped = False  # the SYN offered timestamps
         self.syn_ack: tuple[int, int] | None = None  # the server's ISN and TSval
         self.due = 0.0  # when the latest SYN is given up
         self.tries = 0  # timer runs: of the SYN, then of owed bytes
@@ -50,7 +52,7 @@ class Opening:
             return 0
         if known is None and len(self.held) >= MAX_HELD:
             return None
-        more = len(segment.data) - (len(known.data) if known is not None else 0)
+        more = segment.cost - (known.cost if known is not None else 0)
         self.held[segment.seq] = segment
         self.held_bytes += more
         return more

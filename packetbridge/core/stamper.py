@@ -10,6 +10,8 @@ from __future__ import annotations
 from common.core import tcp_options
 from common.core.segment import MASK, Segment, before
 
+ADDED = 12  # bytes of the option, which each of the server's segments grows by
+
 
 class Stamper:
     """``value`` is the balancer's TSval, which the clock goes on from at ``now``; ``echo`` the

@@ -298,7 +298,8 @@ class Handoff:
         flow = addresses + struct.pack("!HH", self.port, 80)
         c = self.c if self.bound_to is None else self.bound_to
         binding = handoff.Binding(flow, c, self.b, self.c + 1)
-        option = handoff.encode(self.keys, message, binding, time.time() - self.age)
+        epoch = handoff.epoch_at(time.time() - self.age)
+        option = handoff.encode(self.keys, message, binding, epoch)
         stamps = [("NOP", None), ("NOP", None), ("Timestamp", (1001, 5000))]
         tcp = TCP(sport=self.port, dport=80, flags="PA", seq=self.c + 1, ack=self.b + 1, window=512)
         tcp.options = [(option[0], option[2:]), *stamps]

@@ -88,7 +88,8 @@ def fill_bridge(flows: int, keys: Keys) -> Bridge:
         key = address + VIP + port.to_bytes(2, "big") + (80).to_bytes(2, "big")
         message = handoff.Handoff(handoff.Kind.HANDOFF, 1460, 0, 7, 7, sack=True)
         seq = (c + 1) & 0xFFFFFFFF
-        option = handoff.encode(keys, message, handoff.Binding(key, c, b, seq), now + OFFSET)
+        epoch = handoff.epoch_at(now + OFFSET)
+        option = handoff.encode(keys, message, handoff.Binding(key, c, b, seq), epoch)
         request = build(
             address,
             BRIDGE,
@@ -135,9 +136,8 @@ def main() -> None:
     before = resident()
     core = (fill_balancer if program == "balancer" else fill_bridge)(flows, derive(bytes(32)))
     after = resident()
-    print(
-        f"{program} flows={flows} before={before} after={after} per_flow={(after - before) // flows}"
-    )
+    each = (after - before) // flows
+    print(f"{program} flows={flows} before={before} after={after} per_flow={each}")
     assert core.gauges()["flows"] == flows
 
 

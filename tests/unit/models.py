@@ -10,7 +10,7 @@ import socket
 
 SHARED_KEY = bytes(range(32))
 RTT_STEPS = (0, 2, 5, 10, 20, 35, 50, 75, 100, 150, 200, 250, 300, 400, 600, 1000)
-HANDOFF, CONFIRM, FORGET, ACCEPTED, REFUSED = 0, 1, 2, 4, 5
+HANDOFF, CONFIRM, FORGET, ACCEPTED, REFUSED, ENDED = 0, 1, 2, 4, 5, 6
 
 
 def siphash(key: bytes, message: bytes, c_rounds: int = 2, d_rounds: int = 4) -> int:
@@ -98,7 +98,8 @@ def handoff_option(
     fields += bytes([scales[0] * 16 + scales[1], int(wall // 8) % 16 * 16 + sack * 8 + kind])
     numbers = b"".join((n % 2**32).to_bytes(4, "big") for n in (c, b, seq))
     key = derived_key(shared, "handoff" if kind < ACCEPTED else "answer")
-    number = siphash(key, fields + flow_bytes(client, vip) + numbers)
+    epoch = int(wall // 8).to_bytes(8, "big")[4:]
+    number = siphash(key, fields + epoch + flow_bytes(client, vip) + numbers)
     return bytes([253, 16, 0x4C, 0x33]) + fields + number.to_bytes(8, "little")
 
 

@@ -154,14 +154,33 @@ def test_a_full_table_resets_by_name() -> None:
 
 def test_buffered_bytes_are_bounded() -> None:
     stage = Stage(limits={"buffered_bytes": 65536})
-    for port in range(1, 100):
-        Client(stage, ("198.51.100.7", port)).connect().send(b"GET /" + b"x" * 1000)
-    assert stage.count("head_buffers_full") > 20
-    assert sizes(stage)[2] < 65536 + 3000
+    clients = [Client(stage, ("198.51.100.7", port)).connect() for port in range(1, 100)]
+    for client in clients:
+        client.send(b"GET /" + b"x" * 1000)
+        assert sizes(stage)[2] <= 65536
+    assert stage.count("head_crowded_out") > 20
+    resets = stage.sent()
+    assert len(resets) == stage.count("head_crowded_out"), "those who lost theirs are told"
+    assert fields(resets[0])["dport"] == 1, "the oldest first"
     stage.at(0.1)
     stage.sent()
     stage.at(400)
     assert sizes(stage) == (0, 0, 0)
+
+
+def test_beginnings_that_fill_the_buffers_keep_nobody_out() -> None:
+    stage = Stage(limits={"buffered_bytes": 65536})
+    for port in range(1, 100):
+        client = Client(stage, ("198.51.100.7", port)).connect()
+        client.send(b"GET /" + b"x" * 1000)
+        stage.sent()
+    victim = Client(stage, ("198.51.100.8", 1)).connect()
+    assert victim.send(REQUEST) is not None, "handed over at once"
+    slow = Client(stage, ("198.51.100.9", 1)).connect()
+    assert slow.send(REQUEST[:5]) is None
+    assert slow.send(REQUEST[5:], 5) is None
+    assert [fields(packet)["payload"] for packet in stage.sent()[-2:]] == [REQUEST[:5], REQUEST[5:]]
+    assert stage.count("handoffs") == 2
 
 
 def test_segments_of_one_head_are_bounded() -> None:
@@ -169,7 +188,12 @@ def test_segments_of_one_head_are_bounded() -> None:
     client = Client(stage).connect()
     for number in range(100):
         client.send(b"x", 2 + 2 * number)
-    assert stage.count("head_buffers_full") > 30
+    assert stage.count("head_in_too_many_pieces") > 30
+    assert client.send(b"GE", 0) is None
+    (flow,) = stage.core.table.waiting.values()
+    assert flow.head is not None
+    assert flow.head.data.startswith(b"GEx"), "what closes the gap is always taken"
+    stage.sent()
     stage.at(400)
     assert sizes(stage) == (0, 0, 0)
 
@@ -181,7 +205,7 @@ def test_what_is_counted_is_what_is_kept() -> None:
     for length in (40, 0, 40, 20, 0):
         client.send(b"GET /", options=b"\x01" * length)
         client.send(b"more", 10, options=b"\x01" * length)
-    assert stage.count("head_buffers_full") == 0
+    assert stage.count("head_in_too_many_pieces") == 0
     (flow,) = stage.core.table.waiting.values()
     assert flow.head is not None
     assert sizes(stage)[2] == flow.head.kept_bytes
@@ -219,24 +243,24 @@ def test_a_handed_flow_expires_in_silence_only() -> None:
 
 
 @pytest.mark.parametrize("flags", ["FA", "R", "RA"])
-def test_fin_and_rst_only_shorten_the_time_out(flags: str) -> None:
+def test_a_fin_or_rst_is_steered_and_ends_nothing_here(flags: str) -> None:
+    """Anyone may send one; the bridge knows whether it counts."""
     stage = Stage(timeouts={"idle": 900.0, "closing": 20.0})
     client = handed(stage)
-    assert client.send(b"", len(REQUEST), flags=flags) is not None
+    assert client.send(b"", 12345, flags=flags) is not None
+    stage.at(800)
+    assert sizes(stage) == (1, 0, 0)
+
+
+def test_what_the_bridge_says_has_ended_expires_soon() -> None:
+    stage = Stage(timeouts={"idle": 900.0, "closing": 20.0})
+    client = handed(stage)
+    assert stage.packet(client.answer(models.ENDED, 0)) is None
+    assert client.send(b"", len(REQUEST)) is not None, "late packets are steered"
     stage.at(15)
-    assert client.send(b"", len(REQUEST)) is not None, "still steered"
     assert sizes(stage) == (1, 0, 0)
     stage.at(60)
     assert sizes(stage) == (0, 0, 0)
-
-
-def test_data_after_a_reset_restores_the_time_out() -> None:
-    stage = Stage(timeouts={"idle": 900.0, "closing": 20.0})
-    client = handed(stage)
-    client.send(b"", 12345, flags="R")
-    client.send(b"more", len(REQUEST))
-    stage.at(300)
-    assert sizes(stage) == (1, 0, 0)
 
 
 def test_a_closed_connection_expires_without_another_word() -> None:

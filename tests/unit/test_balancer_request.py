@@ -148,15 +148,29 @@ def test_every_packet_of_a_handed_flow_is_steered(flags: str, options: bytes) ->
 
 
 def test_the_first_segment_again_is_a_handoff_again_to_the_same_bridge() -> None:
+    """And in the same epoch: it is worth no more than the first."""
     stage = Stage()
     client, bridge = handed(stage)
+    first = client.option(models.HANDOFF, seq=client.c + 1)
     stage.at(9)  # another epoch
     verdict = client.send(REQUEST, flags="PA")
-    assert handoff_of(verdict) == client.option(models.HANDOFF, seq=client.c + 1)
+    assert handoff_of(verdict) == first
     assert verdict is not None
     assert fields(verdict)["dst"] == bridge
     assert stage.count("handoffs_repeated") == 1
     assert stage.count("handoffs") == 1
+
+
+def test_a_handoff_is_not_repeated_for_ever() -> None:
+    """A bridge may have served, closed and forgotten the flow: it must not serve it again."""
+    stage = Stage()
+    client, bridge = handed(stage)
+    stage.at(60)
+    verdict = client.send(REQUEST, flags="PA")
+    assert verdict is not None
+    assert fields(verdict)["dst"] == bridge
+    assert fields(verdict)["raw_options"] == models.stamps(client.value, client.echo)
+    assert stage.count("handoff_too_late") == 1
 
 
 def test_a_longer_first_segment_again_is_a_handoff_too() -> None:
@@ -168,14 +182,6 @@ def test_a_longer_first_segment_again_is_a_handoff_too() -> None:
     verdict = client.send(REQUEST[5:], 5)
     assert verdict is not None
     assert fields(verdict)["raw_options"] == models.stamps(client.value, client.echo)
-
-
-def test_a_fin_with_the_request_shortens_the_idle_time_out() -> None:
-    stage = Stage(timeouts={"closing": 20.0})
-    client = Client(stage).connect()
-    handoff_of(client.send(REQUEST, flags="FPA"))
-    stage.at(40)
-    assert stage.core.gauges()["flows"] == 0
 
 
 # --- bad requests ---

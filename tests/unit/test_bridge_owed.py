@@ -147,7 +147,7 @@ def test_a_packet_for_no_entry_is_dropped_by_name() -> None:
     assert stage.count("no_entry") == 3
 
 
-@pytest.mark.parametrize(("again", "resets"), [(0.19, 0), (0.21, 1), (4.99, 1), (5.01, 0)])
+@pytest.mark.parametrize(("again", "resets"), [(0.19, 0), (0.21, 1), (129.9, 1), (130.1, 0)])
 def test_an_unknown_clients_packet_is_reset_only_if_it_insists(again: float, resets: int) -> None:
     """For the third time, that is: the second may be a tail loss probe behind a lost handoff."""
     stage = Stage()
@@ -226,6 +226,7 @@ def test_a_late_packet_of_an_ended_flow_is_dropped_by_name() -> None:
     connection = Connection(stage).open()
     connection.send(b"", END, flags="R")
     stage.at(5)
+    stage.sent()
     assert connection.from_server(b"late", acked=END) is None
     assert not stage.sent()
     assert stage.count("late_packet") == 1

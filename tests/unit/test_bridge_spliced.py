@@ -84,6 +84,12 @@ def test_a_clients_syn_is_dropped_by_name() -> None:
 # --- the end ---
 
 
+def ended_option(connection: Connection) -> bytes:
+    """What tells the balancer: an answer has no more to say than its kind."""
+    values = {"mss": 0, "rtt_code": 0, "scales": (15, 15), "sack": False}
+    return connection.option(models.ENDED, **values)
+
+
 def test_both_sides_end_and_the_flow_lingers() -> None:
     stage = Stage(timeouts={"linger": 10.0})
     connection = spliced(stage)
@@ -93,6 +99,9 @@ def test_both_sides_end_and_the_flow_lingers() -> None:
     assert stage.flow().state is State.CLOSING, "the server has the FIN"
     assert connection.from_server(b"", 4, flags="FA", acked=END + 1) is not None
     assert stage.flow().state is State.LINGER
+    (ended,) = stage.sent()
+    assert ended["raw_options"] == ended_option(connection)
+    assert (ended["src"], ended["dst"]) == (connection.client[0], VIPS[5])
     stage.at(5)
     assert connection.send(b"", END + 1, acked=5) is not None, "late packets are translated"
     stage.at(40)
@@ -184,7 +193,8 @@ def test_expiry_resets_both_with_the_exact_numbers() -> None:
     stage.at(90)
     assert not stage.sent()
     stage.at(120)
-    client, server = stage.sent()
+    client, server, ended = stage.sent()
+    assert ended["raw_options"][7] & 7 == models.ENDED
     assert (client["src"], client["dst"]) == (VIPS[5], connection.client[0])
     assert (client["flags"], client["seq"]) == ("R", (connection.b + 501) % 2**32)
     assert (server["src"], server["dst"]) == (connection.client[0], SERVER[0])
@@ -213,6 +223,7 @@ def test_a_replay_after_the_end_opens_nothing() -> None:
     connection = spliced(stage)
     connection.send(b"", END, flags="R")
     stage.at(4)
+    stage.sent()
     assert len(stage.core.table) == 0
     replay = connection.option(models.HANDOFF, wall=stage.wall - 4)
     assert connection.send(REQUEST, options=replay + models.stamps(1, 2)) is None

@@ -208,7 +208,7 @@ def test_option_from_the_projects_own_encoder(tmp_path: Path) -> None:
     """The dissector has its own idea of the format: it must be the encoder's."""
     message = handoff.Handoff(handoff.Kind.HANDOFF_CONFIRM, 1220, 250, 15, 14, False)
     binding = handoff.Binding(bytes(12), C, B, C + 1 & 0xFFFFFFFF)
-    raw = handoff.encode(keys.derive(bytes(16)), message, binding, 8 * 0x123)
+    raw = handoff.encode(keys.derive(bytes(16)), message, binding, 0x123)
     seen = HandoffOption(raw)
     assert seen.mysummary() == (
         "HANDOFF confirm mss=1220 wscale client=none promised=14 no-sack epoch=3 rtt>=250ms"

@@ -8,7 +8,8 @@ from common.core.unknown_flows import TokenBucket, UnknownFlows
 
 
 @pytest.mark.parametrize(
-    ("again", "insists"), [(0.0, False), (0.125, False), (0.25, True), (5.0, True), (5.125, False)]
+    ("again", "insists"),
+    [(0.0, False), (0.125, False), (0.25, True), (5.0, True), (130.125, False)],
 )
 def test_another_try_insists(again: float, insists: bool) -> None:
     flows = UnknownFlows()
@@ -26,8 +27,8 @@ def test_a_burst_does_not_move_the_first_time() -> None:
 def test_too_late_begins_anew() -> None:
     flows = UnknownFlows()
     flows.insists(b"flow", 64.0)
-    assert not flows.insists(b"flow", 74.0)
-    assert flows.insists(b"flow", 75.0)
+    assert not flows.insists(b"flow", 200.0)
+    assert flows.insists(b"flow", 201.0)
 
 
 def test_one_flow_does_not_insist_for_another() -> None:
