@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
+from balancer.core.maglev import is_prime
 from common.core import settings
 from common.core.settings import INTERFACE, IPV4, NAME, PATH, PORT, Settings, whole
 
@@ -15,7 +16,7 @@ LARGEST_TABLE = 16_777_213  # the largest prime below 2^24: 64 MiB of table
 
 def _prime(value: Any) -> int:
     size: int = whole(2, LARGEST_TABLE)(value)
-    if any(size % divisor == 0 for divisor in range(2, int(size**0.5) + 1)):
+    if not is_prime(size):
         raise ValueError
     return size
 

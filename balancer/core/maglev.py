@@ -124,23 +124,6 @@ class Table:
         """The backend for a key's hash (`key_hash`)."""
         return self.entries[hash64 % self.size]
 
-    def order(self, hash64: int) -> Iterator[int]:
-        """The other backends to try for this key, best first, each once.
-
-        They are those met on a walk through the table from the key's slot. The same for every
-        balancer; and since neighbouring slots are unrelated, the keys of a backend that failed
-        spread over the others by weight.
-        """
-        slot = hash64 % self.size
-        met = {self.entries[slot]}
-        backends = sum(slots > 0 for slots in self._share)
-        while len(met) < backends:
-            slot = (slot + 1) % self.size
-            backend = self.entries[slot]
-            if backend not in met:
-                met.add(backend)
-                yield backend
-
     def share(self) -> list[int]:
         """Slots of each backend, in the order of `names`; together `size`."""
         return list(self._share)

@@ -7,8 +7,7 @@ would answer it with RST and so kill the connection.
 from collections.abc import Iterator
 
 from balancer.core.config import Config, Service
-
-ICMP_ERRORS = (3, 11, 12)  # unreachable (and fragmentation needed), time exceeded, bad parameter
+from common.core import icmp
 
 
 def rules(config: Config) -> tuple[list[str], list[str]]:
@@ -28,7 +27,7 @@ def rules(config: Config) -> tuple[list[str], list[str]]:
 def _from_clients(service: Service) -> Iterator[str]:
     """What clients (and the bridges, in answers) send to the VIP."""
     yield f"-d {service.vip} -p tcp --dport {service.port}"
-    for kind in ICMP_ERRORS:
+    for kind in icmp.ERRORS:
         yield f"-d {service.vip} -p icmp --icmp-type {kind}"
 
 
@@ -37,7 +36,7 @@ def _to_bridges(service: Service) -> Iterator[str]:
     for backend in service.backends:
         steered = f"-d {backend.bridge} -m dscp --dscp {service.dscp}"
         yield f"{steered} -p tcp --dport {service.port}"
-        for kind in ICMP_ERRORS:
+        for kind in icmp.ERRORS:
             yield f"{steered} -p icmp --icmp-type {kind}"
 
 

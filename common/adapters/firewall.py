@@ -105,7 +105,13 @@ class Firewall:
         call = [path, *arguments[1:]]
         try:
             done = subprocess.run(
-                call, input=text, capture_output=True, text=True, timeout=TIMEOUT, check=False
+                call,
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+                start_new_session=True,  # a Ctrl-C at the terminal must not end it halfway
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise FirewallError(f"{' '.join(call)}: {error}") from None

@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 SIZE = 32  # bytes of a new key
+MAKER = "balancer"  # the program on whose host the key is made; the others get a copy
 SHORTEST, LONGEST = 16, 64  # bytes of a key that is accepted
 
 
@@ -17,16 +18,19 @@ class KeyFileError(Exception):
     """A key file that cannot be used; `cure` is the command that mends it, or what to do."""
 
     def __init__(self, text: str, cure: str) -> None:
-        super().__init__(text)
-        self.cure = cure
+        super().__init__(text, cure)  # both: an exception is unpickled from its arguments
+        self.text, self.cure = text, cure
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Unreadable(KeyFileError):
     """No file is there, or this user may not read it."""
 
 
-def load(path: str, program: str = "balancer") -> bytes:
-    """The key, 16 to 64 bytes; raises KeyFileError, whose cure runs the command `program`.
+def load(path: str, program: str = MAKER) -> bytes:
+    """The key, 16 to 64 bytes; raises KeyFileError, whose cure is for a host of `program`.
 
     A file that others can read or replace is refused: its key is no secret.
     """
@@ -36,7 +40,7 @@ def load(path: str, program: str = "balancer") -> bytes:
             text = file.read(4 * LONGEST)
     except FileNotFoundError:
         text = f"key file {path} does not exist (all hosts need a copy of the same one)"
-        raise Unreadable(text, f"{program} keygen {path}") from None
+        raise Unreadable(text, _new_key(path, program)) from None
     except OSError as error:
         cure = "run the program as root"
         raise Unreadable(f"key file {path} cannot be read: {error.strerror}", cure) from None
@@ -80,5 +84,12 @@ def _decode(path: str, text: str, program: str) -> bytes:
         if SHORTEST <= len(key) <= LONGEST:
             return key
     wanted = f"one line of {2 * SHORTEST} to {2 * LONGEST} hexadecimal digits"
-    cure = f"rm {path} && {program} keygen {path}"
+    cure = _new_key(path, program)
+    if program == MAKER:
+        cure = f"rm {path} && {cure}"
     raise KeyFileError(f"key file {path} does not hold {wanted}", cure)
+
+
+def _new_key(path: str, program: str) -> str:
+    """How a host of `program` comes by its key: one made on a bridge would fit no balancer's."""
+    return f"{MAKER} keygen {path}" if program == MAKER else f"copy {path} from the balancer's host"

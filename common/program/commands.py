@@ -1,40 +1,132 @@
-"""What the commands of both programs have in common: reading files, reporting, exit codes."""
+"""The commands that both programs have: run, check, keygen, and the flags these share."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import click
 
+from common import __version__
 from common.adapters import keyfile
+from common.adapters.aside import aside
 from common.adapters.checks import Problem
-from common.adapters.firewall import FirewallError
-from common.adapters.routes import RouteError
-from common.core.settings import SettingsError
+from common.program import logs
+from common.program.reporting import (
+    HOST_ERRORS,
+    UsageProblems,
+    failures,
+    refuse,
+    show,
+    usage_problems,
+)
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-FAILED, USAGE = 1, 2  # exit codes: the host, or what the user asked for
 
-HOST_ERRORS = (FirewallError, keyfile.KeyFileError, RouteError, PermissionError)
+CHECK_HELP = """Check the configuration and the key; start nothing.
 
-C = TypeVar("C")
-Command = TypeVar("Command", bound=Callable[..., Any])
+As root also tell what about this host would prevent a start. The exit code is 2 if the
+configuration, a flag or the key file is wrong, else 0.
+"""
+
+KEYGEN_HELP = """Make a new secret key in FILE (default /etc/l3dsr/key), readable by its owner only.
+
+{advice}A file that exists is not overwritten; the exit code is then 2.
+"""
+
+Flag = Callable[[Any], Any]  # a decorator that click.option gives
+PORT: Flag = click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port that clients connect to."
+)
 
 
-class UsageProblems(click.ClickException):
-    """Mistakes in the configuration, the flags or a file; a line each."""
+class Configuration(Protocol):
+    """What both programs' configurations have."""
 
-    exit_code = USAGE
+    @property
+    def key_file(self) -> str: ...
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n       ".join(problems))
+    @property
+    def log_level(self) -> str: ...
 
 
-def with_flags(flags: Sequence[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+C = TypeVar("C", bound=Configuration)
+
+
+@dataclass(slots=True)
+class Program(Generic[C]):
+    """What is a program's own. Its functions import what they run when they are called, so that
+    help and errors are quick.
+
+    `describe` gives the lines of a valid configuration, `problems` what prevents a start, and
+    `host_problems` the same without what a running program would hold itself.
+    """
+
+    name: str
+    standard_file: str
+    help: str
+    epilog: str
+    flags: tuple[Flag, ...]
+    parse: Callable[[str, str], C]
+    default: Callable[[], C]
+    override: Callable[..., C]
+    describe: Callable[[C], Iterable[str]]
+    problems: Callable[[C], list[Problem]]
+    host_problems: Callable[[C], list[Problem]]
+    serve: Callable[[C], None]
+    key_advice: str = ""
+
+    def configuration(self, flags: dict[str, Any]) -> C:
+        """The configuration that the flags ask for; raises UsageProblems."""
+        others = {name: value for name, value in flags.items() if name != "file"}
+        found = self._written(flags["file"])
+        with usage_problems():
+            return self.override(found, **others)
+
+    def _written(self, file: str | None) -> C:
+        """The configuration in `file`; without one in the standard file, or else the default."""
+        path = file or self.standard_file
+        try:
+            with open(path, encoding="utf-8") as stream:
+                text = stream.read()
+        except FileNotFoundError:
+            if file is None:
+                return self.default()
+            raise UsageProblems([f"{file}: there is no such file"]) from None
+        except OSError as error:
+            raise UsageProblems([f"{path}: cannot be read: {error.strerror}"]) from None
+        except UnicodeDecodeError:
+            raise UsageProblems([f"{path}: is not UTF-8 text"]) from None
+        with usage_problems():
+            return self.parse(text, path)
+
+
+# --- flags ----------------------------------------------------------------------------------------
+
+
+def flags(interface: str, *own: Flag) -> tuple[Flag, ...]:
+    """A program's own flags among those of both; `interface` is the help of --interface."""
+    return (
+        click.option("--config", "file", metavar="FILE", help="Configuration, a TOML file."),
+        click.option("--interface", metavar="NAME", help=interface),
+        *own,
+        click.option(
+            "--datapath",
+            type=click.Choice(["auto", "ebpf", "nfqueue"]),
+            help="auto: ebpf where it loads, else nfqueue.",
+        ),
+        click.option(
+            "--log-level",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            help="Least important messages that are logged.",
+        ),
+    )
+
+
+def with_flags(flags: tuple[Flag, ...]) -> Flag:
     """Give a command all these options, in their order."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Any) -> Any:
         for flag in reversed(flags):
             command = flag(command)
         return command
@@ -47,81 +139,74 @@ def merged(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return before | {name: value for name, value in after.items() if value not in (None, ())}
 
 
-def configuration(
-    file: str | None,
-    standard: str,
-    parse: Callable[[str, str], C],
-    default: Callable[[], C],
-) -> C:
-    """The configuration in `file`; without one in the standard file, or else the default.
-
-    Raises UsageProblems.
-    """
-    try:
-        with open(file or standard, encoding="utf-8") as stream:
-            text = stream.read()
-    except FileNotFoundError:
-        if file is None:
-            return default()
-        raise UsageProblems([f"{file}: there is no such file"]) from None
-    except OSError as error:
-        raise UsageProblems([f"{file or standard}: cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise UsageProblems([f"{file or standard}: is not UTF-8 text"]) from None
-    with usage_problems():
-        return parse(text, file or standard)
+# --- commands -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def usage_problems() -> Iterator[None]:
-    """Settings that cannot be used end the program with exit code 2 and a line for each."""
-    try:
-        yield
-    except SettingsError as error:
-        raise UsageProblems(error.problems) from None
+def group(program: Program[C]) -> click.Group:
+    """The program's command: without a subcommand it runs; `check` and `keygen` are there."""
+
+    @click.group(
+        name="main",
+        invoke_without_command=True,
+        context_settings=HELP,
+        help=program.help,
+        epilog=program.epilog,
+    )
+    @with_flags(program.flags)
+    @click.version_option(__version__, prog_name=program.name, message="%(prog)s %(version)s")
+    @click.pass_context
+    def main(context: click.Context, /, **flags: Any) -> None:
+        context.obj = flags
+        if context.invoked_subcommand is None:
+            _run(program, program.configuration(flags))
+
+    main.add_command(_check(program))
+    main.add_command(_keygen(program))
+    return main
 
 
-def keygen(file: str) -> None:
-    """Make a key file; one that exists is kept, and the exit code is 2."""
-    try:
-        keyfile.create(file)
-    except keyfile.KeyFileError as error:
-        raise UsageProblems([f"{error}", f"mend: {error.cure}"]) from None
-    click.echo(f"{file}: new key; every balancer and bridge needs a copy of this file")
+def _run(program: Program[C], configuration: C) -> None:
+    # Asked in a child process, as it loads much that serving does not need.
+    refuse(aside(program.problems, configuration))
+    logs.setup(configuration.log_level)
+    with failures(program.name, *HOST_ERRORS):
+        program.serve(configuration)
 
 
-def check_key(path: str) -> None:
+def _check(program: Program[C]) -> click.Command:
+    @click.command(help=CHECK_HELP)
+    @with_flags(program.flags)
+    @click.pass_obj
+    def check(before: dict[str, Any], /, **flags: Any) -> None:
+        configuration = program.configuration(merged(before, flags))
+        _check_key(configuration.key_file, program.name)
+        for line in program.describe(configuration):
+            click.echo(line)
+        if is_root():
+            show(program.host_problems(configuration))
+        click.echo("the configuration is valid")
+
+    return check
+
+
+def _check_key(path: str, program: str) -> None:
     """Say what is wrong with a key file as far as this user can see; exit code 2 if it is bad."""
-    try:
-        keyfile.load(path)
-    except keyfile.Unreadable as error:
-        click.echo(f"not checked: {error}")
-    except keyfile.KeyFileError as error:
-        raise UsageProblems([f"{error}", f"mend: {error.cure}"]) from None
+    with usage_problems():
+        try:
+            keyfile.load(path, program)
+        except keyfile.Unreadable as error:
+            click.echo(f"not checked: {error}")
 
 
-def show(problems: Sequence[Problem]) -> None:
-    """Each problem, and below it what mends it; those that prevent the start are errors."""
-    for problem in problems:
-        click.echo(f"{'error' if problem.fatal else 'warning'}: {problem.what}", err=True)
-        click.echo(f"  mend: {problem.mend}", err=True)
+def _keygen(program: Program[C]) -> click.Command:
+    @click.command(help=KEYGEN_HELP.format(advice=program.key_advice))
+    @click.argument("file", default="/etc/l3dsr/key")
+    def keygen(file: str) -> None:
+        with usage_problems():
+            keyfile.create(file)
+        click.echo(f"{file}: new key; every balancer and bridge needs a copy of this file")
 
-
-def refuse(problems: Sequence[Problem]) -> None:
-    """Show the problems; exit code 1 where one of them is fatal."""
-    show(problems)
-    if any(problem.fatal for problem in problems):
-        raise SystemExit(FAILED)
-
-
-@contextmanager
-def failures(program: str, *errors: type[Exception]) -> Iterator[None]:
-    """These errors end the program with exit code 1 and a message instead of a traceback."""
-    try:
-        yield
-    except errors as error:
-        click.echo(f"{program}: {error}", err=True)
-        raise SystemExit(FAILED) from None
+    return keygen
 
 
 def is_root() -> bool:

@@ -6,9 +6,8 @@ would answer it with RST and so kill the connection.
 
 from collections.abc import Container, Iterator
 
+from common.core import icmp
 from packetbridge.core.config import MARK_MASK, Backend, Config
-
-ICMP_ERRORS = (3, 11, 12)  # unreachable (and fragmentation needed), time exceeded, bad parameter
 
 
 def rules(config: Config, local: Container[str]) -> tuple[list[str], list[str]]:
@@ -38,7 +37,7 @@ def _from_balancers(config: Config, backend: Backend) -> Iterator[str]:
     for dscp in config.dscps(backend):
         steered = f"-d {backend.address} -m dscp --dscp {dscp}"
         yield f"{steered} -p tcp --dport {backend.port}"
-        for kind in ICMP_ERRORS:
+        for kind in icmp.ERRORS:
             yield f"{steered} -p icmp --icmp-type {kind}"
 
 

@@ -15,6 +15,8 @@ import balancer.program.startup as balancer_startup
 import packetbridge.program.cli as bridge_cli
 import packetbridge.program.startup as bridge_startup
 from common import __version__
+from common.adapters import keyfile
+from common.adapters.aside import aside
 from common.adapters.checks import Problem
 from common.adapters.firewall import FirewallError
 from common.program import commands
@@ -37,7 +39,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A host with no files of ours and nothing to complain of; nothing is really started."""
     monkeypatch.setattr(commands, "is_root", lambda: False)
     for cli, startup in PROGRAMS.values():
-        monkeypatch.setattr(cli, "STANDARD_FILE", str(tmp_path / "standard.toml"))
+        monkeypatch.setattr(cli.PROGRAM, "standard_file", str(tmp_path / "standard.toml"))
         monkeypatch.setattr(startup, "problems", lambda config: [])
 
 
@@ -112,16 +114,39 @@ def test_warnings_are_shown_and_fatal_problems_prevent_the_start(
     assert len(started) == 1
 
 
+@pytest.mark.parametrize(
+    "failure", [FirewallError("no such chain"), OSError("Failed to create queue 3310.")]
+)
 def test_a_failure_while_serving_is_a_message(
-    program: str, started: list[object], monkeypatch: pytest.MonkeyPatch
+    program: str, started: list[object], monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def serve(config: object) -> None:
-        raise FirewallError("no such chain")
+        raise failure
 
     monkeypatch.setattr(sys.modules[f"{program}.program.serve"], "serve", serve)
     result = run(program)
     assert result.exit_code == 1
-    assert result.stderr == f"{program}: no such chain\n"
+    assert result.stderr == f"{program}: {failure}\n"
+
+
+def test_a_data_path_that_cannot_be_had_is_a_message(program: str) -> None:
+    result = run(program, "--datapath", "ebpf")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"{program}: datapath ebpf: this version has no eBPF programs; "
+        "right would be nfqueue, or auto\n"
+    )
+
+
+def test_a_key_files_error_crosses_the_process_boundary(tmp_path: Path) -> None:
+    """Both of its arguments, and its class; on a bridge the cure is a copy."""
+    path = str(tmp_path / "key")
+    with pytest.raises(keyfile.Unreadable, match="does not exist") as caught:
+        aside(keyfile.load, path, "packetbridge")
+    assert caught.value.cure == f"copy {path} from the balancer's host"
+    with pytest.raises(keyfile.Unreadable) as caught:
+        aside(keyfile.load, path, "balancer")
+    assert caught.value.cure == f"balancer keygen {path}"
 
 
 def test_flags_hold_before_and_after_check() -> None:

@@ -47,7 +47,7 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(keyfile.Unreadable, match="does not exist") as caught:
         keyfile.load(str(tmp_path / "key"), "packetbridge")
-    assert caught.value.cure == f"packetbridge keygen {tmp_path / 'key'}"
+    assert caught.value.cure == f"copy {tmp_path / 'key'} from the balancer's host"
 
 
 def test_a_directory_is_no_key(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_name_as_text_is_the_name_as_utf8() -> None:
     )
 
 
-# --- balance, disruption, fallback ----------------------------------------------------------------
+# --- balance, disruption --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 100])
@@ -208,41 +208,6 @@ def test_hashed_keys_are_balanced(count: int) -> None:
     keys = Counter(table.lookup(key_hash(b"/objects/%d" % number)) for number in range(20_000))
     expected = 20_000 / count
     assert max(keys.values()) < expected + 5 * expected**0.5
-
-
-@pytest.mark.parametrize("count", [1, 2, 10])
-def test_order_is_every_other_backend_once(count: int) -> None:
-    table = Table(names_of(count), [1] * count)
-    for number in range(100):
-        hash64 = key_hash(b"/%d" % number)
-        order = list(table.order(hash64))
-        assert sorted([table.lookup(hash64), *order]) == list(range(count))
-        assert order == list(table.order(hash64))
-
-
-def test_order_walks_the_table() -> None:
-    """In the table of 7 slots as computed by the model: the owners behind the slot, wrapping."""
-    names = [b"a", b"b", b"c"]
-    entries = model_table(names, [1, 1, 1], 7)
-    table = Table(names, [1, 1, 1], 7)
-    for slot in range(7):
-        walk = list(dict.fromkeys(entries[slot:] + entries[:slot]))
-        assert [names[index] for index in table.order(slot + 7 * 1000)] == walk[1:]
-
-
-def test_order_leaves_out_backends_without_slots() -> None:
-    table = Table(["a", "b", "c"], [1, 0, 1], 101)
-    assert table.share()[1] == 0
-    assert {index for slot in range(101) for index in table.order(slot)} == {0, 2}
-
-
-def test_order_spreads_the_keys_of_a_failed_backend() -> None:
-    table = Table(names_of(10), [1] * 10)
-    second = Counter(
-        next(table.order(slot)) for slot in range(table.size) if table.lookup(slot) == 0
-    )
-    assert len(second) == 9
-    assert max(second.values()) < 1.3 * table.share()[0] / 9
 
 
 # --- errors and speed -----------------------------------------------------------------------------
