@@ -82,11 +82,12 @@ class Limits(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts(Settings):
-    """Seconds: until a client has sent its request, of silence, and of silence after FIN or RST."""
+    """Seconds: until a client has sent its request, of silence, and of silence once the bridge has
+    said that the connection ended."""
 
     request: Annotated[float, settings.seconds(1, 86400)] = 300.0
     idle: Annotated[float, settings.seconds(1, 604800)] = 960.0
-    closing: Annotated[float, settings.seconds(1, 86400)] = 60.0
+    closing: Annotated[float, settings.seconds(1, 86400)] = 15.0
 
 
 @dataclass(frozen=True, slots=True)

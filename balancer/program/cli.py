@@ -36,8 +36,8 @@ Files:
 \b
 Exit codes:
   0  all is well, or the program was told to stop
-  1  this host is not ready or a file cannot be used: each problem and its cure are printed
-  2  the configuration, a flag or the key file is wrong
+  1  this host is not ready, or a file cannot be used: each problem and its cure are printed
+  2  the configuration or a flag is wrong; for check and keygen also the key file
 """
 
 FLAGS = commands.flags(

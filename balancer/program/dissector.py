@@ -20,6 +20,7 @@ KINDS = {
     2: "FORGET",
     4: "ACCEPTED",
     5: "REFUSED",
+    6: "ENDED",
 }
 """Kinds of message; from 4 on they go from bridge to balancer."""
 

@@ -35,7 +35,7 @@ Files:
 Exit codes:
   0  all is well, or the program was told to stop
   1  this host is not ready: each problem and its cure are printed
-  2  the configuration, a flag or the key file is wrong
+  2  the configuration or a flag is wrong; for check and keygen also the key file
 """
 
 KEY_ADVICE = "Every balancer and bridge needs the same key: make it once and copy the file.\n"
