@@ -52,6 +52,7 @@ def answer_words(seen: Seen, c: int | None, option: HandoffOption) -> str:
     meaning = {
         handoff.Kind.ACCEPTED: "next byte",
         handoff.Kind.REFUSED: "the held segment comes back,",
+        handoff.Kind.ENDED: "the connection is over,",
     }.get(option.kind, "")
     number = relative(seen.seq, c)
     return f"{option.mysummary()}  {meaning} seq={number}{_length(seen)}"

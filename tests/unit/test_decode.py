@@ -193,7 +193,8 @@ def test_messages_to_the_bridge(tmp_path: Path, kind: int, words: str) -> None:
     [
         (4, "ACCEPTED epoch=5  next byte seq=31"),
         (5, "REFUSED epoch=5  the held segment comes back, seq=31 (30 bytes)"),
-        (6, "unknown kind 6 epoch=5   seq=31"),
+        (6, "ENDED epoch=5  the connection is over, seq=31"),
+        (7, "unknown kind 7 epoch=5   seq=31"),
     ],
 )
 def test_answers_of_the_bridge(tmp_path: Path, kind: int, words: str) -> None:
