@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from common.core.handoff import Kind
 from tests.e2e import web
 from tests.e2e.capture import FIN, RST, SYN, Packet, capture
 from tests.e2e.lab import BRIDGE1, CLIENT, LAB, SERVER1, VIP, Lab, until
@@ -20,7 +21,8 @@ ADDRESSES_DSCP = 1  # of the lab's VIP
 
 @dataclass
 class Recorded:
-    """Packets of one connection by the place they were recorded at."""
+    """Packets of one connection by the place they were recorded at; apart from them what the bridge
+    told the balancer of it (``answers``, at every place that saw them)."""
 
     client: list[Packet]
     balancer: list[Packet]
@@ -28,6 +30,7 @@ class Recorded:
     loopback: list[Packet]  # of the same host
     client2: list[Packet]
     other: list[Packet]  # the host that was not chosen
+    answers: list[tuple[str, Packet]]
     to_server: dict[str, int]  # packets for the server's socket, by what they look like
 
     def all(self) -> Iterator[tuple[str, Packet]]:
@@ -67,13 +70,25 @@ def recorded(running_lab: Lab) -> Recorded:
             answer = web.rest(tcp)
         assert answer.endswith((LAB / "www" / "100k").read_bytes())
         until(lambda: lab.closed(port), 5, "the last packet has passed")
+        until(lambda: any(map(_is_answer, captures["balancer"].packets)), 5, "the bridge's word")
         ours = {
             place: [packet for packet in capture.packets if port in packet.ports]
             for place, capture in captures.items()
         }
+        answers = [
+            (place, packet) for place in ours for packet in ours[place] if _is_answer(packet)
+        ]
+        plain = {
+            place: [p for p in packets if not _is_answer(p)] for place, packets in ours.items()
+        }
         lines = lab.run("backend1", "iptables", "-nvxL", "COUNT").splitlines()[2:]
         counts = [int(line.split()[0]) for line in lines]
-    return Recorded(**ours, to_server=dict(zip(COUNTED, counts, strict=True)))
+    counted = dict(zip(COUNTED, counts, strict=True))
+    return Recorded(**plain, answers=answers, to_server=counted)
+
+
+def _is_answer(packet: Packet) -> bool:
+    return packet.destination == VIP and 253 in packet.options
 
 
 def test_every_packet_of_the_client_passes_the_balancer(lab: Lab, recorded: Recorded) -> None:
@@ -95,6 +110,15 @@ def test_response_leaves_the_backend_as_from_the_vip(lab: Lab, recorded: Recorde
     assert {packet.way for packet in sent} == {(VIP, CLIENT)}
     assert {packet.ports[0] for packet in sent} == {80}
     assert sum(len(packet.payload) for packet in sent) > 102_400
+
+
+def test_the_bridge_tells_the_balancer_of_the_end_once(lab: Lab, recorded: Recorded) -> None:
+    assert [place for place, _ in recorded.answers] == ["balancer", "backend"]
+    for _, answer in recorded.answers:
+        assert answer.way == (CLIENT, VIP)
+        assert not answer.payload
+        assert Kind(answer.options[253][5] & 7) is Kind.ENDED
+        assert answer.checksums_right
 
 
 def test_client_sees_nothing_but_the_vip(lab: Lab, recorded: Recorded) -> None:
