@@ -64,6 +64,12 @@ class Entry:
     def server_key(self) -> bytes:
         return _ENDPOINT.pack(self.server, self.server_port)
 
+    @property
+    def asks_twice(self) -> bool:
+        """Whether a server that would sample the wrong round trip is kept from sampling at all, by
+        a second SYN (see Opener), rather than made to wait."""
+        return self._hold == "auto"
+
     def hold_seconds(self, rtt: int) -> float:
         """How long to hold the handshake's last ACK, so that the server's first sample of the
         round trip is the client's (``rtt``, milliseconds) and not this host's."""

@@ -123,9 +123,12 @@ class Opener:
         if flow.state is not State.SYN_SENT:
             self._send_held(flow, opening)
             return DROP
-        if opening.syn_ack is not None:
-            return self._context.ledger.drop(Refusal.LATE_SYN_ACK, segment.data)  # held on purpose
         right_ack = segment.ack == (opening.isn + 1) & MASK
+        if opening.syn_ack is not None:
+            again = segment.flags & (SYN | ACK) == SYN | ACK and right_ack
+            if again and opening.asked_twice and segment.seq == opening.syn_ack[0]:
+                return self._unsampled(flow, opening, now)
+            return self._context.ledger.drop(Refusal.LATE_SYN_ACK, segment.data)  # held on purpose
         if segment.flags & RST:
             if segment.flags & ACK and right_ack:
                 self._refuse(flow, opening, Refusal.SERVER_RESET, now)
@@ -285,8 +288,25 @@ class Opener:
         hold = flow.entry.hold_seconds(message.rtt)
         if hold:
             self._context.schedule.add(now + hold, self._begin, flow)
+            if flow.entry.asks_twice:
+                opening.asked_twice = True
+                self._send_syn(flow, opening, now)
         else:
             self._begin(flow, now)
+        return DROP
+
+    def _unsampled(self, flow: Flow, opening: Opening, now: float) -> bytes | None:
+        """The SYN-ACK came a second time, as asked: go on without holding.
+
+        The server times its handshake against this host, not the client, and would begin with a
+        round trip that is far too short. But it takes no sample of a handshake that was
+        retransmitted (Karn's algorithm, RFC 6298 section 3), nor of an echo of 0, which says
+        that there is none to give: its first sample is then that of its first data.
+        """
+        assert opening.syn_ack is not None, "it came a first time"
+        opening.syn_ack = opening.syn_ack[0], 0
+        self._context.ledger.counts["handshakes_unsampled"] += 1
+        self._begin(flow, now)
         return DROP
 
     def _begin(self, flow: Flow, now: float) -> None:
@@ -310,7 +330,7 @@ class Opener:
         assert opening.syn_ack is not None, "nothing is sent before the server's SYN-ACK"
         options = b""
         if opening.stamp is not None and flow.stamper is None:
-            # The echo is exactly the SYN-ACK's: a Linux server in SYN-RECV drops any other.
+            # The echo is exactly the SYN-ACK's, or 0: a Linux server in SYN-RECV drops any other.
             value = (opening.stamp + flow.stamp_up) & MASK
             options = tcp_options.encode_timestamps(value, opening.syn_ack[1])
         for segment in opening.in_order((flow.c + 1) & MASK):

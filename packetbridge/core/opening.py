@@ -14,6 +14,7 @@ class Opening:
     ``owed`` the sequence number after the last byte that nobody but the bridge will send again."""
 
     __slots__ = (
+        "asked_twice",
         "due",
         "echo",
         "handoff",
@@ -37,6 +38,7 @@ class Opening:
         self.owed: int | None = None
         self.stamp: int | None = None if stamps is None else stamps[0]  # newest TSval
         self.echo: int = 0 if stamps is None else stamps[1]  # the balancer's TSval
+        self.asked_twice = False  # for the server's SYN-ACK, so that it takes no sample of it
         self.stamped = False  # the SYN offered timestamps
         self.syn_ack: tuple[int, int] | None = None  # the server's ISN and TSval
         self.due = 0.0  # when the latest SYN is given up

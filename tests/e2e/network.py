@@ -1,12 +1,14 @@
-"""A bad network: packets dropped, by chance or by kind, where they arrive at a host."""
+"""A bad network: packets dropped where they arrive at a host, or held where they leave one."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from tests.e2e.lab import BRIDGE1, BRIDGE2, VIP, Lab
+from tests.e2e.lab import BRIDGE1, BRIDGE2, ROOT, VIP, Lab
 
 CHAIN = "LOSS"
 HANDOFF = "--tcp-option 253"
@@ -82,3 +84,23 @@ def _rules(lab: Lab, host: str, rules: list[str]) -> Iterator[None]:
         lab.run(host, *raw, "-D", "PREROUTING", "-j", CHAIN, check=False)
         lab.run(host, *raw, "-F", CHAIN)
         lab.run(host, *raw, "-X", CHAIN)
+
+
+@contextmanager
+def delay(lab: Lab, host: str, match: str, seconds: float) -> Iterator[None]:
+    """Hold TCP packets that leave a host, in order; ``match`` says which."""
+    queue = "4711"
+    holder = lab.command(host, sys.executable, "-m", "tests.e2e.holding", queue, str(seconds))
+    rule = ["POSTROUTING", "-p", "tcp", *match.split(), "-j", "NFQUEUE", "--queue-num", queue]
+    mangle = ("iptables", "-w", "-t", "mangle")
+    with subprocess.Popen(holder, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            lab.run(host, *mangle, "-A", *rule)
+            try:
+                yield
+            finally:
+                lab.run(host, *mangle, "-D", *rule)
+        finally:
+            process.terminate()
