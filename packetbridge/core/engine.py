@@ -246,6 +246,8 @@ class Bridge:
         # to be repeated.
         again = segment.key + segment.seq.to_bytes(4, "big")
         if not segment.flags & ACK or not (asked or self._unknown.insists(again, now)):
+            if segment.payload or segment.flags & FIN:
+                self._opener.early.keep(entry.dscp, segment, now)
             return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
         self._context.to_client(entry, segment.key, RST, seq=segment.ack)
         return self.ledger.drop(Unknown.RESET_UNKNOWN, segment.data)

@@ -24,6 +24,7 @@ from common.core.segment import (
 from common.core.tcp_options import NO_SCALE
 from packetbridge.core import answers, sources, stamper
 from packetbridge.core.context import Context
+from packetbridge.core.early import Early
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import Flow
 from packetbridge.core.opening import Opening
@@ -63,6 +64,7 @@ class Opener:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._sources = sources.Sources()
+        self.early = Early()
 
     def take(self, entry: Entry, segment: Segment, option: bytes, now: float) -> Flow | None:
         """Check a handoff. Gives the live flow that ``segment`` is to be treated as a plain segment
@@ -216,6 +218,9 @@ class Opener:
         table.add(flow)
         if ledger.verbose:
             ledger.event(f"{flow}: handoff, rtt {message.rtt} ms")
+        for overtaking in self.early.take(entry.dscp, segment.key, now):
+            ledger.counts["early_segments"] += 1
+            self.hold(flow, overtaking, now)
         self._send_syn(flow, opening, now)
 
     def _send_syn(self, flow: Flow, opening: Opening, now: float) -> None:

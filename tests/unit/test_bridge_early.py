@@ -1,0 +1,58 @@
+"""Segments that reach the bridge before the handoff does."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.core.segment import Segment
+from packetbridge.core.early import Early
+from tests.unit.bridge_stage import REQUEST, Connection, Stage
+from tests.unit.scapy_oracle import tcp_packet
+
+
+def test_segments_that_overtook_the_handoff_follow_it() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    end = len(REQUEST)
+    assert connection.send(b"two", end + 3) is None
+    assert connection.send(b"one", end) is None
+    connection.asked()
+    assert stage.count("early_segments") == 2
+    connection.syn_ack()
+    assert [packet["payload"] for packet in stage.sent()] == [REQUEST, b"one", b"two"]
+    assert stage.core.gauges()["held_bytes"] > 0
+    connection.from_server(acked=end + 6)
+    assert stage.core.gauges()["held_bytes"] == 0
+
+
+@pytest.mark.parametrize("ack", [0, 2])
+def test_segments_of_another_connection_do_not_follow(ack: int) -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.send(b"evil", len(REQUEST), ack=(connection.b + ack) % 2**32)
+    connection.asked()
+    connection.syn_ack()
+    assert stage.reply()["payload"] == REQUEST
+
+
+def test_early_segments_are_kept_for_a_moment_only() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    connection.send(b"one", len(REQUEST))
+    stage.at(1.1)
+    connection.asked()
+    connection.syn_ack()
+    assert stage.reply()["payload"] == REQUEST
+
+
+def test_early_segments_are_bounded() -> None:
+    early = Early()
+    for port in range(1000):
+        for at in range(20):
+            packet = tcp_packet(("198.51.100.7", port), ("192.0.2.20", 80), seq=at, payload=b"x")
+            early.keep(5, Segment(packet), 1.0)
+    kept = [
+        early.take(5, Segment(tcp_packet(("198.51.100.7", port), ("192.0.2.20", 80))).key, 1.0)
+        for port in range(1000)
+    ]
+    assert [len(segments) for segments in kept] == [0] * (1000 - 256) + [12] * 256
