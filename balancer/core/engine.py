@@ -10,6 +10,7 @@ others go to ``_slow``, which reads the segment whole and finds its place by tab
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from enum import StrEnum
 
 from balancer.core import cookie, handshake, icmp_errors
@@ -119,6 +120,10 @@ class Balancer:
         self._wall_offset = wall_offset
         self._context.wall = now + wall_offset
         self._context.schedule.run(now, self._end_idle)
+
+    def farewell(self, _now: float) -> Iterator[None]:
+        """Nothing: without its rules the host itself resets whoever still sends to the VIP."""
+        yield from ()
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""

@@ -15,6 +15,7 @@ from common.core.segment import ACK, FIN, MASK, PSH, Segment, build
 
 CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
 CONFIRM_TRIES = 5
+UNANSWERED = 3  # handoffs repeated in a row, from which a bridge is taken for silent
 
 
 class Failure(StrEnum):
@@ -49,7 +50,9 @@ class Handover:
         target = flow.target = flow.service.choose(key)
         context.ledger.counts["handoffs"] += 1
         if context.ledger.verbose:
-            context.ledger.event(f"{flow}: key {key!r} -> {target.name}")
+            line = bytes(head.data).lstrip().partition(b"\n")[0].rstrip()
+            asked, chosen_by = (_readable(text) for text in (line, key))
+            context.ledger.event(f"{flow}: {asked}; key {chosen_by} -> {target.name}")
         if head.owned:
             self._send_owned(flow, head, target)
             context.schedule.add(now + CONFIRM_AFTER, self._confirm, flow)
@@ -74,7 +77,7 @@ class Handover:
         if self._context.epoch() - flow.epoch > handoff.EPOCH_SLACK:
             self._context.ledger.counts[Failure.TOO_LATE] += 1
             return flow.target.steering.segment(segment)
-        self._context.ledger.counts["handoffs_repeated"] += 1
+        self._repeated(flow.target)
         flow.handoff_bytes = max(flow.handoff_bytes, len(segment.payload))
         return self._handoff(flow, segment, flow.target)
 
@@ -94,6 +97,8 @@ class Handover:
             return drop(Failure.BAD_MAC, data)
         if not handoff.timely(option, context.wall):
             return drop(Failure.OLD_EPOCH, data)
+        if flow.target is not None:
+            flow.target.unanswered = 0
         if message.kind is Kind.REFUSED:
             context.reset_client(flow)
             context.table.remove(flow, now)
@@ -108,6 +113,19 @@ class Handover:
         option = self._context.option(flow, Kind.HANDOFF, segment.seq, flow.epoch)
         options = handoff.segment_options(segment, option)
         return target.steering.segment(segment, options)
+
+    def _repeated(self, target: Target) -> None:
+        """Count, and say so where a bridge seems not to be there: one lost packet is nothing."""
+        self._context.ledger.counts["handoffs_repeated"] += 1
+        target.unanswered += 1
+        if target.unanswered >= UNANSWERED:
+            bridge = ".".join(str(byte) for byte in target.steering.bridge)
+            dscp = target.steering.dscp_bits >> 2
+            self._context.ledger.warn(
+                f"{target.name} does not answer",
+                f"{target.unanswered} handoffs repeated; is packetbridge running at {bridge}, with "
+                f"DSCP {dscp}, this VIP and port, and the same key?",
+            )
 
     def _accepted(self, flow: Flow, offset: int) -> None:
         head = flow.head
@@ -130,7 +148,7 @@ class Handover:
             context.forget_at_bridge(flow)
             context.table.remove(flow, now)
             return
-        self._context.ledger.counts["handoffs_repeated"] += 1
+        self._repeated(target)
         self._send_owned(flow, head, target)
         again = now + CONFIRM_AFTER * 2**head.tries
         self._context.schedule.add(again, self._confirm, flow)
@@ -165,3 +183,8 @@ class Handover:
             payload=part,
             tos=target.steering.dscp_bits,
         )
+
+
+def _readable(text: bytes) -> str:
+    """For the log: what is not printable ASCII escaped, and not more than a line."""
+    return text[:256].decode("ascii", "backslashreplace")

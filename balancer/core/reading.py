@@ -84,8 +84,6 @@ class Reading:
         context.table.buffered_bytes += kept
         found = self._inspect(flow, head, had)
         if isinstance(found, Request):
-            if context.ledger.verbose:
-                context.ledger.event(f"{flow}: {found.method!r} {found.target!r}")
             return self._handover.start(flow, found.path, segment, now)
         if isinstance(found, NeedMore) and len(head.data) < flow.service.max_head:
             if not head.complete_fin():

@@ -14,10 +14,11 @@ from common.core.segment import MIN_PACKET
 class Target:
     """One backend of a service: the bridge that its connections are handed to."""
 
-    __slots__ = ("name", "segment_bytes", "steering")
+    __slots__ = ("name", "segment_bytes", "steering", "unanswered")
 
     def __init__(self, name: str, steering: Steering, path_mtu: int) -> None:
         self.name = name
+        self.unanswered = 0  # handoffs repeated since the bridge was last heard of
         self.steering = steering
         # payload of a handoff that we build: headers, our option and timestamps fit beside it
         self.segment_bytes = path_mtu - MIN_PACKET - handoff.LENGTH - 12

@@ -16,15 +16,17 @@ _MAX_NOTES = 256  # between two collections; counters go on beyond it
 class Ledger:
     """``counts`` by name; ``notes`` of (reason, packet or text) since they were last taken.
 
-    With ``verbose`` set, choices and the ends of connections are noted too (debug level).
+    ``warnings`` of (kind, text) are for the operator. With ``verbose`` set, choices are noted too
+    (debug level).
     """
 
-    __slots__ = ("counts", "events", "notes", "verbose")
+    __slots__ = ("counts", "events", "notes", "verbose", "warnings")
 
     def __init__(self, verbose: bool = False) -> None:
         self.counts: Counter[str] = Counter()
         self.notes: list[tuple[str, bytes]] = []
         self.events: list[str] = []
+        self.warnings: list[tuple[str, str]] = []
         self.verbose = verbose
 
     def drop(self, reason: str, packet: bytes) -> bytes | None:
@@ -33,6 +35,11 @@ class Ledger:
         if len(self.notes) < _MAX_NOTES:
             self.notes.append((reason, packet))
         return DROP
+
+    def warn(self, kind: str, text: str) -> None:
+        """Note what an operator should look at; ``kind`` bounds how often it is said."""
+        if len(self.warnings) < _MAX_NOTES:
+            self.warnings.append((kind, text))
 
     def event(self, text: str) -> None:
         """Note ``text`` for the debug log; callers test ``verbose`` before they format."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+PACKAGES = ("balancer", "packetbridge", "common")
+
 
 class OneLine(logging.Formatter):
     """`TIME LEVEL message`; line breaks, in tracebacks too, are written as a visible \\n."""
@@ -18,10 +20,15 @@ class OneLine(logging.Formatter):
 
 
 def setup(level: str) -> None:
-    """Log everything from `level` (debug, info, warning, error) on; once, when a program starts."""
+    """Log everything from `level` (debug, info, warning, error) on; once, when a program starts.
+
+    Of libraries only warnings: what they say at the lower levels would bury what this program says.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(level.upper())
 
 
 @dataclass(slots=True)

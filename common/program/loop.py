@@ -20,6 +20,8 @@ from common.adapters.raw_socket import RawSockets
 from common.core.ledger import Ledger
 from common.program.logs import BoundedLog
 
+FAREWELL = 3.0  # seconds at most for the core's last packets,
+LAST_WORDS = 0.5  # and for what its peers have on their way meanwhile
 HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's losses and the log
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class Core(Protocol):
 
     def gauges(self) -> dict[str, int]: ...
 
+    def farewell(self, now: float) -> Iterator[None]: ...
+
 
 def wall_offset() -> float:
     """What to add to the monotonic time for seconds since 1970."""
@@ -46,7 +50,8 @@ def wall_offset() -> float:
 
 
 class PacketLoop:
-    """Runs ``core`` over queue ``number`` until SIGINT or SIGTERM; SIGUSR2 logs the counters."""
+    """Runs ``core`` over queue ``number`` until SIGINT, SIGTERM or SIGQUIT; SIGUSR2 logs the
+    counters, SIGHUP changes nothing."""
 
     def __init__(self, core: Core, number: int) -> None:
         self._core = core
@@ -62,14 +67,14 @@ class PacketLoop:
     def run(self) -> None:
         """Judge packets and run timers until a signal says to stop."""
         with _wakeups() as woken:
+            poll = select.poll()
+            poll.register(self._queue.fileno(), select.POLLIN)
+            poll.register(woken, select.POLLIN)
             # Nothing on the packets' way makes reference cycles, and a collection that walks a
             # million flows would hold packets up for as long.
             gc.collect()
             gc.freeze()
             gc.disable()
-            poll = select.poll()
-            poll.register(self._queue.fileno(), select.POLLIN)
-            poll.register(woken, select.POLLIN)
             while not self._stopping:
                 wait = self._due - time.monotonic()
                 for fd, _ in poll.poll(max(wait, 0) * 1000):
@@ -80,6 +85,8 @@ class PacketLoop:
                 now = time.monotonic()
                 if now >= self._due:
                     self._timers(now)
+            if self._say_farewell():
+                self._hear_last_words()
 
     def close(self) -> None:
         """Give the queue back, and write what was counted."""
@@ -96,7 +103,8 @@ class PacketLoop:
             verdict = self._internal_error(data)
         if core.out:
             self._send()
-        if core.ledger.notes or core.ledger.events:
+        ledger = core.ledger
+        if ledger.notes or ledger.events or ledger.warnings:
             self._log_notes()
         # asked at each packet, as one may have set an earlier deadline, and as under load the
         # queue is never empty
@@ -119,6 +127,24 @@ class PacketLoop:
         self._log_notes()
         self._due = min(self._core.next_deadline(), self._housekeeping)
 
+    def _say_farewell(self) -> bool:
+        """Send what the core has to tell its peers before it goes; whether there was anything."""
+        now, said = time.monotonic(), False
+        for _ in self._core.farewell(now):
+            said = said or bool(self._core.out)
+            self._send()
+            if time.monotonic() - now > FAREWELL:
+                log.warning("stopping: not all peers could be told in %s seconds", FAREWELL)
+                break
+        return said
+
+    def _hear_last_words(self) -> None:
+        """Judge what still comes, a packet at a time now that the queue is told to stop."""
+        until = time.monotonic() + LAST_WORDS
+        while (wait := until - time.monotonic()) > 0:
+            if select.select([self._queue], [], [], wait)[0]:
+                self._queue.run()
+
     def _send(self) -> None:
         out, counts = self._core.out, self._core.ledger.counts
         for mark, packet in out:
@@ -140,6 +166,9 @@ class PacketLoop:
         for reason, packet in ledger.notes:
             self._bounded.log(logging.INFO, reason, "dropped %s", _ends(packet))
         ledger.notes.clear()
+        for kind, text in ledger.warnings:
+            self._bounded.log(logging.WARNING, kind, "%s", text)
+        ledger.warnings.clear()
         for event in ledger.events:
             log.debug("%s", event)
         ledger.events.clear()
@@ -151,7 +180,12 @@ class PacketLoop:
     def _install_signals(self) -> None:
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGQUIT, self._stop)
+        signal.signal(signal.SIGHUP, self._no_reload)
         signal.signal(signal.SIGUSR2, lambda _number, _frame: self._log_counters())
+
+    def _no_reload(self, _number: int, _frame: FrameType | None) -> None:
+        log.warning("SIGHUP: a changed configuration is read at the next start, not before")
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         log.info("stopping: %s", signal.Signals(number).name)

@@ -10,10 +10,11 @@ it comes from, its flags and its flow's state.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 from common.core import handoff
-from common.core.errors import Malformed, MalformedError
+from common.core.errors import MalformedError
 from common.core.keys import Keys
 from common.core.ledger import DROP, Ledger
 from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before
@@ -27,12 +28,14 @@ from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.states import Event, State
 
+FAREWELL_PART = 64  # flows ended in one go
 PROBES_PER_SECOND = 100.0  # questions and resets for flows that nobody knows
 
 
 class Unknown(StrEnum):
     """Why a packet of no flow was dropped."""
 
+    SYN = "syn_at_bridge"  # connections begin with a handoff
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
     UNKNOWN_FLOW = "unknown_flow"
     RESET_UNKNOWN = "unknown_flow_reset"
@@ -74,6 +77,7 @@ class Bridge:
         self._outbound = self.table.outbound
         self._inbound = self.table.inbound
         self._wall_offset = wall_offset
+        self._leaving = False
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet with its netfilter ``mark``; never raises for its content."""
@@ -102,6 +106,26 @@ class Bridge:
         self._wall_offset = wall_offset
         self._context.wall = now + wall_offset
         self._context.schedule.run(now, self._end_idle)
+
+    def farewell(self, now: float) -> Iterator[None]:
+        """End all flows, as nobody will translate them any more: both sides are reset, and what is
+        still being opened goes back to the balancer. In parts, for their packets to be sent.
+
+        What a client has on its way meanwhile shows a newer number than was known: it is answered
+        with another RST, for as long as packets are still judged."""
+        self._leaving = True
+        self._context.wall = now + self._wall_offset
+        for number, flow in enumerate(list(self._outbound.values())):
+            if flow.state is State.SYN_SENT:
+                self._opener.give_back(flow)
+            elif flow.state is not State.LINGER:
+                self._context.reset_client(flow)
+                self._context.reset_server(flow)
+                answers.ended(self._context, flow)
+            self.table.remove(flow, Event.EXPIRED, now)
+            if number % FAREWELL_PART == 0:
+                yield
+        yield
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
@@ -151,10 +175,10 @@ class Bridge:
             flow = self._opener.take(entry, segment, option, now)
             if flow is None:
                 return DROP
+        if segment.flags & SYN:
+            return self.ledger.drop(Unknown.SYN, segment.data)
         if flow is None:
             return self._unknown_client(entry, segment, now)
-        if segment.flags & SYN:
-            return self.ledger.drop(Malformed.BAD_TCP_HEADER, segment.data)
         flow.seen = now
         if flow.state is State.SYN_SENT:
             return self._opener.hold(flow, segment, now)
@@ -241,7 +265,7 @@ class Bridge:
     def _unknown_client(self, entry: Entry, segment: Segment, now: float) -> bytes | None:
         if segment.flags & RST:
             return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
-        asked = self._asked.known(segment.key, now)
+        asked = self._leaving or self._asked.known(segment.key, now)
         # The same segment again: others of the flow may follow a handoff that was lost and is yet
         # to be repeated.
         again = segment.key + segment.seq.to_bytes(4, "big")

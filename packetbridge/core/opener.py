@@ -83,6 +83,10 @@ class Opener:
         binding = handoff.Binding(client_key, c, b, segment.seq)
         if not handoff.authentic(context.keys, option, binding, context.wall):
             drop(Refusal.BAD_MAC, segment.data)
+            context.ledger.warn(
+                "handoffs with a wrong MAC",
+                f"forged, or the balancer has another key, or another VIP for DSCP {entry.dscp}",
+            )
             return None
         if not handoff.timely(option, context.wall):
             drop(Refusal.OLD_EPOCH, segment.data)
@@ -133,7 +137,7 @@ class Opener:
             return self._context.ledger.drop(Refusal.LATE_SYN_ACK, segment.data)  # held on purpose
         if segment.flags & RST:
             if segment.flags & ACK and right_ack:
-                self._refuse(flow, opening, Refusal.SERVER_RESET, now)
+                self._refuse(flow, Refusal.SERVER_RESET, now)
                 return DROP
             return self._context.ledger.drop(Refusal.BAD_SYN_ACK, segment.data)
         if segment.flags & (SYN | ACK) == SYN | ACK and right_ack:
@@ -251,7 +255,7 @@ class Opener:
             return  # of an earlier SYN
         opening.tries += 1
         if opening.tries == len(SYN_WAITS):
-            self._refuse(flow, opening, Refusal.SERVER_SILENT, now)
+            self._refuse(flow, Refusal.SERVER_SILENT, now)
         else:
             self._send_syn(flow, opening, now)
 
@@ -370,8 +374,14 @@ class Opener:
     def _accept(self, flow: Flow, opening: Opening) -> None:
         answers.accepted(self._context, flow, opening.next_lacking((flow.c + 1) & MASK))
 
-    def _refuse(self, flow: Flow, opening: Opening, reason: Refusal, now: float) -> None:
-        first = opening.in_order((flow.c + 1) & MASK)[0]
+    def give_back(self, flow: Flow) -> Segment:
+        """Return a flow that is being opened to the balancer; gives its first held segment."""
+        assert flow.opening is not None, "a flow in SYN_SENT has an opening"
+        first = flow.opening.in_order((flow.c + 1) & MASK)[0]
         answers.refused(self._context, flow, first)
+        return first
+
+    def _refuse(self, flow: Flow, reason: Refusal, now: float) -> None:
+        first = self.give_back(flow)
         self._context.table.remove(flow, Event.UNREACHABLE, now)
         self._context.ledger.drop(reason, first.data)

@@ -78,7 +78,7 @@ def test_a_clients_syn_is_dropped_by_name() -> None:
     stage = Stage()
     connection = spliced(stage)
     assert connection.send(b"", END, flags="S") is None
-    assert stage.count("bad_tcp_header") == 1
+    assert stage.count("syn_at_bridge") == 1
 
 
 # --- the end ---
@@ -200,6 +200,23 @@ def test_expiry_resets_both_with_the_exact_numbers() -> None:
     assert (server["src"], server["dst"]) == (connection.client[0], SERVER[0])
     assert (server["flags"], server["seq"]) == ("R", (connection.c + 1 + END + 4) % 2**32)
     assert len(stage.core.table) == 0
+
+
+def test_a_bridge_that_goes_ends_what_it_has() -> None:
+    stage = Stage()
+    connection = spliced(stage)
+    asking = Connection(stage, ("198.51.100.8", 1))
+    asking.asked()
+    over = Connection(stage, ("198.51.100.9", 1)).open()
+    over.send(b"", END, flags="R")
+    stage.sent()
+    for _ in stage.core.farewell(stage.now):
+        pass
+    client, server, ended, refused = stage.sent()
+    assert (client["dst"], client["flags"]) == (connection.client[0], "R")
+    assert (server["dst"], server["flags"]) == (SERVER[0], "R")
+    assert ended["raw_options"] == ended_option(connection)
+    assert (refused["src"], refused["payload"]) == (asking.client[0], REQUEST)
 
 
 # --- new incarnations, replays, FORGET ---
