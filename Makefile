@@ -23,7 +23,7 @@ lab-down: ## stop the lab and remove every trace of it (logs stay in .lab/log)
 	@provisioning/lab.sh down
 
 lab-status: ## say what of the lab is running
-	@provisioning/lab.sh status
+	@provisioning/lab.sh status || (($$? == 1 && EUID == 0)) # 1: something is stopped
 
 demo: venv ## start the lab, show what it does, stop it
 	@provisioning/demo.sh

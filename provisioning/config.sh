@@ -2,7 +2,8 @@
 # Writes a program's configuration to stdout; the namespace lab and the Vagrant boxes share it.
 #   config.sh balancer VIP KEY_FILE NAME=BRIDGE...
 #   config.sh packetbridge VIP KEY_FILE BRIDGE SERVER:PORT
-# LAB_DATAPATH (auto, ebpf or nfqueue) and LAB_LOG_LEVEL go into both.
+# LAB_DATAPATH (auto, ebpf or nfqueue) and LAB_LOG_LEVEL (debug, info, warning or error) go into both;
+# without arguments it only looks whether they are right.
 set -euo pipefail
 
 case ${LAB_DATAPATH:=auto} in
@@ -12,11 +13,18 @@ auto | ebpf | nfqueue) ;;
     exit 1
     ;;
 esac
+case ${LAB_LOG_LEVEL:=info} in
+debug | info | warning | error) ;;
+*)
+    echo "LAB_LOG_LEVEL must be debug, info, warning or error, not '$LAB_LOG_LEVEL'" >&2
+    exit 1
+    ;;
+esac
 
 common() { # QUEUE KEY_FILE
     cat <<END
 datapath = "$LAB_DATAPATH"
-log_level = "${LAB_LOG_LEVEL:-info}"
+log_level = "$LAB_LOG_LEVEL"
 key_file = "$2"
 queue = $1
 END

@@ -103,6 +103,7 @@ show_client_address() {
     verdict "both saw $client" test "$seen_by" = "backend1 backend2 "
 }
 
+"$here/config.sh" # before anything is taken down
 trap '"$here/lab.sh" down' EXIT
 "$here/lab.sh" up
 show_choice_by_path

@@ -21,6 +21,7 @@ usage() {
 
 up() {
     local program
+    "$here/config.sh" # before anything is taken down
     down >/dev/null # what a crash left behind included
     rm -rf "$lab/log"
     trap clean_up_failure EXIT

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Requests per second with 32 connections: through the VIP, and direct to one server for comparison.
-# Starts the lab if it is not up, and leaves it up. LOAD_SECONDS (default 5) bounds each measurement.
+# A lab that is not up is started, and stopped at the end. LOAD_SECONDS (default 5) bounds each measurement.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -18,7 +18,12 @@ measure() { # TITLE HOST ADDRESS [WRK_OPTION...]
     printf '%-44s %10s %10s %10s %8s\n' "$1" "$rate" "$median" "$worst" "$errors"
 }
 
-"$here/lab.sh" status >/dev/null || "$here/lab.sh" up
+if ! "$here/lab.sh" status >/dev/null; then
+    "$here/config.sh"
+    echo "the lab is not up: it is started, and stopped after the measurements"
+    trap '"$here/lab.sh" down' EXIT
+    "$here/lab.sh" up
+fi
 
 printf '%-44s %10s %10s %10s %8s\n' "1 kB responses, 32 connections, $seconds s" requests/s 'median ms' '99 % ms' errors
 measure "through the VIP, keep-alive" client "$vip"

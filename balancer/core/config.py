@@ -3,6 +3,7 @@
 No I/O: the caller reads the file. All sizes are in bytes, all durations in seconds.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -173,12 +174,25 @@ def override(
     `vip`, `port`, `dscp` and `bridge` (which replaces the backends) are for the only service.
     """
     changes = {"interface": interface, "datapath": datapath, "log_level": log_level}
-    service = {"vip": vip, "port": port, "dscp": dscp}
+    service = settings.given({"vip": vip, "port": port, "dscp": dscp})
+    problems: list[str] = []
     with settings.flags():
-        if bridge or any(value is not None for value in service.values()):
-            changed = _override_service(config, settings.given(service), bridge)
-            config = replace(config, services=(changed,))
-        return replace(config, **settings.given(changes))
+        if service or bridge:
+            try:
+                changed = _override_service(config, service, bridge)
+                config = replace(config, services=(changed,))
+            except settings.SettingsError as error:
+                # A bridge that is a VIP: whichever flag made it so.
+                flag = "bridge" if bridge else "vip"
+                path = r"^services\[0\]\.backends\[\d+\]\.bridge"
+                problems += [re.sub(path, flag, problem) for problem in error.problems]
+        try:
+            config = replace(config, **settings.given(changes))
+        except settings.SettingsError as error:
+            problems += error.problems
+        if problems:
+            raise settings.SettingsError(problems)
+    return config
 
 
 def _override_service(config: Config, changes: dict[str, Any], bridges: Sequence[str]) -> Service:
@@ -187,8 +201,23 @@ def _override_service(config: Config, changes: dict[str, Any], bridges: Sequence
         what = f"the configuration has {count} services; these flags are for one with a single one"
         raise settings.SettingsError([f"--vip, --port, --dscp, --bridge: {what}"])
     service = config.services[0]
+    problems: list[str] = []
+    backends = []
+    for index, text in enumerate(bridges):
+        try:
+            backends.append(Backend(IPV4(text), text))
+        except ValueError as error:
+            problems.append(f"bridge: {error}")
+        if text in bridges[:index]:
+            problems.append(f"bridge: {text!r} is repeated; right would be each bridge once")
+    if bridges and not problems:
+        changes["backends"] = tuple(backends)
+    try:
+        changed = replace(service, **changes)
+    except settings.SettingsError as error:
+        problems += error.problems
+    if problems:
+        raise settings.SettingsError(problems)
     if service.name == f"{service.vip}:{service.port}":
-        changes["name"] = f"{changes.get('vip', service.vip)}:{changes.get('port', service.port)}"
-    if bridges:
-        changes["backends"] = tuple(Backend(bridge, bridge) for bridge in bridges)
-    return replace(service, **changes)
+        changed = replace(changed, name=f"{changed.vip}:{changed.port}")
+    return changed

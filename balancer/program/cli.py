@@ -44,7 +44,7 @@ FLAGS = commands.flags(
     "Where clients' packets come in.",
     click.option("--vip", metavar="ADDRESS", help="Address that clients connect to."),
     commands.PORT,
-    click.option("--dscp", type=click.IntRange(1, 63), help="Tells the bridges which VIP it is."),
+    click.option("--dscp", type=int, help="Tells the bridges which VIP it is, 1 to 63."),
     click.option(
         "--bridge",
         metavar="ADDRESS",

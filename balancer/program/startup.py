@@ -8,16 +8,19 @@ from common.adapters.checks import Problem
 
 def problems(config: Config) -> list[Problem]:
     """Everything that is in the way of a start, or, not fatal, worth knowing."""
-    return host_problems(config) + checks.queue(config.queue)
+    lacking = checks.privileges("balancer")
+    if lacking:
+        return lacking  # the other checks need them
+    found = checks.key(config.key_file, "balancer") + host_problems(config)
+    return found + checks.queue(config.queue)
 
 
 def host_problems(config: Config) -> list[Problem]:
-    """The same without what a running program of this configuration would hold itself."""
-    found = checks.privileges("balancer")
-    if found:
-        return found  # the other checks need them
-    found += checks.key(config.key_file, "balancer") + checks.interface(config.interface)
-    found += checks.firewall(*rules(config))
+    """The same without the key, and what a running program of this configuration would hold."""
+    lacking = checks.privileges("balancer")
+    if lacking:
+        return lacking
+    found = checks.interface(config.interface) + checks.firewall(*rules(config))
     return found + _network(config)
 
 
@@ -26,6 +29,6 @@ def _network(config: Config) -> list[Problem]:
     bridges = list(dict.fromkeys(b.bridge for s in config.services for b in s.backends))
     names = checks.involved(config.interface, vips, bridges)
     found = [p for vip in vips for p in checks.address("VIP", vip, config.interface)]
-    found += [p for bridge in bridges for p in checks.route("bridge", bridge)]
+    found += [p for bridge in bridges for p in checks.route("bridge", bridge, fatal=False)]
     found += checks.mtu(names) + checks.forwarding(names)
     return found + checks.redirects(names) + checks.reverse_path(names)

@@ -35,7 +35,8 @@ def privileges(program: str) -> list[Problem]:
     lacking = [name for name, bit in CAPABILITIES.items() if not held >> bit & 1]
     if not lacking:
         return []
-    return [Problem(f"the privileges {' and '.join(lacking)} are missing", f"sudo {program}")]
+    what = f"must run as root: the privileges {' and '.join(lacking)} are missing"
+    return [Problem(what, f"sudo {program}")]
 
 
 def key(path: str, program: str) -> list[Problem]:
@@ -73,22 +74,24 @@ def address(what: str, wanted: str, interface: str | None) -> list[Problem]:
     return [Problem(f"no interface holds the {what} {wanted}", mend, fatal=interface is None)]
 
 
-def route(what: str, wanted: str) -> list[Problem]:
-    """A way to a peer; it may yet appear, so that a program can start without."""
+def route(what: str, wanted: str, fatal: bool) -> list[Problem]:
+    """A way to a peer; `fatal` where the program cannot start without."""
     try:
         routes.route_to(wanted)
     except routes.RouteError as error:
         mend = f"ip route add {wanted}/32 dev {_likely_interface()}"
-        return [Problem(f"{what} {wanted}: {error}", mend, fatal=False)]
+        return [Problem(f"{what} {wanted}: {error}", mend, fatal)]
     return []
 
 
 def involved(interface: str | None, own: Iterable[str], peers: Iterable[str]) -> list[str]:
     """Interfaces that packets come in or go out by: the configured one, those that hold our own
-    addresses, those that lead to our peers; not the loopback, nor what does not exist.
+    addresses (of one that is missing, the interface proposed for it), those that lead to our peers;
+    not the loopback, nor what does not exist.
     """
     holders = routes.local_addresses()
-    names = [interface, *(holders.get(address) for address in own)]
+    proposed = interface or _likely_interface()
+    names = [interface, *(holders.get(address, proposed) for address in own)]
     for peer in peers:
         try:
             names.append(routes.route_to(peer).interface)
@@ -178,14 +181,13 @@ def reverse_path(names: Iterable[str]) -> list[Problem]:
 def redirects(names: Iterable[str]) -> list[Problem]:
     """No ICMP redirects: they would tell clients of the bridges behind the VIP."""
     all_of_them = "net.ipv4.conf.all.send_redirects"
-    return [
-        Problem(
-            f"send_redirects is on for {name}: clients would be told of the bridges",
-            f"sysctl -w {all_of_them}=0 {setting}=0",
-        )
-        for name in names
-        if _number(setting := _setting(name, "send_redirects")) or _number(all_of_them)
-    ]
+    settings = {name: _setting(name, "send_redirects") for name in names}
+    on = [name for name, each in settings.items() if _number(all_of_them) or _number(each)]
+    if not on:
+        return []
+    what = f"send_redirects is on for {', '.join(on)}: clients would be told of the bridges"
+    mend = " ".join(f"{setting}=0" for setting in (all_of_them, *(settings[name] for name in on)))
+    return [Problem(what, f"sysctl -w {mend}")]
 
 
 def marked_sockets() -> list[Problem]:

@@ -52,8 +52,10 @@ def create(path: str) -> None:
 
     Raises KeyFileError, for a file that exists too: the bridges may have copies of its key.
     """
+    if os.path.isdir(path):
+        raise KeyFileError(f"{path} is a directory", f"name a file, such as {Path(path, 'key')}")
     if os.path.lexists(path):
-        cure = f"keep it, or remove it first: rm {path}"
+        cure = f"keep it, or remove it first (rm {path}); every host then needs the new one"
         raise KeyFileError(f"{path} exists and is not overwritten", cure)
     try:
         Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)

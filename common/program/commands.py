@@ -12,6 +12,7 @@ from common.adapters import keyfile
 from common.adapters.aside import aside
 from common.adapters.checks import Problem
 from common.program import logs
+from common.program.datapath import DatapathError, choose_datapath
 from common.program.reporting import (
     HOST_ERRORS,
     UsageProblems,
@@ -35,9 +36,7 @@ KEYGEN_HELP = """Make a new secret key in FILE (default /etc/l3dsr/key), readabl
 """
 
 Flag = Callable[[Any], Any]  # a decorator that click.option gives
-PORT: Flag = click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port that clients connect to."
-)
+PORT: Flag = click.option("--port", type=int, help="Port that clients connect to, 1 to 65535.")
 
 
 class Configuration(Protocol):
@@ -45,6 +44,9 @@ class Configuration(Protocol):
 
     @property
     def key_file(self) -> str: ...
+
+    @property
+    def datapath(self) -> str: ...
 
     @property
     def log_level(self) -> str: ...
@@ -59,7 +61,7 @@ class Program(Generic[C]):
     help and errors are quick.
 
     `describe` gives the lines of a valid configuration, `problems` what prevents a start, and
-    `host_problems` the same without what a running program would hold itself.
+    `host_problems` the same without the key, and what a running program would hold itself.
     """
 
     name: str
@@ -113,7 +115,7 @@ def flags(interface: str, *own: Flag) -> tuple[Flag, ...]:
         click.option(
             "--datapath",
             type=click.Choice(["auto", "ebpf", "nfqueue"]),
-            help="auto: ebpf where it loads, else nfqueue.",
+            help="auto: ebpf where it loads, else nfqueue. ebpf: not in this version.",
         ),
         click.option(
             "--log-level",
@@ -179,23 +181,40 @@ def _check(program: Program[C]) -> click.Command:
     @click.pass_obj
     def check(before: dict[str, Any], /, **flags: Any) -> None:
         configuration = program.configuration(merged(before, flags))
-        _check_key(configuration.key_file, program.name)
         for line in program.describe(configuration):
             click.echo(line)
-        if is_root():
-            show(program.host_problems(configuration))
-        click.echo("the configuration is valid")
+        root = is_root()
+        bad_key: keyfile.KeyFileError | None = None
+        found: list[Problem] = []
+        try:
+            keyfile.load(configuration.key_file, program.name)
+        except keyfile.Unreadable as error:
+            if root:
+                found.append(Problem(str(error), error.cure))
+            else:
+                click.echo(f"not checked: {error}")
+        except keyfile.KeyFileError as error:
+            bad_key = error  # told of last: it decides the exit code
+        found += _datapath(configuration.datapath)
+        if root:
+            found += program.host_problems(configuration)
+        show(found)
+        if bad_key is not None:
+            with usage_problems():
+                raise bad_key
+        ready = not any(problem.fatal for problem in found)
+        click.echo("the configuration is valid" + ("" if ready else ", but this host is not ready"))
 
     return check
 
 
-def _check_key(path: str, program: str) -> None:
-    """Say what is wrong with a key file as far as this user can see; exit code 2 if it is bad."""
-    with usage_problems():
-        try:
-            keyfile.load(path, program)
-        except keyfile.Unreadable as error:
-            click.echo(f"not checked: {error}")
+def _datapath(wanted: str) -> list[Problem]:
+    try:
+        choose_datapath(wanted)
+    except DatapathError as error:
+        what = str(error).partition("; ")[0]
+        return [Problem(f"a start would fail: {what}", "choose nfqueue, or auto (--datapath)")]
+    return []
 
 
 def _keygen(program: Program[C]) -> click.Command:

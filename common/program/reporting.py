@@ -1,5 +1,6 @@
 """How both programs tell their user what is wrong: messages and exit codes."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -50,6 +51,7 @@ def failures(program: str, *errors: type[Exception]) -> Iterator[None]:
 
 def show(problems: Sequence[Problem]) -> None:
     """Each problem, and below it what mends it; those that prevent the start are errors."""
+    sys.stdout.flush()  # the order, where both go into one pipe
     for problem in problems:
         click.echo(f"{'error' if problem.fatal else 'warning'}: {problem.what}", err=True)
         click.echo(f"  mend: {problem.mend}", err=True)

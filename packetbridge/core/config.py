@@ -3,7 +3,9 @@
 No I/O: the caller reads the file. All sizes are in bytes, all durations in seconds.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -182,14 +184,35 @@ def override(
     changes = {"interface": interface, "datapath": datapath, "log_level": log_level}
     only = settings.given({"address": address, "port": port, "source": source})
     with settings.flags():
+        problems: list[str] = []
         if backend is not None:
-            only |= _server(backend)
-        if balancer:
-            changes_to = tuple(_balancer(text) for text in balancer)
-            config = replace(config, balancers=changes_to)
+            with _noted(problems):
+                only |= _server(backend)
+        balancers = []
+        for text in balancer:
+            with _noted(problems):
+                balancers.append(_balancer(text))
+        if balancers and not problems:
+            with _noted(problems):
+                config = replace(config, balancers=tuple(balancers))
         if only:
-            config = replace(config, backends=(replace(_only_backend(config), **only),))
-        return replace(config, **settings.given(changes))
+            with _noted(problems):
+                config = replace(config, backends=(replace(_only_backend(config), **only),))
+        with _noted(problems):
+            config = replace(config, **settings.given(changes))
+        if problems:
+            raise SettingsError(problems)
+    return config
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """Mistakes go on the list; those between several values are --balancer's here."""
+    try:
+        yield
+    except SettingsError as error:
+        path = r"^(balancers|backends)\[\d+\](\.\w+)?:"
+        problems += [re.sub(path, "balancer:", problem) for problem in error.problems]
 
 
 def _only_backend(config: Config) -> Backend:

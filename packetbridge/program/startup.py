@@ -8,17 +8,20 @@ from packetbridge.core.rules import rules
 
 def problems(config: Config) -> list[Problem]:
     """Everything that is in the way of a start, or, not fatal, worth knowing."""
-    return host_problems(config) + checks.queue(config.queue)
+    lacking = checks.privileges("packetbridge")
+    if lacking:
+        return lacking  # the other checks need them
+    found = checks.key(config.key_file, "packetbridge") + host_problems(config)
+    return found + checks.queue(config.queue)
 
 
 def host_problems(config: Config) -> list[Problem]:
-    """The same without what a running program of this configuration would hold itself."""
-    found = checks.privileges("packetbridge")
-    if found:
-        return found  # the other checks need them
+    """The same without the key, and what a running program of this configuration would hold."""
+    lacking = checks.privileges("packetbridge")
+    if lacking:
+        return lacking
     local = routes.local_addresses()
-    found += checks.key(config.key_file, "packetbridge") + checks.interface(config.interface)
-    found += checks.firewall(*rules(config, local))
+    found = checks.interface(config.interface) + checks.firewall(*rules(config, local))
     here = [b for b in config.backends if b.server_address in local]
     remote = [b for b in config.backends if b.server_address not in local]
     return found + _network(config, remote) + _local_servers(here) + _source_ports(config)
@@ -31,7 +34,7 @@ def _network(config: Config, remote: list[Backend]) -> list[Problem]:
     found = [
         p for address in own for p in checks.address("bridge address", address, config.interface)
     ]
-    found += [p for server in servers for p in checks.route("server", server)]
+    found += [p for server in servers for p in checks.route("server", server, fatal=True)]
     found += checks.mtu(names) + checks.reverse_path(names)
     return found + (checks.forwarding(names) if remote else [])
 

@@ -224,7 +224,8 @@ def test_without_privileges_only_those_are_named(program: str) -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    problem = Problem("the privileges CAP_NET_RAW are missing", f"sudo {program}")
+    what = "must run as root: the privileges CAP_NET_RAW are missing"
+    problem = Problem(what, f"sudo {program}")
     assert done.stdout == f"{problem}\n"
 
 
@@ -255,6 +256,25 @@ def test_redirects_on(balancer: BalancerHost, where: str) -> None:
     balancer.breaks(command, "send_redirects is on for eth0")
 
 
+def test_a_missing_vip_does_not_hide_redirects(balancer: BalancerHost) -> None:
+    balancer.namespace.shell(
+        "ip address flush dev eth0 && sysctl -qw net.ipv4.conf.all.send_redirects=1"
+    )
+    found = [problem.what for problem in balancer.problems() if problem.fatal]
+    assert [what.partition(" for ")[0] for what in found] == [
+        "no interface holds the VIP 192.168.33.10",
+        "send_redirects is on",
+    ]
+
+
+def test_redirects_of_two_interfaces_are_mended_by_one_command(balancer: BalancerHost) -> None:
+    balancer.config = replace(balancer.config, interface="eth1")
+    balancer.namespace.shell("ip link set eth1 up && sysctl -qw net.ipv4.conf.eth1.rp_filter=0")
+    balancer.namespace.shell("sysctl -qw net.ipv4.conf.all.send_redirects=1")
+    balancer.namespace.shell("sysctl -qw net.ipv4.conf.eth1.send_redirects=1")
+    balancer.mends("send_redirects is on for eth1, eth0")
+
+
 def test_no_route_to_a_bridge_is_a_warning(balancer: BalancerHost) -> None:
     balancer.config = balancer_config.override(balancer.config, bridge=("10.7.7.7",))
     balancer.mends("bridge 10.7.7.7: no route to 10.7.7.7", fatal=False)
@@ -276,6 +296,11 @@ def test_an_interface_with_a_dot_in_its_name(balancer: BalancerHost) -> None:
 
 def test_bridge_address_that_no_interface_holds(bridge: BridgeHost) -> None:
     bridge.breaks("ip address delete 192.168.33.20/24 dev eth0", "the bridge address 192.168.33.20")
+
+
+def test_no_route_to_a_server_is_fatal(bridge: BridgeHost) -> None:
+    bridge.serve(server_address="10.9.9.9")
+    bridge.mends("server 10.9.9.9: no route to 10.9.9.9")
 
 
 def test_marks_are_not_accepted(bridge: BridgeHost) -> None:

@@ -195,6 +195,33 @@ def test_check_as_root_tells_of_the_host(program: str, monkeypatch: pytest.Monke
     result = run(program, "check")
     assert result.exit_code == 0
     assert "error: it burns\n  mend: leave\n" in result.stderr
+    assert result.stdout.endswith("the configuration is valid, but this host is not ready\n")
+
+
+def test_check_as_root_tells_of_a_bad_key_and_the_host(
+    program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(commands, "is_root", lambda: True)
+    found = [Problem("it burns", "leave")]
+    monkeypatch.setattr(PROGRAMS[program][1], "host_problems", lambda config: found)
+    key, file = tmp_path / "key", tmp_path / "c.toml"
+    file.write_text(f"key_file = '{key}'\n" + (PROVISIONING / f"{program}.toml").read_text())
+    result = run(program, "check", "--config", str(file))
+    assert result.exit_code == 0
+    assert result.output.count("does not exist") == 1
+    keyfile.create(str(key))
+    key.chmod(0o644)
+    result = run(program, "check", "--config", str(file))
+    assert result.exit_code == 2
+    assert "error: it burns" in result.stderr
+    assert result.stderr.count("has mode 0644") == 1
+    assert "valid" not in result.stdout
+
+
+def test_check_tells_that_a_data_path_cannot_be_had(program: str) -> None:
+    result = run(program, "--datapath", "ebpf", "check")
+    assert result.exit_code == 0
+    assert "a start would fail: datapath ebpf: this version has no eBPF programs" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -226,6 +253,18 @@ def test_a_configuration_that_is_not_text(program: str, tmp_path: Path) -> None:
 def test_wrong_flags_are_named() -> None:
     assert "--vip: 'x' is wrong" in run("balancer", "--vip", "x").stderr
     assert "--balancer: 'x' is wrong" in run("packetbridge", "--balancer", "x").stderr
+
+
+def test_all_wrong_flags_are_named_at_once() -> None:
+    arguments = "--vip 300.1.1.1 --dscp 77 --port 0 --bridge x"
+    stderr = run("balancer", *arguments.split()).stderr
+    for flag in ("vip", "dscp", "port", "bridge"):
+        assert stderr.count(f"--{flag}: ") == 1
+    assert run("balancer", *["--bridge", "10.0.0.1"] * 2).stderr.count("\n") == 1
+    arguments = "--port 0 --address y --backend z --balancer q"
+    stderr = run("packetbridge", *arguments.split()).stderr
+    for flag in ("port", "address", "backend", "balancer"):
+        assert stderr.count(f"--{flag}: ") == 1
 
 
 def test_keygen_makes_a_key_once(program: str, tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
+def test_a_directory_is_not_advised_to_be_removed(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="is a directory") as caught:
+        keyfile.create(str(tmp_path))
+    assert caught.value.cure == f"name a file, such as {tmp_path}/key"
+
+
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(KeyFileError, match="cannot be written"):
