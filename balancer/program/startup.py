@@ -29,6 +29,6 @@ def _network(config: Config) -> list[Problem]:
     bridges = list(dict.fromkeys(b.bridge for s in config.services for b in s.backends))
     names = checks.involved(config.interface, vips, bridges)
     found = [p for vip in vips for p in checks.address("VIP", vip, config.interface)]
-    found += [p for bridge in bridges for p in checks.route("bridge", bridge, fatal=False)]
+    found += [p for bridge in bridges for p in checks.route("bridge", bridge)]
     found += checks.mtu(names) + checks.forwarding(names)
     return found + checks.redirects(names) + checks.reverse_path(names)

@@ -74,13 +74,13 @@ def address(what: str, wanted: str, interface: str | None) -> list[Problem]:
     return [Problem(f"no interface holds the {what} {wanted}", mend, fatal=interface is None)]
 
 
-def route(what: str, wanted: str, fatal: bool) -> list[Problem]:
-    """A way to a peer; `fatal` where the program cannot start without."""
+def route(what: str, wanted: str) -> list[Problem]:
+    """A way to a peer: how large its packets may be cannot be known without."""
     try:
         routes.route_to(wanted)
     except routes.RouteError as error:
         mend = f"ip route add {wanted}/32 dev {_likely_interface()}"
-        return [Problem(f"{what} {wanted}: {error}", mend, fatal)]
+        return [Problem(f"{what} {wanted}: {error}", mend)]
     return []
 
 

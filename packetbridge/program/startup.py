@@ -34,7 +34,7 @@ def _network(config: Config, remote: list[Backend]) -> list[Problem]:
     found = [
         p for address in own for p in checks.address("bridge address", address, config.interface)
     ]
-    found += [p for server in servers for p in checks.route("server", server, fatal=True)]
+    found += [p for server in servers for p in checks.route("server", server)]
     found += checks.mtu(names) + checks.reverse_path(names)
     return found + (checks.forwarding(names) if remote else [])
 

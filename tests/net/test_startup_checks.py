@@ -277,7 +277,7 @@ def test_redirects_of_two_interfaces_are_mended_by_one_command(balancer: Balance
 
 def test_no_route_to_a_bridge_is_a_warning(balancer: BalancerHost) -> None:
     balancer.config = balancer_config.override(balancer.config, bridge=("10.7.7.7",))
-    balancer.mends("bridge 10.7.7.7: no route to 10.7.7.7", fatal=False)
+    balancer.mends("bridge 10.7.7.7: no route to 10.7.7.7")
 
 
 def test_an_interface_with_a_dot_in_its_name(balancer: BalancerHost) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.core.segment import Segment
-from packetbridge.core.early import Early
+from packetbridge.core.early import MAX_EACH, MAX_FLOWS, Early
 from tests.unit.bridge_stage import REQUEST, Connection, Stage
 from tests.unit.scapy_oracle import tcp_packet
 
@@ -46,13 +46,11 @@ def test_early_segments_are_kept_for_a_moment_only() -> None:
 
 
 def test_early_segments_are_bounded() -> None:
-    early = Early()
-    for port in range(1000):
-        for at in range(20):
-            packet = tcp_packet(("198.51.100.7", port), ("192.0.2.20", 80), seq=at, payload=b"x")
+    early, keys = Early(), []
+    for port in range(300):
+        packet = tcp_packet(("198.51.100.7", port), ("192.0.2.20", 80), payload=b"x")
+        keys.append(Segment(packet).key)
+        for _ in range(20):
             early.keep(5, Segment(packet), 1.0)
-    kept = [
-        early.take(5, Segment(tcp_packet(("198.51.100.7", port), ("192.0.2.20", 80))).key, 1.0)
-        for port in range(1000)
-    ]
-    assert [len(segments) for segments in kept] == [0] * (1000 - 256) + [12] * 256
+    kept = [len(early.take(5, key, 1.0)) for key in keys]
+    assert kept == [0] * (300 - MAX_FLOWS) + [MAX_EACH] * MAX_FLOWS
