@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +23,8 @@ from common.program.logs import BoundedLog
 
 FAREWELL = 3.0  # seconds at most for the core's last packets,
 LAST_WORDS = 0.5  # and for what its peers have on their way meanwhile
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+MAX_SIGNALS = 16  # not yet heeded; who sends more gets an answer to the last ones
 HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's losses and the log
 
 log = logging.getLogger(__name__)
@@ -61,6 +64,7 @@ class PacketLoop:
         self._housekeeping = 0.0
         self._due = 0.0
         self._stopping = False
+        self._signals: deque[int] = deque(maxlen=MAX_SIGNALS)
         self._queue = PacketQueue(number, self._judge)
         self._install_signals()  # before there is anything that a signal would leave behind
 
@@ -82,6 +86,7 @@ class PacketLoop:
                         woken.recv(4096)
                     else:
                         self._queue.run()
+                self._heed_signals()
                 now = time.monotonic()
                 if now >= self._due:
                     self._timers(now)
@@ -106,6 +111,8 @@ class PacketLoop:
         ledger = core.ledger
         if ledger.notes or ledger.events or ledger.warnings:
             self._log_notes()
+        if self._signals:
+            self._heed_signals()
         # asked at each packet, as one may have set an earlier deadline, and as under load the
         # queue is never empty
         self._due = min(core.next_deadline(), self._housekeeping)
@@ -178,19 +185,25 @@ class PacketLoop:
         log.info("counters %s", " ".join(f"{name}={count}" for name, count in numbers.items()))
 
     def _install_signals(self) -> None:
-        signal.signal(signal.SIGINT, self._stop)
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGQUIT, self._stop)
-        signal.signal(signal.SIGHUP, self._no_reload)
-        signal.signal(signal.SIGUSR2, lambda _number, _frame: self._log_counters())
+        for number in (*STOPS, signal.SIGUSR2, signal.SIGHUP):
+            signal.signal(number, self._signalled)
 
-    def _no_reload(self, _number: int, _frame: FrameType | None) -> None:
-        log.warning("SIGHUP: a changed configuration is read at the next start, not before")
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        """Only note it: this may run in the middle of anything, of writing to the log too."""
+        self._signals.append(number)
+        if number in STOPS:
+            self._stopping = True
+            self._queue.stop()
 
-    def _stop(self, number: int, _frame: FrameType | None) -> None:
-        log.info("stopping: %s", signal.Signals(number).name)
-        self._stopping = True
-        self._queue.stop()
+    def _heed_signals(self) -> None:
+        while self._signals:
+            number = self._signals.popleft()
+            if number == signal.SIGUSR2:
+                self._log_counters()
+            elif number == signal.SIGHUP:
+                log.warning("SIGHUP: a changed configuration is read at the next start, not before")
+            else:
+                log.info("stopping: %s", signal.Signals(number).name)
 
 
 def run(core: Core, queue: int, firewall: Firewall, ready: Iterable[str]) -> None:
@@ -218,7 +231,7 @@ def _wakeups() -> Iterator[socket.socket]:
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     writing.setblocking(False)
-    before = signal.set_wakeup_fd(writing.fileno())
+    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     try:
         yield reading
     finally:

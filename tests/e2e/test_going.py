@@ -81,3 +81,13 @@ def test_a_missing_bridge_is_named(lab: Lab) -> None:
             until(lambda: re.search(warned, lab.log("balancer", start)), WAIT, "it is named")
     finally:
         lab.script("restart", bridge)
+
+
+def test_counters_asked_for_in_a_burst(lab: Lab) -> None:
+    """A signal may come while the program writes its log, for an earlier one say."""
+    pids = [lab.pid(program) for program in ("balancer", "backend1", "backend2")]
+    for _ in range(3000):
+        for pid in pids:
+            os.kill(pid, signal.SIGUSR2)
+    assert lab.curl("/").status == 200
+    assert lab.counters("balancer")["handoffs"] > 0
