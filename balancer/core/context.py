@@ -7,7 +7,7 @@ from balancer.core.flow_table import FlowTable
 from common.core import handoff
 from common.core.keys import Keys
 from common.core.ledger import Ledger
-from common.core.segment import ACK, MASK, RST, build
+from common.core.segment import ACK, RST, build_along, reverse
 from common.core.timing import Schedule
 
 
@@ -37,20 +37,8 @@ class Context:
         self, flow: Flow, flags: int, *, seq: int, ack: int, window: int = 0, options: bytes = b""
     ) -> None:
         """Send the client a segment without payload, from the VIP."""
-        key = flow.key
-        self.send(
-            build(
-                key[4:8],
-                key[:4],
-                int.from_bytes(key[10:12], "big"),
-                int.from_bytes(key[8:10], "big"),
-                seq=seq & MASK,
-                ack=ack & MASK,
-                flags=flags,
-                window=window,
-                options=options,
-            )
-        )
+        along = reverse(flow.key)
+        self.send(build_along(along, flags, seq=seq, ack=ack, window=window, options=options))
 
     def reset_client(self, flow: Flow) -> None:
         """RST with the sequence number that a client which has had no data expects."""
@@ -65,20 +53,10 @@ class Context:
         if flow.target is None:
             return
         option = self.option(flow, handoff.Kind.FORGET, flow.first, self.epoch())
-        steering, key = flow.target.steering, flow.key
-        self.send(
-            build(
-                key[:4],
-                steering.bridge,
-                int.from_bytes(key[8:10], "big"),
-                int.from_bytes(key[10:12], "big"),
-                seq=flow.first,
-                ack=(flow.b + 1) & MASK,
-                flags=ACK,
-                options=option,
-                tos=steering.dscp_bits,
-            )
-        )
+        steering = flow.target.steering
+        along = steering.along(flow.key)
+        tos = steering.dscp_bits
+        self.send(build_along(along, ACK, seq=flow.first, ack=flow.b + 1, options=option, tos=tos))
 
     def option(self, flow: Flow, kind: handoff.Kind, seq: int, epoch: int) -> bytes:
         """The handoff option for a segment of ``flow`` that starts at ``seq``."""

@@ -38,7 +38,8 @@ from common.core.segment import (
     SYN,
     TCP,
     Segment,
-    build,
+    build_along,
+    reverse,
 )
 from common.core.unknown_flows import UnknownFlows
 
@@ -205,16 +206,7 @@ class Balancer:
     def _unknown_flow(self, segment: Segment, now: float) -> bytes | None:
         if not self._unknown.insists(segment.key, now):
             return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
-        self._context.send(
-            build(
-                segment.dst,
-                segment.src,
-                segment.dport,
-                segment.sport,
-                seq=segment.ack,
-                flags=RST,
-            )
-        )
+        self._context.send(build_along(reverse(segment.key), RST, seq=segment.ack))
         return self.ledger.drop(Unknown.RESET_UNKNOWN, segment.data)
 
     def _handed_segment(self, flow: Flow, segment: Segment, now: float) -> bytes | None:

@@ -11,7 +11,7 @@ from balancer.core.service import Target
 from common.core import handoff, tcp_options
 from common.core.handoff import Kind
 from common.core.ledger import DROP
-from common.core.segment import ACK, FIN, MASK, PSH, Segment, build
+from common.core.segment import ACK, FIN, MASK, PSH, Segment, build_along
 
 CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
 CONFIRM_TRIES = 5
@@ -166,18 +166,15 @@ class Handover:
     def _owned_segment(
         self, flow: Flow, head: Head, target: Target, at: int, part: bytes, fin: bool
     ) -> bytes:
-        key, seq = flow.key, (flow.first + at) & MASK
+        seq = (flow.first + at) & MASK
         options = self._context.option(flow, Kind.HANDOFF_CONFIRM, seq, flow.epoch)
         if head.stamp is not None:
             options += tcp_options.encode_timestamps(*head.stamp)
-        return build(
-            key[:4],
-            target.steering.bridge,
-            int.from_bytes(key[8:10], "big"),
-            int.from_bytes(key[10:12], "big"),
+        return build_along(
+            target.steering.along(flow.key),
+            ACK | PSH | (FIN if fin else 0),
             seq=seq,
-            ack=(flow.b + 1) & MASK,
-            flags=ACK | PSH | (FIN if fin else 0),
+            ack=flow.b + 1,
             window=head.window,
             options=options,
             payload=part,

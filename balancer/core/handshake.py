@@ -10,7 +10,7 @@ from balancer.core.flow import Flow, incarnation
 from balancer.core.service import Service
 from common.core import tcp_options
 from common.core.ledger import DROP
-from common.core.segment import ACK, MASK, SYN, Segment, build
+from common.core.segment import ACK, MASK, SYN, Segment, build_along, reverse
 from common.core.tcp_options import NO_SCALE
 
 RETRANSMISSION_RTT_LIMIT = 60_000  # milliseconds; an older echo says nothing of the path
@@ -39,14 +39,11 @@ def answer_syn(context: Context, service: Service, syn: Segment) -> bytes | None
     stamps = None if offer.timestamps is None else (_ticks(wall), offer.timestamps[0])
     scale = NO_SCALE if offer.scale == NO_SCALE else service.window_scale
     context.send(
-        build(
-            syn.dst,
-            syn.src,
-            syn.dport,
-            syn.sport,
+        build_along(
+            reverse(syn.key),
+            SYN | ACK,
             seq=isn,
-            ack=(syn.seq + 1) & MASK,
-            flags=SYN | ACK,
+            ack=syn.seq + 1,
             window=service.window,
             options=tcp_options.encode_offer(service.mss, scale, offer.sack, stamps),
         )

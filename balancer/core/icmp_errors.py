@@ -7,7 +7,7 @@ from enum import StrEnum
 from balancer.core.flow import Flow
 from common.core import checksum, icmp
 from common.core.ledger import Ledger
-from common.core.segment import ECN_BITS
+from common.core.segment import ECN_BITS, reverse
 
 
 class NotOurs(StrEnum):
@@ -24,8 +24,7 @@ def steer(data: bytes, handed: dict[bytes, Flow], ledger: Ledger) -> bytes | Non
     """
     quoted = icmp.quoted_flow(data)
     # quoted: VIP to client; the table's keys are client to VIP
-    key = quoted[4:8] + quoted[:4] + quoted[10:12] + quoted[8:10]
-    flow = handed.get(key)
+    flow = handed.get(reverse(quoted))
     if flow is None or flow.target is None:
         return ledger.drop(NotOurs.UNKNOWN_FLOW, data)
     ledger.counts["icmp_steered"] += 1

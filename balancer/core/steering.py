@@ -44,6 +44,10 @@ class Steering:
             return self.plain(segment.data)
         return segment.rewritten(dst=self.bridge, tos=self.tos(segment.tos), options=options)
 
+    def along(self, key: bytes) -> bytes:
+        """The 12-byte key, on the way to the bridge, of packets that have ``key`` on that to us."""
+        return key[:4] + self.bridge + key[8:]
+
     def tos(self, tos: int) -> int:
         """The type-of-service byte on the way to the bridge."""
         return self.dscp_bits | tos & ECN_BITS

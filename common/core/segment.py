@@ -203,6 +203,39 @@ def build(
     return ip + head + options + payload
 
 
+def build_along(
+    key: bytes,
+    flags: int,
+    *,
+    seq: int,
+    ack: int = 0,
+    window: int = 0,
+    options: bytes = b"",
+    payload: bytes = b"",
+    tos: int = 0,
+) -> bytes:
+    """A new segment whose addresses and ports are the 12-byte ``key`` (see Segment); ``seq`` and
+    ``ack`` are taken modulo 2**32."""
+    return build(
+        key[:4],
+        key[4:8],
+        int.from_bytes(key[8:10], "big"),
+        int.from_bytes(key[10:], "big"),
+        seq=seq & MASK,
+        ack=ack & MASK,
+        flags=flags,
+        window=window,
+        options=options,
+        payload=payload,
+        tos=tos,
+    )
+
+
+def reverse(key: bytes) -> bytes:
+    """The 12-byte key of the same flow's packets in the other direction."""
+    return key[4:8] + key[:4] + key[10:] + key[8:10]
+
+
 def before(a: int, b: int) -> bool:
     """Whether sequence number ``a`` comes before ``b`` (RFC 9293 section 3.4, modulo 2**32)."""
     return (b - a - 1) & MASK < 0x7FFFFFFF

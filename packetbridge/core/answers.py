@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from common.core import handoff
 from common.core.handoff import Kind
-from common.core.segment import ACK, ECN_BITS, MASK, Segment, build
+from common.core.segment import ACK, ECN_BITS, MASK, Segment, build_along
 from common.core.tcp_options import NO_SCALE
 from packetbridge.core.context import Context
 from packetbridge.core.flow import Flow
@@ -33,23 +33,17 @@ def refused(context: Context, flow: Flow, first: Segment) -> None:
 
 
 def _send(context: Context, flow: Flow, kind: Kind, seq: int) -> None:
-    inbound, entry = flow.inbound, flow.entry
-    packet = build(
-        inbound[:4],
-        entry.vip,
-        int.from_bytes(inbound[8:10], "big"),
-        int.from_bytes(inbound[10:12], "big"),
-        seq=seq,
-        ack=(flow.b + 1) & MASK,
-        flags=ACK,
-        options=_option(context, flow, kind, seq),
-    )
-    context.out.append((entry.mark, packet))
+    option = _option(context, flow, kind, seq)
+    packet = build_along(_client_key(flow), ACK, seq=seq, ack=flow.b + 1, options=option)
+    context.out.append((flow.entry.mark, packet))
 
 
 def _option(context: Context, flow: Flow, kind: Kind, seq: int) -> bytes:
-    inbound = flow.inbound
-    client_key = inbound[:4] + flow.entry.vip + inbound[8:]
     message = handoff.Handoff(kind, 0, 0, NO_SCALE, NO_SCALE, sack=False)
-    binding = handoff.Binding(client_key, flow.c, flow.b, seq)
+    binding = handoff.Binding(_client_key(flow), flow.c, flow.b, seq)
     return handoff.encode(context.keys, message, binding, handoff.epoch_at(context.wall))
+
+
+def _client_key(flow: Flow) -> bytes:
+    """The 12-byte key of the flow's packets as the client sends them."""
+    return flow.inbound[:4] + flow.entry.vip + flow.inbound[8:]

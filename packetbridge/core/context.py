@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.core.keys import Keys
 from common.core.ledger import Ledger
-from common.core.segment import MASK, RST, build
+from common.core.segment import RST, build_along
 from common.core.timing import Schedule
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import Flow
@@ -80,16 +80,7 @@ class Context:
         payload: bytes = b"",
     ) -> None:
         """Send a segment; ``address`` is 12 bytes: source, destination and both ports."""
-        packet = build(
-            address[:4],
-            address[4:8],
-            int.from_bytes(address[8:10], "big"),
-            int.from_bytes(address[10:12], "big"),
-            seq=seq & MASK,
-            ack=ack & MASK,
-            flags=flags,
-            window=window,
-            options=options,
-            payload=payload,
+        packet = build_along(
+            address, flags, seq=seq, ack=ack, window=window, options=options, payload=payload
         )
         self.out.append((entry.mark, packet))

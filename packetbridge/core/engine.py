@@ -17,7 +17,7 @@ from common.core import handoff
 from common.core.errors import MalformedError
 from common.core.keys import Keys
 from common.core.ledger import DROP, Ledger
-from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before
+from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before, reverse
 from common.core.unknown_flows import TokenBucket, UnknownFlows
 from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.config import Limits, Timeouts
@@ -293,7 +293,7 @@ class Bridge:
             return self._late(entry, segment)
         if segment.flags & RST or not self._probes.take(now):
             return self.ledger.drop(Unknown.ORPHAN, segment.data)
-        address = segment.key[4:8] + segment.key[:4] + segment.key[10:12] + segment.key[8:10]
+        address = reverse(segment.key)
         self._context.send(entry, address, RST, seq=segment.ack)
         if not segment.flags & SYN and not entry.own_source:
             inbound = address[:4] + entry.address + address[8:10] + entry.port.to_bytes(2, "big")
@@ -304,6 +304,6 @@ class Bridge:
     def _late(self, entry: Entry, segment: Segment) -> bytes | None:
         """A server's packet for a flow that is over: only a SYN-ACK still wants an answer."""
         if segment.flags & (SYN | RST) == SYN:
-            address = segment.key[4:8] + segment.key[:4] + segment.key[10:12] + segment.key[8:10]
+            address = reverse(segment.key)
             self._context.send(entry, address, RST, seq=segment.ack)
         return self.ledger.drop(Unknown.LATE, segment.data)
