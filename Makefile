@@ -2,7 +2,7 @@
 # nothing beforehand but make. Paths are relative: the checkout's own path may contain spaces.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages venv lab lab-down lab-status demo test check load-test
+.PHONY: help packages venv lab lab-down lab-status demo test check load-test soak
 
 # Debian's own Python where there is one: a later one from elsewhere may lack wheels.
 PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
@@ -38,3 +38,6 @@ check: venv ## lint, formatting, types
 
 test: venv ## run every test
 	.venv/bin/pytest $(PYTEST_ARGS)
+
+soak: venv ## run the long forms of the tests (loss, restarts, floods, a million packets): an hour or two
+	.venv/bin/pytest --soak --timeout 1200 --session-timeout 10800 $(PYTEST_ARGS)

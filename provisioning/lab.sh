@@ -3,7 +3,8 @@
 #   lab.sh up | down | status
 #   lab.sh start | stop | restart  balancer | backend1 | backend2 | nginx-backend1 | nginx-backend2
 # start reads .lab/etc as it is, so a configuration can be edited and one program restarted.
-# Environment: LAB_DATAPATH=auto|ebpf|nfqueue, LAB_LOG_LEVEL, LAB_READY_TIMEOUT (seconds).
+# Environment: LAB_DATAPATH=auto|ebpf|nfqueue, LAB_LOG_LEVEL, LAB_READY_TIMEOUT (seconds),
+# LAB_NAME (l3dsr; what the namespaces' names begin with).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -34,7 +35,7 @@ up() {
     done
     answers_through_vip
     trap - EXIT
-    echo "lab is up: http://$vip/ from a shell on the client: nsenter --net=/run/netns/l3dsr-client"
+    echo "lab is up: http://$vip/ from a shell on the client: nsenter --net=/run/netns/$lab_name-client"
 }
 
 answers_through_vip() {

@@ -7,6 +7,11 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests import soak
+from tests.soak import amount, report
+
+__all__ = ["amount", "report"]  # fixtures
+
 # The same examples in every run, so that a failure is the change's; a long random hunt on demand:
 # HYPOTHESIS_PROFILE=long make test
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=200)
@@ -14,11 +19,17 @@ settings.register_profile("long", deadline=None, max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    soak.add_option(parser)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    soak.configure(config)
     config.addinivalue_line("markers", "root: needs root, network namespaces and iptables' NFQUEUE")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    soak.select(config, items)
     if os.geteuid() == 0:
         return
     for item in items:

@@ -5,20 +5,20 @@
 network_up() {
     local host address sysctl
     for host in switch "${hosts[@]}"; do
-        ip netns add "l3dsr-$host"
-        ip -n "l3dsr-$host" link set lo up
+        ip netns add "$lab_name-$host"
+        ip -n "$lab_name-$host" link set lo up
         on "$host" sysctl -q -p "$root/provisioning/sysctl/lab.conf"
     done
-    ip -n l3dsr-switch link add name switch type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-    ip -n l3dsr-switch link set switch up
+    ip -n "$lab_name-switch" link add name switch type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+    ip -n "$lab_name-switch" link set switch up
 
     for host in "${hosts[@]}"; do
-        ip -n l3dsr-switch link add name "$host" mtu 1500 type veth \
-            peer name eth0 mtu 1500 netns "l3dsr-$host"
-        ip -n l3dsr-switch link set "$host" master switch up
-        ip -n "l3dsr-$host" link set eth0 up
+        ip -n "$lab_name-switch" link add name "$host" mtu 1500 type veth \
+            peer name eth0 mtu 1500 netns "$lab_name-$host"
+        ip -n "$lab_name-switch" link set "$host" master switch up
+        ip -n "$lab_name-$host" link set eth0 up
         for address in ${addresses[$host]}; do
-            ip -n "l3dsr-$host" address add "$address/24" dev eth0
+            ip -n "$lab_name-$host" address add "$address/24" dev eth0
         done
         case $host in
         balancer) sysctl=balancer ;;
@@ -41,7 +41,7 @@ merging_card() {
     on switch ethtool -K "$host" tso off >/dev/null
     on "$host" ethtool -K eth0 gro on >/dev/null
     # shellcheck disable=SC2016 # expanded by the inner shell; ip netns gives it the host's own /sys
-    ip netns exec "l3dsr-$host" sh -c '
+    ip netns exec "$lab_name-$host" sh -c '
         echo 50000 >/sys/class/net/eth0/gro_flush_timeout
         echo 1 >/sys/class/net/eth0/napi_defer_hard_irqs
     '
@@ -50,14 +50,14 @@ merging_card() {
 network_down() {
     local host
     for host in "${hosts[@]}" switch; do
-        [[ ! -e /run/netns/l3dsr-$host ]] || ip netns delete "l3dsr-$host"
+        [[ ! -e /run/netns/$lab_name-$host ]] || ip netns delete "$lab_name-$host"
     done
 }
 
 network_exists() {
     local host
     for host in "${hosts[@]}" switch; do
-        [[ ! -e /run/netns/l3dsr-$host ]] || return 0
+        [[ ! -e /run/netns/$lab_name-$host ]] || return 0
     done
     return 1
 }

@@ -9,7 +9,7 @@ start_process() { # PROGRAM COMMAND...
     : >>"$log" # there at once, for whoever waits for a line in it
     (
         close_inherited
-        exec setsid nsenter --net="/run/netns/l3dsr-$(host_of "$1")" -- "${@:2}"
+        exec setsid nsenter --net="/run/netns/$lab_name-$(host_of "$1")" -- "${@:2}"
     ) </dev/null >>"$log" 2>&1 &
     echo $! >"$(pid_file_of "$1")"
 }
@@ -38,7 +38,7 @@ pids_of_program() { # PROGRAM
 pids_of_lab() {
     local host program
     for host in "${hosts[@]}" switch; do
-        ip netns pids "l3dsr-$host" 2>/dev/null || true
+        ip netns pids "$lab_name-$host" 2>/dev/null || true
     done
     for program in "${programs[@]}"; do
         pids_of_program "$program"

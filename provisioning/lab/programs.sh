@@ -23,7 +23,7 @@ write_configuration() {
 start_program() { # PROGRAM
     local program=$1 host log_end=0
     host=$(host_of "$program")
-    [[ -e /run/netns/l3dsr-$host ]] || die "is not up (no namespace l3dsr-$host)"
+    [[ -e /run/netns/$lab_name-$host ]] || die "is not up (no namespace $lab_name-$host)"
     [[ -z $(pids_of_program "$program") ]] || die "$program is running already"
     [[ ! -f $(log_of "$program") ]] || log_end=$(stat -c %s "$(log_of "$program")")
 

@@ -1,6 +1,8 @@
 # shellcheck shell=bash disable=SC2034
 # What the namespace lab consists of, and where its state lies. Read by the other scripts.
 
+# Namespaces are named after it, so that several checkouts can have a lab each at the same time.
+lab_name=${LAB_NAME:-l3dsr}
 vip=192.168.33.10
 hosts=(client client2 balancer backend1 backend2)
 declare -A addresses=(
@@ -34,7 +36,7 @@ pid_file_of() { echo "$lab/run/$1.pid"; }
 
 # "ip netns exec" would hide /sys/fs/bpf, where the programs pin their maps.
 on() { # HOST COMMAND...
-    nsenter --net="/run/netns/l3dsr-$1" -- "${@:2}"
+    nsenter --net="/run/netns/$lab_name-$1" -- "${@:2}"
 }
 
 # A proxy of this machine's is no use in the lab.

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / ".lab"
 SCRIPT = ROOT / "provisioning" / "lab.sh"
+NAME = os.environ.get("LAB_NAME", "l3dsr")  # what its namespaces' names begin with
 
 CLIENT, CLIENT2, VIP = "192.168.33.1", "192.168.33.2", "192.168.33.10"
 BRIDGE1, SERVER1 = "192.168.33.20", "192.168.33.30"
@@ -41,6 +42,11 @@ def until(condition: Callable[[], T], seconds: float, what: str) -> T:
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.01)
     return value
+
+
+def namespace(host: str) -> str:
+    """The file that a host's network namespace is entered by."""
+    return f"/run/netns/{NAME}-{host}"
 
 
 def running(pid: int) -> bool:
@@ -105,7 +111,7 @@ class Lab:
 
     def command(self, host: str, *command: str) -> list[str]:
         """The command line that runs ``command`` on a host."""
-        return ["nsenter", f"--net=/run/netns/l3dsr-{host}", "--", *command]
+        return ["nsenter", f"--net={namespace(host)}", "--", *command]
 
     def run(self, host: str, *command: str, timeout: float = 60, check: bool = True) -> str:
         """Output of a command on a host; fails the test with its error message."""
@@ -351,9 +357,9 @@ def _parted(pair: str) -> tuple[str, str, str]:
 def _enter_namespace(host: str) -> None:
     """Move this thread, and only it, to a host (setns(2); Python has it from 3.12 on)."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open(f"/run/netns/l3dsr-{host}", "rb") as namespace:
-        if libc.setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
-            raise OSError(ctypes.get_errno(), f"cannot enter l3dsr-{host}")
+    with open(namespace(host), "rb") as entered:
+        if libc.setns(entered.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
+            raise OSError(ctypes.get_errno(), f"cannot enter {namespace(host)}")
 
 
 class Growth:

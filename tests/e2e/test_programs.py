@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.lab import CONFIGURATIONS, LAB, PROGRAMS, ROOT, SCRIPT, Lab, running, until
+from tests.e2e.lab import CONFIGURATIONS, LAB, NAME, PROGRAMS, ROOT, SCRIPT, Lab, running, until
 
 pytestmark = pytest.mark.root
 
@@ -208,7 +208,7 @@ def test_lab_down_leaves_nothing(lab: Lab) -> None:
         namespaces = subprocess.run(
             ["ip", "netns", "list"], capture_output=True, text=True, timeout=10, check=True
         )
-        assert "l3dsr-" not in namespaces.stdout
+        assert f"{NAME}-" not in namespaces.stdout
         assert [pid for pid in pids if running(pid)] == []
         assert _processes_with(f"{LAB}/etc") == []
         assert not (LAB / "run").exists()
