@@ -3,6 +3,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+export LAB_TOPOLOGY=${LAB_TOPOLOGY:-switched}
 source "$here/lab/topology.sh"
 ((EUID == 0)) || die "must run as root"
 

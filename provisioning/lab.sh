@@ -1,12 +1,15 @@
 #!/bin/bash
-# The lab of network namespaces: a client, a balancer and two backends on one switch.
+# The lab of network namespaces: a client, a balancer and two backends, on one switch or in subnets of
+# their own.
 #   lab.sh up | down | status
 #   lab.sh start | stop | restart  balancer | backend1 | backend2 | nginx-backend1 | nginx-backend2
 # start reads .lab/etc as it is, so a configuration can be edited and one program restarted.
 # Environment: LAB_DATAPATH=auto|ebpf|nfqueue, LAB_LOG_LEVEL, LAB_READY_TIMEOUT (seconds),
-# LAB_NAME (l3dsr; what the namespaces' names begin with).
+# LAB_NAME (l3dsr; what the namespaces' names begin with), LAB_DIR (.lab; where its state lies), and
+# for up LAB_TOPOLOGY=switched|routed.
 set -euo pipefail
 
+[[ ${1:-} != up ]] || LAB_TOPOLOGY=${LAB_TOPOLOGY:-switched}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 source "$here/lab/topology.sh"
 source "$here/lab/network.sh"
@@ -50,7 +53,7 @@ answers_through_vip() {
 
 clean_up_failure() {
     down >/dev/null
-    echo "lab: did not come up and was taken down again; logs: .lab/log" >&2
+    echo "lab: did not come up and was taken down again; logs: $lab/log" >&2
 }
 
 down() {

@@ -1,25 +1,22 @@
 # shellcheck shell=bash disable=SC2154 # topology.sh assigns them
 # The lab's hosts (network namespaces) and the switch between them, itself in a namespace, so that
-# nothing is added to the machine's own network.
+# nothing is added to the machine's own network. Each LAN is a bridge of the switch's.
 
 network_up() {
-    local host address sysctl
-    for host in switch "${hosts[@]}"; do
+    local host lan sysctl
+    for host in switch "${hosts[@]}" "${routers[@]}"; do
         ip netns add "$lab_name-$host"
         ip -n "$lab_name-$host" link set lo up
         on "$host" sysctl -q -p "$root/provisioning/sysctl/lab.conf"
     done
-    ip -n "$lab_name-switch" link add name switch type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-    ip -n "$lab_name-switch" link set switch up
+    for lan in "${lans[@]}"; do
+        ip -n "$lab_name-switch" link add name "$lan" type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+        ip -n "$lab_name-switch" link set "$lan" up
+    done
 
     for host in "${hosts[@]}"; do
-        ip -n "$lab_name-switch" link add name "$host" mtu 1500 type veth \
-            peer name eth0 mtu 1500 netns "$lab_name-$host"
-        ip -n "$lab_name-switch" link set "$host" master switch up
-        ip -n "$lab_name-$host" link set eth0 up
-        for address in ${addresses[$host]}; do
-            ip -n "$lab_name-$host" address add "$address/24" dev eth0
-        done
+        # shellcheck disable=SC2086 # a backend has two addresses
+        attach "$host" "${lan_of[$host]}" eth0 ${addresses[$host]}
         case $host in
         balancer) sysctl=balancer ;;
         backend*) sysctl=bridge ;;
@@ -27,8 +24,22 @@ network_up() {
         esac
         on "$host" sysctl -q -p "$root/provisioning/sysctl/$sysctl.conf"
     done
+    routing_up
     # client2, for direct measurements, stays as it is; so does the client where packets stay whole.
     [[ ${LAB_DATAPATH:-auto} == ebpf ]] || merging_card client
+}
+
+# Connects a host to a LAN. The switch's port is named HOST, a router's ports ROUTER-INTERFACE.
+attach() { # HOST LAN INTERFACE ADDRESS...
+    local host=$1 lan=$2 interface=$3 port=$1-$3 address
+    port=${port%-eth0}
+    ip -n "$lab_name-switch" link add name "$port" mtu 1500 type veth \
+        peer name "$interface" mtu 1500 netns "$lab_name-$host"
+    ip -n "$lab_name-switch" link set "$port" master "$lan" up
+    ip -n "$lab_name-$host" link set "$interface" up
+    for address in "${@:4}"; do
+        ip -n "$lab_name-$host" address add "$address/24" dev "$interface"
+    done
 }
 
 # A client's network card: it merges the segments that arrive within 50 microseconds (GRO), as real
@@ -49,14 +60,14 @@ merging_card() {
 
 network_down() {
     local host
-    for host in "${hosts[@]}" switch; do
+    for host in "${all_hosts[@]}"; do
         [[ ! -e /run/netns/$lab_name-$host ]] || ip netns delete "$lab_name-$host"
     done
 }
 
 network_exists() {
     local host
-    for host in "${hosts[@]}" switch; do
+    for host in "${all_hosts[@]}"; do
         [[ ! -e /run/netns/$lab_name-$host ]] || return 0
     done
     return 1

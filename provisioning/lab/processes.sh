@@ -37,7 +37,7 @@ pids_of_program() { # PROGRAM
 
 pids_of_lab() {
     local host program
-    for host in "${hosts[@]}" switch; do
+    for host in "${all_hosts[@]}"; do
         ip netns pids "$lab_name-$host" 2>/dev/null || true
     done
     for program in "${programs[@]}"; do

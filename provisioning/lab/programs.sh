@@ -6,6 +6,7 @@ ready_timeout_seconds=${LAB_READY_TIMEOUT:-20}
 write_configuration() {
     local host
     mkdir -p "$lab/etc" "$lab/run" "$lab/log"
+    echo "$topology" >"$lab/etc/topology"
     "$root/.venv/bin/balancer" keygen "$lab/etc/key" >/dev/null
     "$root/provisioning/config.sh" balancer "$vip" "$lab/etc/key" \
         "backend1=$(bridge_address backend1)" "backend2=$(bridge_address backend2)" \

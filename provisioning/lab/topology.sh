@@ -1,23 +1,31 @@
 # shellcheck shell=bash disable=SC2034
 # What the namespace lab consists of, and where its state lies. Read by the other scripts.
 
-# Namespaces are named after it, so that several checkouts can have a lab each at the same time.
+# Namespaces are named after it, so that several labs can be up at the same time.
 lab_name=${LAB_NAME:-l3dsr}
-vip=192.168.33.10
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+lab=${LAB_DIR:-$root/.lab} # a lab beside another needs a directory of its own as well
+[[ $lab == /* ]] || lab=$PWD/$lab
+
+die() {
+    echo "lab: $*" >&2
+    exit 1
+}
+
 hosts=(client client2 balancer backend1 backend2)
-declare -A addresses=(
-    [client]="192.168.33.1"
-    [client2]="192.168.33.2"
-    [balancer]="$vip"
-    [backend1]="192.168.33.20 192.168.33.30" # the bridge's, nginx's
-    [backend2]="192.168.33.21 192.168.33.31"
-)
+# Of any topology, to be taken down whichever it was.
+all_hosts=("${hosts[@]}" router exit switch)
+
+# Who brings the lab up chooses; all others find it as that left it.
+topology=${LAB_TOPOLOGY:-$(cat "$lab/etc/topology" 2>/dev/null || echo switched)}
+case $topology in
+switched | routed) source "$root/provisioning/lab/$topology.sh" ;;
+*) die "LAB_TOPOLOGY must be switched or routed, not '$topology'" ;;
+esac
 
 # In the order in which they start: servers, bridges, balancer.
 programs=(nginx-backend1 nginx-backend2 backend1 backend2 balancer)
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
-lab=$root/.lab
 
 bridge_address() { echo "${addresses[$1]% *}"; }
 server_address() { echo "${addresses[$1]#* }"; }
@@ -41,8 +49,3 @@ on() { # HOST COMMAND...
 
 # A proxy of this machine's is no use in the lab.
 export no_proxy='*' NO_PROXY='*'
-
-die() {
-    echo "lab: $*" >&2
-    exit 1
-}

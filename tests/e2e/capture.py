@@ -88,7 +88,7 @@ class Packet:
         tcp = self.tcp
         pseudo_header = self.data[12:20] + struct.pack("!HH", 6, len(tcp))
         header = self.data[: (self.data[0] & 15) * 4]
-        return _sum(header) == _sum(pseudo_header + tcp) == 0xFFFF
+        return word_sum(header) == word_sum(pseudo_header + tcp) == 0xFFFF
 
     def __repr__(self) -> str:
         names = "".join(
@@ -102,13 +102,15 @@ class Packet:
 
 
 class Capture:
-    """TCP packets of one interface since the capture began; ask for them once traffic is over.
+    """Packets of one interface and IP protocol since the capture began; ask for them once traffic
+    is over.
 
     The kernel queues a packet for this socket while it passes the interface: whatever the test
     has seen the effect of is there.
     """
 
-    def __init__(self, lab: Lab, host: str, interface: str) -> None:
+    def __init__(self, lab: Lab, host: str, interface: str, protocol: int) -> None:
+        self._protocol = protocol
         self._socket = lab.socket(host, socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
@@ -134,7 +136,7 @@ class Capture:
                 data, controls, _, address = self._socket.recvmsg(65536, 256)
             except BlockingIOError:
                 return
-            if address[1] != ETH_P_IP or len(data) < 40 or data[9] != socket.IPPROTO_TCP:
+            if address[1] != ETH_P_IP or len(data) < 40 or data[9] != self._protocol:
                 continue
             status = 0
             for level, kind, content in controls:
@@ -145,15 +147,17 @@ class Capture:
 
 
 @contextmanager
-def capture(lab: Lab, host: str, interface: str = "eth0") -> Iterator[Capture]:
-    recording = Capture(lab, host, interface)
+def capture(
+    lab: Lab, host: str, interface: str = "eth0", protocol: int = socket.IPPROTO_TCP
+) -> Iterator[Capture]:
+    recording = Capture(lab, host, interface, protocol)
     try:
         yield recording
     finally:
         recording.close()
 
 
-def _sum(data: bytes) -> int:
+def word_sum(data: bytes) -> int:
     """The one's complement sum of 16-bit words."""
     if len(data) % 2:
         data += b"\0"

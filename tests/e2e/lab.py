@@ -44,9 +44,9 @@ def until(condition: Callable[[], T], seconds: float, what: str) -> T:
     return value
 
 
-def namespace(host: str) -> str:
+def namespace(host: str, lab: str = NAME) -> str:
     """The file that a host's network namespace is entered by."""
-    return f"/run/netns/{NAME}-{host}"
+    return f"/run/netns/{lab}-{host}"
 
 
 def running(pid: int) -> bool:
@@ -71,14 +71,26 @@ class Answer:
 
 
 class Lab:
-    """The running lab, as `make lab` makes it; ``datapath`` is the path it was told to take."""
+    """The running lab, as `make lab` makes it; ``datapath`` is the path it was told to take, in
+    ``directory`` lies its state."""
 
-    def __init__(self, datapath: str) -> None:
+    def __init__(
+        self,
+        datapath: str,
+        name: str = NAME,
+        directory: Path = LAB,
+        topology: str = "switched",
+    ) -> None:
         self.datapath = datapath
+        self.directory = directory
+        self._name = name
         self._environment = {
             **os.environ,
             "LAB_DATAPATH": datapath,
+            "LAB_DIR": str(directory),
             "LAB_LOG_LEVEL": "info",
+            "LAB_NAME": name,
+            "LAB_TOPOLOGY": topology,
             "no_proxy": "*",
         }
 
@@ -111,7 +123,7 @@ class Lab:
 
     def command(self, host: str, *command: str) -> list[str]:
         """The command line that runs ``command`` on a host."""
-        return ["nsenter", f"--net={namespace(host)}", "--", *command]
+        return ["nsenter", f"--net={namespace(host, self._name)}", "--", *command]
 
     def run(self, host: str, *command: str, timeout: float = 60, check: bool = True) -> str:
         """Output of a command on a host; fails the test with its error message."""
@@ -142,7 +154,7 @@ class Lab:
 
         def enter() -> None:
             try:
-                _enter_namespace(host)
+                _enter_namespace(namespace(host, self._name))
                 results.append(function(*arguments))
             except BaseException as error:
                 errors.append(error)
@@ -283,7 +295,7 @@ class Lab:
     # --- the programs ---
 
     def pid(self, program: str) -> int:
-        return int((LAB / "run" / f"{program}.pid").read_text())
+        return int((self.directory / "run" / f"{program}.pid").read_text())
 
     def alive(self, program: str) -> bool:
         try:
@@ -293,12 +305,12 @@ class Lab:
 
     def log(self, program: str, start: int = 0) -> str:
         """A program's log, from a position of ``log_end`` on."""
-        with (LAB / "log" / f"{program}.log").open("rb") as log:
+        with (self.directory / "log" / f"{program}.log").open("rb") as log:
             log.seek(start)
             return log.read().decode()
 
     def log_end(self, program: str) -> int:
-        return (LAB / "log" / f"{program}.log").stat().st_size
+        return (self.directory / "log" / f"{program}.log").stat().st_size
 
     def counters(self, program: str) -> dict[str, int]:
         """A program's counters and gauges; those that have never counted are not there."""
@@ -334,7 +346,7 @@ class Lab:
         """
         named = {name.replace("_", "-"): change for name, change in changes.items()}
         programs = [program for program in CONFIGURATIONS if program in named]
-        files = {program: LAB / "etc" / CONFIGURATIONS[program] for program in programs}
+        files = {program: self.directory / "etc" / CONFIGURATIONS[program] for program in programs}
         before = {program: file.read_text() for program, file in files.items()}
         try:
             for program in programs:
@@ -354,12 +366,12 @@ def _parted(pair: str) -> tuple[str, str, str]:
     return pair.partition("=")
 
 
-def _enter_namespace(host: str) -> None:
+def _enter_namespace(path: str) -> None:
     """Move this thread, and only it, to a host (setns(2); Python has it from 3.12 on)."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open(namespace(host), "rb") as entered:
+    with open(path, "rb") as entered:
         if libc.setns(entered.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
-            raise OSError(ctypes.get_errno(), f"cannot enter {namespace(host)}")
+            raise OSError(ctypes.get_errno(), f"cannot enter {path}")
 
 
 class Growth:

@@ -1,0 +1,60 @@
+"""The routed lab as tests use it: addresses, its routers, and what they do to a path for a while."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.e2e.lab import LAB, NAME, ROOT, Lab
+
+DIRECTORY = LAB / "routed"
+CLIENT = "192.168.31.1"
+BRIDGE1, SERVER1 = "192.168.35.20", "192.168.35.30"
+SERVER2 = "192.168.35.31"
+BACKENDS = "192.168.35.0/25"  # all of them; more specific than their subnet
+TRANSIT_MTU = 1400  # from the exit to the router: the servers' way to anywhere
+QUEUE = 4712
+
+
+def routed_lab(datapath: str) -> Lab:
+    """Beside the ordinary lab: its own namespaces and its own directory."""
+    return Lab(datapath, f"{NAME}-routed", DIRECTORY, "routed")
+
+
+def forget_path_mtus(lab: Lab) -> None:
+    """Each kernel's path-MTU discovery begins anew."""
+    for host in ("client", "balancer", "backend1", "backend2"):
+        lab.run(host, "ip", "route", "flush", "cache")
+
+
+@contextmanager
+def narrow(lab: Lab, router: str, destination: str, interface: str, mtu: int) -> Iterator[None]:
+    """A router's way to a destination takes smaller packets for a while."""
+    way = (destination, "dev", interface, "mtu", f"{mtu}")
+    lab.run(router, "ip", "route", "add", *way)
+    try:
+        yield
+    finally:
+        lab.run(router, "ip", "route", "delete", *way)
+
+
+@contextmanager
+def short_quotations(lab: Lab, router: str) -> Iterator[None]:
+    """A router whose ICMP errors quote the 8 bytes of TCP that they must and no more."""
+    rule = ["POSTROUTING", "-p", "icmp", "--icmp-type", "fragmentation-needed"]
+    rule += ["-j", "NFQUEUE", "--queue-num", f"{QUEUE}"]
+    cutter = lab.command(router, sys.executable, "-m", "tests.e2e.cutting", f"{QUEUE}")
+    mangle = ("iptables", "-w", "-t", "mangle")
+    with subprocess.Popen(cutter, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            lab.run(router, *mangle, "-A", *rule)
+            try:
+                yield
+            finally:
+                lab.run(router, *mangle, "-D", *rule)
+        finally:
+            process.terminate()
