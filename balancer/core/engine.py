@@ -149,7 +149,7 @@ class Balancer:
 
     def _slow(self, data: bytes, now: float) -> bytes | None:
         if len(data) > 9 and data[9] == ICMP:
-            return icmp_errors.steer(data, self._handed, self.ledger)
+            return icmp_errors.steer(data, self._services, self._handed, self.ledger)
         segment = Segment(data)
         self._context.wall = now + self._wall_offset
         service = self._services.get(segment.dst + segment.key[10:12])

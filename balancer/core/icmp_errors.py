@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from enum import StrEnum
 
 from balancer.core.flow import Flow
@@ -16,14 +17,21 @@ class NotOurs(StrEnum):
     UNKNOWN_FLOW = "icmp_unknown_flow"
 
 
-def steer(data: bytes, handed: dict[bytes, Flow], ledger: Ledger) -> bytes | None:
-    """The verdict on an ICMP error; raises MalformedError where it quotes no TCP header of ours.
+def steer(
+    data: bytes, services: Container[bytes], handed: dict[bytes, Flow], ledger: Ledger
+) -> bytes | None:
+    """The verdict on an ICMP error; raises MalformedError where it quotes too little.
 
     Only the outer IP header changes: ICMP's checksum covers no addresses (RFC 792), and the
-    quotation is the bridge's to translate.
+    quotation is the bridge's to translate. What is not about one of the ``services`` (their VIP and
+    port, 6 bytes) goes on as it is, to the connection of this host's own that it is about: nobody
+    but the kernel could tell that connection of the path's MTU.
     """
     quoted = icmp.quoted_flow(data)
     # quoted: VIP to client; the table's keys are client to VIP
+    if quoted is None or quoted[:4] + quoted[8:10] not in services:
+        ledger.counts["icmp_to_host"] += 1
+        return data
     flow = handed.get(reverse(quoted))
     if flow is None or flow.target is None:
         return ledger.drop(NotOurs.UNKNOWN_FLOW, data)

@@ -10,6 +10,7 @@ import struct
 from enum import StrEnum
 
 from common.core import checksum, icmp
+from common.core.errors import Malformed, MalformedError
 from common.core.ledger import Ledger
 from common.core.segment import ECN_BITS, MASK
 from packetbridge.core import stamper
@@ -33,8 +34,10 @@ def translate(data: bytes, inbound: list[dict[bytes, Flow]], ledger: Ledger) -> 
     ``inbound`` finds flows by DSCP and by the key of the client's packets to this bridge.
     """
     inner, tcp = icmp.quotation(data)
-    client = data[inner + 16 : inner + 20]
-    key = client + data[16:20] + data[tcp + 2 : tcp + 4] + data[tcp : tcp + 2]
+    quoted = icmp.quoted_flow(data)
+    if quoted is None:
+        raise MalformedError(Malformed.BAD_ICMP)
+    key = quoted[4:8] + data[16:20] + quoted[10:] + quoted[8:10]
     flow = inbound[data[1] >> 2].get(key)
     if flow is None or flow.state is State.SYN_SENT:
         return ledger.drop(NotOurs.UNKNOWN_FLOW, data)

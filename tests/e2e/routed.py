@@ -1,4 +1,4 @@
-"""The routed lab as tests use it: addresses, its routers, and what they do to a path for a while."""
+"""The routed lab as tests use it: addresses, routers, and what these do to a path for a while."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.e2e import web
 from tests.e2e.capture import ACK, SYN, Capture, Packet, capture
 from tests.e2e.conftest import lacking
 from tests.e2e.lab import VIP, Lab, until
@@ -25,9 +26,11 @@ from tests.e2e.routed import (
     SERVER2,
     TRANSIT_MTU,
     forget_path_mtus,
+    narrow,
     routed_lab,
     short_quotations,
 )
+from tests.e2e.scripted import serving
 
 pytestmark = pytest.mark.root
 
@@ -44,6 +47,8 @@ WAY = [  # of an ICMP error: host, interface, whether it leaves there, to whom, 
     ("backend1", "eth0", False, BRIDGE1, DSCP),
 ]
 LINKS = {(host, interface) for host, interface, *_ in WAY}
+NARROW = 1300  # of ways that a test makes narrower
+OTHER_PORT = 8022
 LATE = 0.1  # of a download's segments: a larger one may not be among the later ones
 
 
@@ -212,3 +217,15 @@ def _quoted(messages: list[Quotation]) -> list[bytes]:
 def _digest(lab: Lab, name: str) -> bytes:
     with (lab.directory / "www" / name).open("rb") as content:
         return hashlib.file_digest(content, "sha256").digest()
+
+
+def test_the_balancers_host_keeps_its_own_path_mtu_discovery(lab: Lab) -> None:
+    """Say ssh at the VIP: what is no service's of ours is the kernel's to hear of."""
+    content = (lab.directory / "www" / "1m").read_bytes()
+    with (
+        narrow(lab, "router", CLIENT, "clients", NARROW),
+        serving(lab, lambda tcp: tcp.sendall(content), "balancer", (VIP, OTHER_PORT)),
+        lab.connect(to=(VIP, OTHER_PORT)) as tcp,
+    ):
+        assert web.rest(tcp) == content
+    assert f"mtu {NARROW}" in lab.run("balancer", "ip", "route", "get", CLIENT)

@@ -15,7 +15,7 @@ from tests.unit.balancer_stage import (
     Stage,
     handoff_of,
 )
-from tests.unit.scapy_oracle import checksums_ok, fields, icmp_error, tcp_packet
+from tests.unit.scapy_oracle import checksums_ok, fields, icmp_error, tcp_packet, udp_packet
 
 
 def handed(stage: Stage, **client: object) -> tuple[Client, str]:
@@ -321,6 +321,22 @@ def test_an_icmp_error_about_an_unknown_flow_is_dropped_by_name() -> None:
     quoted = tcp_packet(VIP, client.address, flags="A")
     assert stage.packet(icmp_error("198.51.100.1", VIP[0], quoted)) is None
     assert stage.count("icmp_unknown_flow") == 1
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        tcp_packet((VIP[0], 22), ("198.51.100.7", 40000)),
+        tcp_packet(("198.51.100.7", 40000), VIP),
+        udp_packet((VIP[0], 53), ("198.51.100.7", 40000)),
+    ],
+    ids=["another port", "another address", "udp"],
+)
+def test_an_icmp_error_about_the_hosts_own_packets_goes_on_to_it(quoted: bytes) -> None:
+    stage = Stage()
+    data = icmp_error("198.51.100.1", VIP[0], quoted)
+    assert stage.packet(data) == data
+    assert stage.count("icmp_to_host") == 1
 
 
 def test_an_icmp_error_that_quotes_too_little_is_dropped_by_name() -> None:

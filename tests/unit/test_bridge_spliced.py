@@ -8,7 +8,14 @@ from scapy.layers.inet import IP
 from packetbridge.core.states import State
 from tests.unit import models
 from tests.unit.bridge_stage import ADDRESS, MARK, REQUEST, SERVER, VIPS, Connection, Stage
-from tests.unit.scapy_oracle import checksums_ok, fields, icmp_error, ip_checksum_ok, tcp_packet
+from tests.unit.scapy_oracle import (
+    checksums_ok,
+    fields,
+    icmp_error,
+    ip_checksum_ok,
+    tcp_packet,
+    udp_packet,
+)
 
 END = len(REQUEST)
 
@@ -365,6 +372,14 @@ def test_an_icmp_errors_quotation_becomes_what_the_server_sent(
     assert ip_checksum_ok(quoted)
     assert quoted_bytes < len(sent) or checksums_ok(quoted), "the quoted checksum follows"
     assert stage.count("icmp_translated") == 1
+
+
+def test_an_icmp_error_about_no_tcp_is_dropped_by_name() -> None:
+    stage = Stage()
+    connection = Connection(stage)
+    quoted = udp_packet(connection.vip, connection.client)
+    assert stage.packet(icmp_error("198.51.100.1", ADDRESS[0], quoted)) is None
+    assert stage.count("bad_icmp") == 1
 
 
 def test_an_icmp_error_about_an_unknown_flow_is_dropped_by_name() -> None:
