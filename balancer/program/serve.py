@@ -12,6 +12,7 @@ from balancer.core.service import Service
 from common.adapters import keyfile, routes
 from common.adapters.aside import aside
 from common.adapters.firewall import Firewall
+from common.adapters.path_probe import path_mtus
 from common.core.keys import derive
 from common.core.ledger import Ledger
 from common.program.datapath import choose_datapath
@@ -41,11 +42,15 @@ def serve(config: Config) -> None:
 
 
 def _services(config: Config) -> list[Service]:
+    mtus = aside(_mtus, config)
+    for configured, (paths, client_mtu) in zip(config.services, mtus, strict=True):
+        for backend, mtu in zip(configured.backends, paths, strict=True):
+            if mtu < client_mtu:
+                way = f"the way to {backend.name} ({backend.bridge})"
+                log.info("service %s: %s takes %s bytes", configured.name, way, mtu)
     return [
-        Service(configured, path_mtus, client_mtu)
-        for configured, (path_mtus, client_mtu) in zip(
-            config.services, aside(_mtus, config), strict=True
-        )
+        Service(configured, paths, client_mtu)
+        for configured, (paths, client_mtu) in zip(config.services, mtus, strict=True)
     ]
 
 
@@ -53,8 +58,10 @@ def _mtus(config: Config) -> list[tuple[list[int], int]]:
     """For each service the MTUs of the paths to its bridges, and that towards its clients."""
     found = []
     addresses = routes.local_addresses()
+    bridges = {backend.bridge for service in config.services for backend in service.backends}
+    by_bridge = path_mtus({bridge: routes.route_to(bridge).mtu for bridge in bridges})
     for service in config.services:
-        path_mtus = [routes.route_to(backend.bridge).mtu for backend in service.backends]
+        paths = [by_bridge[backend.bridge] for backend in service.backends]
         name = config.interface or addresses.get(service.vip)
-        found.append((path_mtus, routes.interface_mtu(name) if name else min(path_mtus)))
+        found.append((paths, routes.interface_mtu(name) if name else min(paths)))
     return found

@@ -14,6 +14,7 @@ CLIENT = "192.168.31.1"
 BRIDGE1, SERVER1 = "192.168.35.20", "192.168.35.30"
 SERVER2 = "192.168.35.31"
 BACKENDS = "192.168.35.0/25"  # all of them; more specific than their subnet
+FRONT = "192.168.33.254"  # the router, for the balancer
 TRANSIT_MTU = 1400  # from the exit to the router: the servers' way to anywhere
 QUEUE = 4712
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -20,8 +20,10 @@ from tests.e2e.conftest import lacking
 from tests.e2e.lab import VIP, Lab, until
 from tests.e2e.quotations import ICMP, Quotation, delivered, recorded
 from tests.e2e.routed import (
+    BACKENDS,
     BRIDGE1,
     CLIENT,
+    FRONT,
     SERVER1,
     SERVER2,
     TRANSIT_MTU,
@@ -49,6 +51,7 @@ WAY = [  # of an ICMP error: host, interface, whether it leaves there, to whom, 
 LINKS = {(host, interface) for host, interface, *_ in WAY}
 NARROW = 1300  # of ways that a test makes narrower
 OTHER_PORT = 8022
+HEADERS, HANDOFF = 40, 16  # bytes of IP and TCP, and of our option
 LATE = 0.1  # of a download's segments: a larger one may not be among the later ones
 
 
@@ -177,6 +180,66 @@ def test_the_server_obeys_an_icmp_error_to_the_vip(
 
 def test_upload(lab: Lab, mode: Mode, path: Callable[[str], str]) -> None:
     _upload(lab, path("upload/routed"))
+
+
+def test_upload_over_a_narrow_way_to_the_balancer(lab: Lab, path: Callable[[str], str]) -> None:
+    """The client's own path-MTU discovery, nothing of ours."""
+    with (
+        lab.no_offloads(),
+        narrow(lab, "router", VIP, "front", NARROW),
+        capture(lab, "client", protocol=ICMP) as at_client,
+        capture(lab, "balancer") as at_balancer,
+    ):
+        _upload(lab, path("upload/routed"))
+        told = recorded(at_client)
+        came = [p for p in at_balancer.packets if p.way == (CLIENT, VIP)]
+    assert {message.quoted.way for message in told} == {(CLIENT, VIP)}
+    assert {message.mtu for message in told} == {NARROW}
+    assert max(len(packet.data) for packet in came) == NARROW
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["found out", "stated"])
+def test_a_narrow_way_to_the_bridges(lab: Lab, path: Callable[[str], str], silent: bool) -> None:
+    """Clients are told of it by the MSS: a router's word about what is steered says nothing to
+    them. The balancer asks the bridges' hosts by pings; where these are not answered, or the
+    way shrinks later, a route states its MTU."""
+    with ExitStack() as stack:
+        stack.callback(lab.script, "restart", "balancer")
+        stack.callback(forget_path_mtus, lab)
+        stack.enter_context(narrow(lab, "router", BACKENDS, "servers", NARROW))
+        if silent:
+            for host in ("backend1", "backend2"):
+                stack.enter_context(lab.sysctl(host, net_ipv4_icmp_echo_ignore_all=1))
+            stack.enter_context(_stated(lab, BACKENDS, NARROW))
+        lab.script("restart", "balancer")
+        stack.enter_context(lab.no_offloads())
+        at_client = stack.enter_context(capture(lab, "client"))
+        at_bridge = stack.enter_context(capture(lab, "backend1"))
+        _upload(lab, path("upload/routed"))
+        steered = [packet for packet in at_bridge.packets if packet.destination == BRIDGE1]
+        syn_acks = [p for p in at_client.packets if p.source == VIP and p.flags & SYN]
+        told = {int.from_bytes(packet.options[2], "big") for packet in syn_acks}
+    assert told == {NARROW - HEADERS - HANDOFF}
+    assert max(len(packet.data) for packet in steered) in (NARROW - HANDOFF, NARROW)
+    assert any(253 in packet.options for packet in steered)
+
+
+def test_clients_are_told_of_no_narrow_way_where_there_is_none(lab: Lab) -> None:
+    """That of the responses is not the requests' way: the pings' answers come by it."""
+    with capture(lab, "client") as at_client:
+        assert lab.curl("/1k").status == 200
+        syn_ack = next(p for p in at_client.packets if p.source == VIP and p.flags & SYN)
+    assert int.from_bytes(syn_ack.options[2], "big") == 1500 - HEADERS - HANDOFF
+
+
+@contextmanager
+def _stated(lab: Lab, destination: str, mtu: int) -> Iterator[None]:
+    """A route of the balancer's host that says what the way takes."""
+    lab.run("balancer", "ip", "route", "add", destination, "via", FRONT, "mtu", f"{mtu}")
+    try:
+        yield
+    finally:
+        lab.run("balancer", "ip", "route", "delete", destination)
 
 
 def _upload(lab: Lab, path: str) -> None:
