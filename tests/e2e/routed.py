@@ -30,6 +30,16 @@ def forget_path_mtus(lab: Lab) -> None:
         lab.run(host, "ip", "route", "flush", "cache")
 
 
+def filtered(lab: Lab, host: str) -> int:
+    """Packets that a host's reverse-path filters have dropped."""
+    names, values = [
+        line.split()
+        for line in lab.run(host, "cat", "/proc/self/net/netstat").splitlines()
+        if line.startswith("TcpExt:")
+    ]
+    return int(values[names.index("IPReversePathFilter")])
+
+
 @contextmanager
 def narrow(lab: Lab, router: str, destination: str, interface: str, mtu: int) -> Iterator[None]:
     """A router's way to a destination takes smaller packets for a while."""
