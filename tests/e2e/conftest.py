@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.e2e.lab import PROGRAMS, Lab
+from tests.e2e.routed import UPLOAD, forget_path_mtus, routed_lab
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,9 +58,44 @@ def lab(running_lab: Lab) -> Iterator[Lab]:
     """The lab; whatever the test did to it, no program may have met an error of its own."""
     if not running_lab.complete():  # the test before this one failed half-way
         running_lab.up()
-    started = {program: running_lab.log_end(program) for program in PROGRAMS}
-    yield running_lab
+    with _no_errors(running_lab):
+        yield running_lab
+
+
+@pytest.fixture(scope="module")
+def running_routed() -> Iterator[Lab]:
+    """The routed lab, up for the tests of one file."""
+    if missing := lacking():
+        pytest.skip(f"needs {missing}")
+    lab = routed_lab(os.environ.get("LAB_DATAPATH", "nfqueue"))
+    try:
+        lab.up()
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture
+def routed(running_routed: Lab) -> Iterator[Lab]:
+    """The routed lab as no kernel in it has learned of a path's MTU; otherwise as ``lab``."""
+    forget_path_mtus(running_routed)
+    with _no_errors(running_routed):
+        yield running_routed
+
+
+@pytest.fixture(scope="module")
+def first_bridges(running_routed: Lab) -> Callable[[str], str]:
+    """Gives, by file, a path that leads to the routed lab's first bridge, as that was when the
+    file's tests began."""
+    found = {name: running_routed.path_for(name, "backend1") for name in ("20m", UPLOAD)}
+    return found.__getitem__
+
+
+@contextmanager
+def _no_errors(lab: Lab) -> Iterator[None]:
+    started = {program: lab.log_end(program) for program in PROGRAMS}
+    yield
     for program, start in started.items():
-        anew = running_lab.log_end(program) < start  # the test took the lab down and up again
-        log = running_lab.log(program, 0 if anew else start)
+        anew = lab.log_end(program) < start  # the test took the lab down and up again
+        log = lab.log(program, 0 if anew else start)
         assert not re.search("Traceback|internal_error", log), f"{program}:\n{log[-3000:]}"

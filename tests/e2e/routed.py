@@ -7,15 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.e2e.lab import LAB, NAME, ROOT, Lab
+from tests.e2e.lab import LAB, NAME, ROOT, Answer, Lab
 
 DIRECTORY = LAB / "routed"
 CLIENT = "192.168.31.1"
 BRIDGE1, SERVER1 = "192.168.35.20", "192.168.35.30"
-SERVER2 = "192.168.35.31"
+BRIDGE2, SERVER2 = "192.168.35.21", "192.168.35.31"
 BACKENDS = "192.168.35.0/25"  # all of them; more specific than their subnet
 FRONT = "192.168.33.254"  # the router, for the balancer
 TRANSIT_MTU = 1400  # from the exit to the router: the servers' way to anywhere
+UPLOAD = "upload/routed"
 QUEUE = 4712
 
 
@@ -28,6 +29,23 @@ def forget_path_mtus(lab: Lab) -> None:
     """Each kernel's path-MTU discovery begins anew."""
     for host in ("client", "balancer", "backend1", "backend2"):
         lab.run(host, "ip", "route", "flush", "cache")
+
+
+def download(lab: Lab, path: str) -> Answer:
+    """20 MB, byte for byte."""
+    answer = lab.curl(path)
+    assert answer.body == (lab.directory / "www" / "20m").read_bytes()
+    return answer
+
+
+def upload(lab: Lab, path: str) -> None:
+    """20 MB, byte for byte."""
+    source, stored = lab.directory / "www" / "20m", lab.directory / "www" / UPLOAD
+    try:
+        assert lab.curl(path, "-T", str(source)).status == 201
+        assert stored.read_bytes() == source.read_bytes()
+    finally:
+        stored.unlink(missing_ok=True)
 
 
 def filtered(lab: Lab, host: str) -> int:

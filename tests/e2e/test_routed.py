@@ -6,45 +6,29 @@ Responses leave by the exit and meet a hop of MTU 1400 that requests do not; the
 
 from __future__ import annotations
 
-import hashlib
-import os
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import pytest
-from scapy.layers.inet import ICMP as ICMPMessage
-from scapy.layers.inet import IP
 
-from tests.e2e import web
 from tests.e2e.capture import ACK, SYN, Capture, Packet, capture
-from tests.e2e.conftest import lacking
-from tests.e2e.lab import NAME, SCRIPT, VIP, Lab, until
+from tests.e2e.lab import VIP, Lab, until
 from tests.e2e.quotations import ICMP, Quotation, delivered, recorded
 from tests.e2e.routed import (
-    BACKENDS,
     BRIDGE1,
     CLIENT,
-    FRONT,
     SERVER1,
     SERVER2,
     TRANSIT_MTU,
-    filtered,
-    forget_path_mtus,
-    narrow,
-    routed_lab,
+    UPLOAD,
+    download,
     short_quotations,
+    upload,
 )
-from tests.e2e.scripted import serving
 
 pytestmark = pytest.mark.root
 
-HOSTS = ("client", "balancer", "backend1", "backend2")
-ROUTERS = ("router", "exit")
-STRICT = 1
-MB = 1 << 20
 CONTROL, DSCP = 48, 1  # what routers give ICMP errors (RFC 1812 section 4.3.2.5); the VIP's
 WAY = [  # of an ICMP error: host, interface, whether it leaves there, to whom, with which DSCP
     ("exit", "transit", True, VIP, CONTROL),
@@ -56,9 +40,6 @@ WAY = [  # of an ICMP error: host, interface, whether it leaves there, to whom, 
     ("backend1", "eth0", False, BRIDGE1, DSCP),
 ]
 LINKS = {(host, interface) for host, interface, *_ in WAY}
-NARROW = 1300  # of ways that a test makes narrower
-OTHER_PORT = 8022
-HEADERS, HANDOFF = 40, 16  # bytes of IP and TCP, and of our option
 LATE = 0.1  # of a download's segments: a larger one may not be among the later ones
 
 
@@ -83,69 +64,16 @@ MODES = {
 }
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Lab]:
-    if missing := lacking():
-        pytest.skip(f"needs {missing}")
-    lab = routed_lab(os.environ.get("LAB_DATAPATH", "nfqueue"))
-    try:
-        lab.up()
-        yield lab
-    finally:
-        lab.down()
-    left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
-    assert f"{NAME}-routed-" not in left.stdout
-
-
-@pytest.fixture(scope="module")
-def path(running: Lab) -> Callable[[str], str]:
-    """By file: a path that leads to the first bridge."""
-    paths = {name: running.path_for(name, "backend1") for name in ("20m", "upload/routed")}
-    return paths.__getitem__
-
-
 @pytest.fixture(scope="module", params=MODES)
 def mode(
-    running: Lab, path: Callable[[str], str], request: pytest.FixtureRequest
+    running_routed: Lab, first_bridges: Callable[[str], str], request: pytest.FixtureRequest
 ) -> Iterator[Mode]:
     chosen = MODES[request.param]
     if request.param == "client":
         yield chosen
     else:
-        with running.configured(backend1=chosen.change):
+        with running_routed.configured(backend1=chosen.change):
             yield chosen
-
-
-@pytest.fixture
-def lab(running: Lab) -> Lab:
-    forget_path_mtus(running)
-    return running
-
-
-def test_strict_reverse_path_filters_are_in_nobodys_way(
-    lab: Lab, path: Callable[[str], str]
-) -> None:
-    """All hosts have one, and the router where the clients are: see provisioning/lab/routed.sh."""
-    for host in (*HOSTS, "client2"):
-        assert lab.run(host, "sysctl", "-n", "net.ipv4.conf.all.rp_filter") == f"{STRICT}\n"
-    before = {host: filtered(lab, host) for host in (*HOSTS, *ROUTERS)}
-    received, _ = lab.bytes_at("balancer")
-    assert hashlib.sha256(lab.curl(path("20m")).body).digest() == _digest(lab, "20m")
-    assert lab.bytes_at("balancer")[0] - received < MB, "responses do not pass the balancer"
-    _upload(lab, path("upload/routed"))
-    assert {host: filtered(lab, host) for host in before} == before
-    # and a filter it is
-    with lab.socket("client", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(bytes(IP(src=SERVER1, dst=VIP) / ICMPMessage()), (VIP, 0))
-    until(lambda: filtered(lab, "router") == before["router"] + 1, 2, "one is dropped")
-
-
-def test_the_lab_script_knows_which_topology_is_up(lab: Lab) -> None:
-    """A server counts as started when it answers at its address, which is the topology's."""
-    environment = {**os.environ, "LAB_NAME": f"{NAME}-routed", "LAB_DIR": str(lab.directory)}
-    environment.pop("LAB_TOPOLOGY", None)
-    command = [SCRIPT, "restart", "nginx-backend2"]
-    subprocess.run(command, env=environment, check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -160,26 +88,25 @@ def test_the_lab_script_knows_which_topology_is_up(lab: Lab) -> None:
     indirect=["mode"],
 )
 def test_the_server_obeys_an_icmp_error_to_the_vip(
-    lab: Lab,
+    routed: Lab,
     mode: Mode,
     quoting: str,
-    path: Callable[[str], str],
+    first_bridges: Callable[[str], str],
     report: Callable[[str], None],
 ) -> None:
     """It is followed from the router that sends it to the server's kernel."""
     short = quoting == "8 bytes"
     with ExitStack() as stack:
         if short:
-            stack.enter_context(short_quotations(lab, "exit"))
-        links = {link: stack.enter_context(capture(lab, *link, ICMP)) for link in LINKS}
-        to_kernel = stack.enter_context(delivered(lab, mode.host))
-        at_client = stack.enter_context(capture(lab, "client"))
-        at_bridge = stack.enter_context(capture(lab, "backend1"))
-        to_server = stack.enter_context(_towards(lab, mode))
-        beyond = stack.enter_context(capture(lab, "router", "transit"))
-        answer = lab.curl(path("20m"))
-        assert hashlib.sha256(answer.body).digest() == _digest(lab, "20m")
-        until(lambda: lab.closed(answer.port), 5, "the last packet has passed")
+            stack.enter_context(short_quotations(routed, "exit"))
+        links = {link: stack.enter_context(capture(routed, *link, ICMP)) for link in LINKS}
+        to_kernel = stack.enter_context(delivered(routed, mode.host))
+        at_client = stack.enter_context(capture(routed, "client"))
+        at_bridge = stack.enter_context(capture(routed, "backend1"))
+        to_server = stack.enter_context(_towards(routed, mode))
+        beyond = stack.enter_context(capture(routed, "router", "transit"))
+        answer = download(routed, first_bridges("20m"))
+        until(lambda: routed.closed(answer.port), 5, "the last packet has passed")
         seen = {link: recorded(messages) for link, messages in links.items()}
         server = to_kernel.quotations()
         client_port = answer.port
@@ -223,78 +150,9 @@ def test_the_server_obeys_an_icmp_error_to_the_vip(
     report(f"{len(came)} ICMP errors, {len(large)} of {len(sizes)} segments too large")
 
 
-def test_upload(lab: Lab, mode: Mode, path: Callable[[str], str]) -> None:
-    _upload(lab, path("upload/routed"))
-
-
-def test_upload_over_a_narrow_way_to_the_balancer(lab: Lab, path: Callable[[str], str]) -> None:
-    """The client's own path-MTU discovery, nothing of ours."""
-    with (
-        lab.no_offloads(),
-        narrow(lab, "router", VIP, "front", NARROW),
-        capture(lab, "client", protocol=ICMP) as at_client,
-        capture(lab, "balancer") as at_balancer,
-    ):
-        _upload(lab, path("upload/routed"))
-        told = recorded(at_client)
-        came = [p for p in at_balancer.packets if p.way == (CLIENT, VIP)]
-    assert {message.quoted.way for message in told} == {(CLIENT, VIP)}
-    assert {message.mtu for message in told} == {NARROW}
-    assert max(len(packet.data) for packet in came) == NARROW
-
-
-@pytest.mark.parametrize("silent", [False, True], ids=["found out", "stated"])
-def test_a_narrow_way_to_the_bridges(lab: Lab, path: Callable[[str], str], silent: bool) -> None:
-    """Clients are told of it by the MSS: a router's word about what is steered says nothing to
-    them. The balancer asks the bridges' hosts by pings; where these are not answered, or the
-    way shrinks later, a route states its MTU."""
-    with ExitStack() as stack:
-        stack.callback(lab.script, "restart", "balancer")
-        stack.callback(forget_path_mtus, lab)
-        stack.enter_context(narrow(lab, "router", BACKENDS, "servers", NARROW))
-        if silent:
-            for host in ("backend1", "backend2"):
-                stack.enter_context(lab.sysctl(host, net_ipv4_icmp_echo_ignore_all=1))
-            stack.enter_context(_stated(lab, BACKENDS, NARROW))
-        lab.script("restart", "balancer")
-        stack.enter_context(lab.no_offloads())
-        at_client = stack.enter_context(capture(lab, "client"))
-        at_bridge = stack.enter_context(capture(lab, "backend1"))
-        _upload(lab, path("upload/routed"))
-        steered = [packet for packet in at_bridge.packets if packet.destination == BRIDGE1]
-        syn_acks = [p for p in at_client.packets if p.source == VIP and p.flags & SYN]
-        told = {int.from_bytes(packet.options[2], "big") for packet in syn_acks}
-    assert told == {NARROW - HEADERS - HANDOFF}
-    assert max(len(packet.data) for packet in steered) in (NARROW - HANDOFF, NARROW)
-    assert any(253 in packet.options for packet in steered)
-
-
-def test_clients_are_told_of_no_narrow_way_where_there_is_none(lab: Lab) -> None:
-    """That of the responses is not the requests' way: the pings' answers come by it."""
-    with capture(lab, "client") as at_client:
-        assert lab.curl("/1k").status == 200
-        syn_ack = next(p for p in at_client.packets if p.source == VIP and p.flags & SYN)
-    assert int.from_bytes(syn_ack.options[2], "big") == 1500 - HEADERS - HANDOFF
-
-
-@contextmanager
-def _stated(lab: Lab, destination: str, mtu: int) -> Iterator[None]:
-    """A route of the balancer's host that says what the way takes."""
-    lab.run("balancer", "ip", "route", "add", destination, "via", FRONT, "mtu", f"{mtu}")
-    try:
-        yield
-    finally:
-        lab.run("balancer", "ip", "route", "delete", destination)
-
-
-def _upload(lab: Lab, path: str) -> None:
-    """20 MB to the first bridge's server, byte for byte."""
-    source, stored = lab.directory / "www" / "20m", lab.directory / "www" / "upload" / "routed"
-    try:
-        assert lab.curl(path, "-T", str(source)).status == 201
-        assert stored.read_bytes() == source.read_bytes()
-    finally:
-        stored.unlink(missing_ok=True)
+@pytest.mark.usefixtures("mode")
+def test_upload(routed: Lab, first_bridges: Callable[[str], str]) -> None:
+    upload(routed, first_bridges(UPLOAD))
 
 
 def _towards(lab: Lab, mode: Mode) -> AbstractContextManager[Capture]:
@@ -320,20 +178,3 @@ def _server_isn(packets: list[Packet], server: str) -> int:
 
 def _quoted(messages: list[Quotation]) -> list[bytes]:
     return [message.quoted.data for message in messages]
-
-
-def _digest(lab: Lab, name: str) -> bytes:
-    with (lab.directory / "www" / name).open("rb") as content:
-        return hashlib.file_digest(content, "sha256").digest()
-
-
-def test_the_balancers_host_keeps_its_own_path_mtu_discovery(lab: Lab) -> None:
-    """Say ssh at the VIP: what is no service's of ours is the kernel's to hear of."""
-    content = (lab.directory / "www" / "1m").read_bytes()
-    with (
-        narrow(lab, "router", CLIENT, "clients", NARROW),
-        serving(lab, lambda tcp: tcp.sendall(content), "balancer", (VIP, OTHER_PORT)),
-        lab.connect(to=(VIP, OTHER_PORT)) as tcp,
-    ):
-        assert web.rest(tcp) == content
-    assert f"mtu {NARROW}" in lab.run("balancer", "ip", "route", "get", CLIENT)
