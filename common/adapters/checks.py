@@ -74,6 +74,23 @@ def address(what: str, wanted: str, interface: str | None) -> list[Problem]:
     return [Problem(f"no interface holds the {what} {wanted}", mend, fatal=interface is None)]
 
 
+def local_routes(addresses: Iterable[str]) -> list[Problem]:
+    """Own addresses that a server on this host sees as its clients': Linux keeps no copy of a local
+    route that is on another interface than lo, and so does not renew what a connection has of it
+    when it learns of a path's MTU (__mkroute_output in net/ipv4/route.c)."""
+    found = {address: routes.local_route(address) for address in addresses}
+    return [
+        Problem(
+            f"the local route of {address} is on {name}: a server on this host would learn of a "
+            "narrow path to a client seconds late",
+            f"ip route replace local {address} dev lo table local",
+            fatal=False,
+        )
+        for address, name in found.items()
+        if name not in (None, "lo")
+    ]
+
+
 def route(what: str, wanted: str) -> list[Problem]:
     """A way to a peer: how large its packets may be cannot be known without."""
     try:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-MAIN_TABLE = 254  # RT_TABLE_MAIN; this and the next three from linux/rtnetlink.h and linux/if.h
+# These from linux/rtnetlink.h and linux/if.h:
+MAIN_TABLE, LOCAL_TABLE = 254, 255  # RT_TABLE_MAIN, RT_TABLE_LOCAL
 UNICAST, LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
 ONLINK = 4  # RTNH_F_ONLINK
 UP = 1  # IFF_UP
@@ -94,6 +95,19 @@ def route_to(address: str) -> Route:
     metrics = _metrics(found)
     mtu = metrics.get("RTAX_MTU") or link.mtu
     return Route(link.name, mtu, False, metrics.get("RTAX_CC_ALGO"))
+
+
+def local_route(address: str) -> str | None:
+    """The interface that an own address's entry in the local table names; None where it has none.
+
+    It need not be the one that holds the address.
+    """
+    with _netlink() as netlink:
+        links = _links(netlink)
+        for found in netlink.get_routes(family=socket.AF_INET, table=LOCAL_TABLE):
+            if found["type"] == LOCAL and found.get_attr("RTA_DST") == address:
+                return links[found.get_attr("RTA_OIF")].name
+    return None
 
 
 def main_table() -> list[TableEntry]:

@@ -41,6 +41,7 @@ def _network(config: Config, remote: list[Backend]) -> list[Problem]:
 
 def _local_servers(here: list[Backend]) -> list[Problem]:
     found = checks.marked_sockets() if here else []
+    found += checks.local_routes(b.address for b in here if b.source == "bridge")
     if any(backend.hold_handshake == "off" for backend in here):
         found += checks.congestion()
     return found

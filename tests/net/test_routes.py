@@ -60,6 +60,12 @@ def test_the_way_to_an_address(namespace: Namespace, address: str, expected: Rou
     assert namespace.call(routes.route_to, address) == expected
 
 
+def test_local_routes(namespace: Namespace) -> None:
+    assert namespace.call(routes.local_route, "192.168.33.20") == "eth0"
+    assert namespace.call(routes.local_route, "10.0.0.5") == "lo"
+    assert namespace.call(routes.local_route, "8.8.8.8") is None
+
+
 def test_no_way_to_an_address(namespace: Namespace) -> None:
     namespace.shell("ip route add unreachable 10.3.0.0/16")
     with pytest.raises(AssertionError, match=r"RouteError: no route to 10.3.0.1"):

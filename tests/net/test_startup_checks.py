@@ -317,11 +317,17 @@ def test_marks_and_forwarding_matter_only_where_they_are_used(bridge: BridgeHost
     bridge.mends("net.ipv4.ip_forward is 0")
 
 
+def test_the_way_from_a_local_server_to_a_bridge_that_is_its_client(bridge: BridgeHost) -> None:
+    bridge.namespace.shell("sysctl -qw net.ipv4.ip_local_reserved_ports=20000-29999")
+    bridge.serve(server_address="192.168.33.10", source="bridge")
+    bridge.mends("the local route of 192.168.33.20 is on eth0", fatal=False)
+
+
 def test_ports_of_mode_bridge_are_reserved(bridge: BridgeHost) -> None:
     setting = "net.ipv4.ip_local_reserved_ports"
     bridge.namespace.shell(f"sysctl -qw {setting}=8080")
     assert bridge.problems() == []
-    bridge.serve(server_address="192.168.33.10", source="bridge", ports=(5000, 5999))
+    bridge.serve(server_address="192.168.33.30", source="bridge", ports=(5000, 5999))
     bridge.mends(f"{setting} lacks 5000-5999", fatal=False)
     assert bridge.namespace.shell(f"sysctl -n {setting}") == "5000-5999,8080\n"
 
@@ -330,7 +336,7 @@ def test_several_ranges_of_ports_are_reserved_by_one_command(bridge: BridgeHost)
     bridge.config = replace(
         bridge.config,
         backends=tuple(
-            Backend("192.168.33.20", port, "192.168.33.10", 80, source="bridge", ports=ports)
+            Backend("192.168.33.20", port, "192.168.33.30", 80, source="bridge", ports=ports)
             for port, ports in ((80, (5000, 5999)), (81, (7000, 7001)))
         ),
     )
