@@ -16,7 +16,7 @@ packages: ## install the Debian packages that are missing
 venv: packages ## make .venv with both programs and the test tools in it
 	@provisioning/venv.sh "$(PYTHON)"
 
-lab: venv ## start the lab: five hosts in network namespaces (LAB_DATAPATH=auto|ebpf|nfqueue)
+lab: venv ## start the lab (LAB_TOPOLOGY=switched|routed, LAB_DATAPATH=auto|ebpf|nfqueue)
 	@provisioning/lab.sh up
 
 lab-down: ## stop the lab and remove every trace of it (logs stay in .lab/log)

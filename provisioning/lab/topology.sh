@@ -20,6 +20,7 @@ all_hosts=("${hosts[@]}" router exit switch)
 # Who brings the lab up chooses; all others find it as that left it.
 topology=${LAB_TOPOLOGY:-$(cat "$lab/etc/topology" 2>/dev/null || echo switched)}
 case $topology in
+# shellcheck source=switched.sh
 switched | routed) source "$root/provisioning/lab/$topology.sh" ;;
 *) die "LAB_TOPOLOGY must be switched or routed, not '$topology'" ;;
 esac
