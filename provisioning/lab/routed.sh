@@ -10,7 +10,6 @@
 # Requests go by the router alone; what the backends send anywhere leaves by the exit and crosses the
 # narrow transit, so that only responses need path-MTU discovery.
 
-vip=192.168.33.10
 declare -A addresses=(
     [client]="192.168.31.1"
     [client2]="192.168.31.2"

@@ -1,7 +1,6 @@
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154
 # The ordinary topology: all hosts on one switch, in one subnet.
 
-vip=192.168.33.10
 declare -A addresses=(
     [client]="192.168.33.1"
     [client2]="192.168.33.2"

@@ -13,17 +13,17 @@ die() {
     exit 1
 }
 
+vip=192.168.33.10
 hosts=(client client2 balancer backend1 backend2)
 # Of any topology, to be taken down whichever it was.
 all_hosts=("${hosts[@]}" router exit switch)
 
 # Who brings the lab up chooses; all others find it as that left it.
 topology=${LAB_TOPOLOGY:-$(cat "$lab/etc/topology" 2>/dev/null || echo switched)}
-case $topology in
+[[ $topology == switched || $topology == routed ]] ||
+    die "LAB_TOPOLOGY must be switched or routed, not '$topology'"
 # shellcheck source=switched.sh
-switched | routed) source "$root/provisioning/lab/$topology.sh" ;;
-*) die "LAB_TOPOLOGY must be switched or routed, not '$topology'" ;;
-esac
+source "$root/provisioning/lab/$topology.sh"
 
 # In the order in which they start: servers, bridges, balancer.
 programs=(nginx-backend1 nginx-backend2 backend1 backend2 balancer)
