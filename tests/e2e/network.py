@@ -1,106 +1,184 @@
-"""A bad network: packets dropped where they arrive at a host, or held where they leave one."""
+"""A bad network: the switch loses packets of chosen legs, holds them, or lets them come twice.
+
+It happens between the hosts, so that it is the same for every data path.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from tests.e2e.lab import BRIDGE1, BRIDGE2, ROOT, VIP, Lab
+from tests.e2e.lab import ROOT, Lab
+from tests.e2e.wire import Faults
 
-CHAIN = "LOSS"
-HANDOFF = "--tcp-option 253"
-LEGS = {  # where the packets of a way are dropped, and which they are
-    "client to balancer": [("balancer", f"-d {VIP}")],
-    "balancer to bridge": [
-        ("backend1", f"-d {BRIDGE1} -m dscp --dscp 1"),
-        ("backend2", f"-d {BRIDGE2} -m dscp --dscp 1"),
-    ],
-    "to the client": [("client", f"-s {VIP}")],
+LEGS = {  # the hosts that each leads from and to
+    "client to balancer": [("client", "balancer")],
+    "balancer to client": [("balancer", "client")],
+    "balancer to bridge": [("balancer", "backend1"), ("balancer", "backend2")],
+    "bridge to balancer": [("backend1", "balancer"), ("backend2", "balancer")],
+    "bridge to client": [("backend1", "client"), ("backend2", "client")],
 }
+REMOTE_LEGS = {  # of a bridge on the first backend host whose server is on the second
+    "bridge to server": [("backend1", "backend2")],
+    "server to bridge": [("backend2", "backend1")],
+}
+ALL_LEGS = LEGS | REMOTE_LEGS
+HANDOFF = "--tcp-option 253"  # and the bridges' answers
+CHAIN = "LOSS"
+QUEUE = 4711
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """Packets lost so far on each leg, and how many of them carried the handoff option."""
+class Count:
+    """Packets, and how many of them carried the handoff option."""
 
-    packets: dict[str, int]
+    packets: int
     handoffs: int
+
+    def __str__(self) -> str:
+        return f"{self.packets}" + (f" ({self.handoffs} handoffs)" if self.handoffs else "")
+
+
+# --- loss, by the kernel alone ---
 
 
 class Loss:
-    """Loss rules in force; ``dropped`` counts what they took."""
+    """Loss rules in force; ``dropped`` counts what they took on each leg."""
 
-    def __init__(self, lab: Lab, legs: dict[str, list[tuple[str, str]]]) -> None:
+    def __init__(self, lab: Lab, legs: list[str]) -> None:
         self._lab = lab
-        self._legs = legs
+        self._legs = legs  # of the dropping rules, in their order: each leg's handoffs come first
 
-    def dropped(self) -> Dropped:
-        packets, handoffs = dict.fromkeys(self._legs, 0), 0
-        for leg, places in self._legs.items():
-            for host, _ in places:
-                for count, rule in self._rules(host):
-                    packets[leg] += count
-                    handoffs += count if "tcp-option 253" in rule else 0
-        return Dropped(packets, handoffs)
-
-    def _rules(self, host: str) -> Iterator[tuple[int, str]]:
-        for line in self._lab.run(host, "iptables-save", "-c", "-t", "raw").splitlines():
-            if f"-A {CHAIN} " in line and "-j DROP" in line:
-                yield int(line[1:].partition(":")[0]), line
+    def dropped(self) -> dict[str, Count]:
+        found = dict.fromkeys(self._legs, Count(0, 0))
+        lines = self._lab.run("switch", "iptables-save", "-c", "-t", "mangle").splitlines()
+        drops = [line for line in lines if f"-A {CHAIN} " in line and "-j DROP" in line]
+        for leg, line in zip(self._legs, drops, strict=True):
+            count = int(line[1:].partition(":")[0])
+            handoffs = count if "tcp-option 253" in line else 0
+            found[leg] = Count(found[leg].packets + count, found[leg].handoffs + handoffs)
+        return found
 
 
 @contextmanager
 def loss(lab: Lab, probability: float, *legs: str) -> Iterator[Loss]:
     """Drop TCP packets of the named legs with a probability, one by one (no offloads meanwhile)."""
-    chosen = {leg: LEGS[leg] for leg in legs}
     chance = f"-m statistic --mode random --probability {probability} -j DROP"
-    with lab.no_offloads(), ExitStack() as stack:
-        for places in chosen.values():
-            for host, match in places:
-                # a handoff meets only the first rule, so that lost ones are counted apart
-                rules = [
-                    f"-p tcp {match} {HANDOFF} {chance}",
-                    f"-p tcp {match} {HANDOFF} -j RETURN",
-                    f"-p tcp {match} {chance}",
-                ]
-                stack.enter_context(_rules(lab, host, rules))
-        yield Loss(lab, chosen)
+    rules, dropping = [], []
+    for leg in legs:
+        for way in ALL_LEGS[leg]:
+            match = _between(*way)
+            # a handoff meets only the first rule, so that lost ones are counted apart
+            rules += [
+                f"{match} {HANDOFF} {chance}",
+                f"{match} {HANDOFF} -j RETURN",
+                f"{match} {chance}",
+            ]
+            dropping += [leg, leg]
+    with lab.no_offloads(), _chain(lab, rules):
+        yield Loss(lab, dropping)
 
 
 @contextmanager
-def _rules(lab: Lab, host: str, rules: list[str]) -> Iterator[None]:
-    """Rules in a chain of their own, before all others of the raw table."""
-    raw = ("iptables", "-w", "-t", "raw")
-    lab.run(host, *raw, "-N", CHAIN)
+def _chain(lab: Lab, rules: list[str]) -> Iterator[None]:
+    """Rules for what the switch forwards, in a chain of their own."""
+    mangle = ("iptables", "-w", "-t", "mangle")
+    _filtering(lab)
+    lab.run("switch", *mangle, "-N", CHAIN)
     try:
         for rule in rules:
-            lab.run(host, *raw, "-A", CHAIN, *rule.split())
-        lab.run(host, *raw, "-I", "PREROUTING", "1", "-j", CHAIN)
+            lab.run("switch", *mangle, "-A", CHAIN, *rule.split())
+        lab.run("switch", *mangle, "-I", "FORWARD", "1", "-j", CHAIN)
         yield
     finally:
-        lab.run(host, *raw, "-D", "PREROUTING", "-j", CHAIN, check=False)
-        lab.run(host, *raw, "-F", CHAIN)
-        lab.run(host, *raw, "-X", CHAIN)
+        lab.run("switch", *mangle, "-D", "FORWARD", "-j", CHAIN, check=False)
+        lab.run("switch", *mangle, "-F", CHAIN)
+        lab.run("switch", *mangle, "-X", CHAIN)
+
+
+# --- loss of certain packets, reordering, duplication, delay: by a program (see wire.py) ---
+
+
+class Deeds:
+    """What a misbehaving wire has done: known once it behaves again."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Count] = {}
+
+    def __getitem__(self, deed: str) -> Count:
+        return self.counts[deed]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{deed} {count}" for deed, count in self.counts.items() if count.packets)
+
+
+@contextmanager
+def misbehaving(lab: Lab, leg: str, faults: Faults, match: str = "") -> Iterator[Deeds]:
+    """A leg with faults; ``match`` says which of its TCP packets meet them."""
+    rules = [f"FORWARD {_between(*way)} {match}" for way in ALL_LEGS[leg]]
+    queue = QUEUE + 1 + list(ALL_LEGS).index(leg)
+    ports = {}
+    for _, receiver in ALL_LEGS[leg]:
+        ports.update(_ports(lab, receiver))
+    _filtering(lab)
+    with lab.no_offloads(), wire(lab, "switch", rules, replace(faults, ports=ports), queue) as done:
+        yield done
 
 
 @contextmanager
 def delay(lab: Lab, host: str, match: str, seconds: float) -> Iterator[None]:
     """Hold TCP packets that leave a host, in order; ``match`` says which."""
-    queue = "4711"
-    holder = lab.command(host, sys.executable, "-m", "tests.e2e.holding", queue, str(seconds))
-    rule = ["POSTROUTING", "-p", "tcp", *match.split(), "-j", "NFQUEUE", "--queue-num", queue]
-    mangle = ("iptables", "-w", "-t", "mangle")
-    with subprocess.Popen(holder, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with wire(lab, host, [f"POSTROUTING -p tcp {match}"], Faults(hold=1, late=seconds)):
+        yield
+
+
+@contextmanager
+def wire(
+    lab: Lab, host: str, rules: list[str], faults: Faults, queue: int = QUEUE
+) -> Iterator[Deeds]:
+    """Faults for the packets that a host's rules (chain of the mangle table, and match) select."""
+    program = [sys.executable, "-m", "tests.e2e.wire", f"{queue}", json.dumps(asdict(faults))]
+    mangle, target = ("iptables", "-w", "-t", "mangle"), f"-j NFQUEUE --queue-num {queue}"
+    deeds = Deeds()
+    with subprocess.Popen(
+        lab.command(host, *program), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            lab.run(host, *mangle, "-A", *rule)
-            try:
-                yield
-            finally:
-                lab.run(host, *mangle, "-D", *rule)
+            with ExitStack() as stack:
+                for rule in rules:
+                    arguments = f"{rule} {target}".split()
+                    lab.run(host, *mangle, "-A", *arguments)
+                    stack.callback(lab.run, host, *mangle, "-D", *arguments)
+                yield deeds
         finally:
             process.terminate()
+            said = process.stdout.read() if process.stdout is not None else ""
+    assert said, "the wire died"
+    deeds.counts = {deed: Count(*counts) for deed, counts in json.loads(said).items()}
+
+
+def _between(sender: str, receiver: str) -> str:
+    """What the switch forwards from one host to another: its ports are named after them."""
+    return f"-p tcp -m physdev --physdev-in {sender} --physdev-out {receiver}"
+
+
+def _filtering(lab: Lab) -> None:
+    """What the switch forwards passes its iptables."""
+    if not Path("/proc/sys/net/bridge").exists():
+        subprocess.run(["modprobe", "br_netfilter"], check=True)
+    lab.run("switch", "sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=1")
+
+
+def _ports(lab: Lab, host: str) -> dict[str, tuple[str, str]]:
+    """By each address of a host: the switch's port to it, and its link address."""
+    (link,) = json.loads(lab.run(host, "ip", "-j", "address", "show", "eth0"))
+    mac = re.sub(":", "", link["address"])
+    return {entry["local"]: (host, mac) for entry in link["addr_info"] if "local" in entry}

@@ -2,65 +2,53 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.e2e import web
-from tests.e2e.lab import LAB, Lab
+from tests.e2e import work
+from tests.e2e.lab import Lab
 from tests.e2e.network import LEGS, loss
+from tests.soak import Amount
 
 pytestmark = pytest.mark.root
 
-REQUESTS = 200
-
-
-@pytest.fixture
-def upload() -> Iterator[Path]:
-    """Where /upload/lossy ends up on the servers; removed afterwards."""
-    file = LAB / "www" / "upload" / "lossy"
-    file.unlink(missing_ok=True)
-    yield file
-    file.unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize("probability", [0.01, 0.05])
-def test_short_requests_under_loss(lab: Lab, probability: float) -> None:
-    body = (LAB / "www" / "1k").read_bytes()
-    with loss(lab, probability, *LEGS) as lossy:
-        tally = web.at_once(lab, REQUESTS, 16, "/1k", body)
-        dropped = lossy.dropped()
-    assert tally.failures == []
-    assert len(tally.seconds) == REQUESTS
-    assert all(dropped.packets.values()), dropped
-    assert probability < 0.05 or dropped.handoffs, dropped
+LITTLE, MUCH = 0.01, 0.05
+WITH_HANDOFFS = ("balancer to bridge", "bridge to balancer")  # in the latter the answers to them
 
 
 @pytest.mark.parametrize("leg", LEGS)
-@pytest.mark.parametrize("probability", [0.01, 0.05])
-def test_download_under_loss(lab: Lab, leg: str, probability: float) -> None:
-    with loss(lab, probability, leg) as lossy:
-        answer = lab.curl("/20m", timeout=60)
-        dropped = lossy.dropped()
-    assert answer.status == 200
-    assert hashlib.sha256(answer.body).digest() == _digest(LAB / "www" / "20m")
-    assert dropped.packets[leg] > 20 * probability
+def test_much_loss_on_one_leg(
+    lab: Lab, leg: str, amount: Amount, report: Callable[[str], None]
+) -> None:
+    with work.some(amount(2 << 20, 50 << 20), amount(240, 500)) as some:
+        _lossy(lab, some, MUCH, [leg], report)
 
 
+@pytest.mark.parametrize(("probability", "requests"), [(LITTLE, 1000), (MUCH, 500)])
+def test_loss_on_all_legs(
+    lab: Lab, probability: float, requests: int, amount: Amount, report: Callable[[str], None]
+) -> None:
+    with work.some(amount(4 << 20, 50 << 20), requests) as some:
+        _lossy(lab, some, probability, [*LEGS], report)
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("leg", LEGS)
-@pytest.mark.parametrize("probability", [0.01, 0.05])
-def test_upload_under_loss(lab: Lab, upload: Path, leg: str, probability: float) -> None:
-    source = LAB / "www" / "20m"
-    with loss(lab, probability, leg) as lossy:
-        answer = lab.curl("/upload/lossy", "-T", str(source), timeout=60)
+def test_little_loss_on_one_leg(lab: Lab, leg: str, report: Callable[[str], None]) -> None:
+    with work.some(50 << 20, 1000) as some:
+        _lossy(lab, some, LITTLE, [leg], report)
+
+
+def _lossy(
+    lab: Lab, some: work.Work, probability: float, legs: list[str], report: Callable[[str], None]
+) -> None:
+    with loss(lab, probability, *legs) as lossy:
+        done = work.do(lab, some, timeout=120)
         dropped = lossy.dropped()
-    assert answer.status == 201
-    assert _digest(upload) == _digest(source)
-    assert dropped.packets[leg] > 20 * probability
-
-
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").digest()
+    report(f"lost: {', '.join(f'{leg} {count}' for leg, count in dropped.items())}; {done}")
+    for leg in legs:
+        # Each request is at least one packet on each leg, and there are handoffs among them; a
+        # fifth of what is to be expected is certain.
+        assert dropped[leg].packets >= some.requests * probability / 5, leg
+        assert dropped[leg].handoffs or leg not in WITH_HANDOFFS, leg

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tests.e2e.lab import VIP, Lab
 
 TIMEOUT = 20  # seconds for one request; far beyond what any test allows
+DRIBBLE_PAUSE = 0.08  # seconds; the balancer acknowledges part of a request line after 0.04
 
 
 @dataclass
@@ -70,9 +71,14 @@ def one_after_another(lab: Lab, count: int, path: str, body: bytes) -> Tally:
     return lab.inside("client", _one_after_another, count, path, body)
 
 
-def at_once(lab: Lab, count: int, connections: int, path: str, body: bytes) -> Tally:
-    """Requests by the client, each on a connection of its own, so many at a time."""
-    return lab.inside("client", lambda: asyncio.run(_at_once(count, connections, path, body)))
+def at_once(
+    lab: Lab, count: int, connections: int, path: str, body: bytes, dribble: int = 0
+) -> Tally:
+    """Requests by the client, each on a connection of its own, so many at a time; with ``dribble``
+    each so-manieth in two parts, of which the balancer acknowledges the first before it has the
+    other."""
+    work = _at_once(count, connections, path, body, dribble)
+    return lab.inside("client", asyncio.run, work)
 
 
 def _one_after_another(count: int, path: str, body: bytes) -> Tally:
@@ -90,7 +96,9 @@ def _one_after_another(count: int, path: str, body: bytes) -> Tally:
     return tally
 
 
-async def _at_once(count: int, connections: int, path: str, body: bytes) -> Tally:
+async def _at_once(
+    count: int, connections: int, path: str, body: bytes, dribble: int
+) -> Tally:
     tally, ask, numbers = Tally(), request(path, close=True), iter(range(count))
 
     async def client() -> None:
@@ -99,7 +107,12 @@ async def _at_once(count: int, connections: int, path: str, body: bytes) -> Tall
             try:
                 async with asyncio.timeout(TIMEOUT):
                     reader, writer = await asyncio.open_connection(VIP, 80)
-                    writer.write(ask)
+                    if dribble and number % dribble == 0:
+                        writer.write(ask[:8])
+                        await asyncio.sleep(DRIBBLE_PAUSE)
+                        writer.write(ask[8:])
+                    else:
+                        writer.write(ask)
                     answer = await reader.read(-1)
                     writer.close()
             except OSError as error:
