@@ -18,7 +18,7 @@ from balancer.core.config import Limits, Timeouts
 from balancer.core.context import Context
 from balancer.core.flow import Flow, State
 from balancer.core.flow_table import FlowTable
-from balancer.core.handover import Handover
+from balancer.core.handover import Failure, Handover
 from balancer.core.handshake import Refusal
 from balancer.core.head import offset_of
 from balancer.core.reading import Reading
@@ -216,6 +216,8 @@ class Balancer:
         assert target is not None, "a handed flow has a target"
         flow.seen = now
         offset = offset_of(segment.seq, flow.first)
-        if segment.payload and offset == 0 and flow.handoff_bytes and flow.head is None:
+        if segment.payload and self._handover.is_repeating(flow, offset):
+            return self.ledger.drop(Failure.ON_ITS_WAY, segment.data)
+        if segment.payload and offset == 0 and flow.handoff_bytes:
             return self._handover.repeat(flow, segment)
         return target.steering.segment(segment)

@@ -54,7 +54,7 @@ class Flow:
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
         self.head: Head | None = None
         self.target: Target | None = None
-        self.handoff_bytes = 0  # of the handoff segment: what starts in it is a handoff repeated
+        self.handoff_bytes = 0  # of the handoff: what starts in it may have to be repeated
         self.mss = 0
         self.client_scale = self.promised_scale = 15
         self.sack = False

@@ -27,6 +27,7 @@ class Failure(StrEnum):
     BAD_MAC = "bad_answer_mac"
     OLD_EPOCH = "old_answer_epoch"
     TOO_LATE = "handoff_too_late"  # to be repeated; it goes on as a plain segment
+    ON_ITS_WAY = "handoff_on_its_way"  # what the client repeats is being repeated by us already
     NOT_AN_ANSWER = "not_an_answer"  # our option, but not from a bridge to a balancer
     UNKNOWN_FLOW = "answer_for_unknown_flow"
 
@@ -68,6 +69,12 @@ class Handover:
         for packet in packets[1:]:
             context.send(target.steering.segment(packet))
         return DROP
+
+    def is_repeating(self, flow: Flow, offset: int) -> bool:
+        """Whether we repeat what starts at ``offset`` ourselves, until the bridge confirms it. From
+        the client's own repetition a bridge that has no handoff yet could only conclude that the
+        connection is lost, and end it."""
+        return flow.head is not None and 0 <= offset < len(flow.head.data)
 
     def repeat(self, flow: Flow, segment: Segment) -> bytes:
         """The client sends the first bytes again: so do we, to the bridge that was chosen. A
@@ -134,6 +141,7 @@ class Handover:
         head.confirmed = max(head.confirmed, offset)
         if head.confirmed >= head.owned:
             self._context.table.drop_head(flow)
+            flow.handoff_bytes = 0
 
     def _confirm(self, flow: Flow, now: float) -> None:
         """Send again what the bridge has not confirmed, or give up."""
@@ -156,7 +164,7 @@ class Handover:
     def _send_owned(self, flow: Flow, head: Head, target: Target) -> None:
         """The bytes without a gap, from the first unconfirmed one, in segments of full size."""
         data, size = bytes(head.data), target.segment_bytes
-        flow.handoff_bytes = min(len(data), size)
+        flow.handoff_bytes = len(data)
         for at in range(head.confirmed, len(data), size):
             part = data[at : at + size]
             last = at + size >= len(data)

@@ -96,9 +96,7 @@ def _one_after_another(count: int, path: str, body: bytes) -> Tally:
     return tally
 
 
-async def _at_once(
-    count: int, connections: int, path: str, body: bytes, dribble: int
-) -> Tally:
+async def _at_once(count: int, connections: int, path: str, body: bytes, dribble: int) -> Tally:
     tally, ask, numbers = Tally(), request(path, close=True), iter(range(count))
 
     async def client() -> None:

@@ -1,5 +1,5 @@
-"""A wire that misbehaves, where the kernel has no netem: packets of a netfilter queue are lost, held
-or doubled.
+"""A wire that misbehaves, as the kernel may have no netem: packets of a queue are lost, held, or
+doubled.
 
     python -m tests.e2e.wire QUEUE FAULTS
 

@@ -66,9 +66,7 @@ def do(lab: Lab, work: Work, timeout: float) -> Done:
     with ThreadPoolExecutor(3) as threads:
         down = threads.submit(lab.curl, work.path, timeout=timeout)
         up = threads.submit(lab.curl, work.upload, "-T", str(work.file), timeout=timeout)
-        short = threads.submit(
-            web.at_once, lab, work.requests, AT_ONCE, work.short, body, DRIBBLE
-        )
+        short = threads.submit(web.at_once, lab, work.requests, AT_ONCE, work.short, body, DRIBBLE)
     tally, fetched, stored = short.result(), down.result(), up.result()
     assert tally.failures == []
     assert len(tally.seconds) == work.requests

@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from common.core import tcp_options
+from common.core import handoff, tcp_options
 from common.core.segment import ACK, MASK, RST, SYN, Segment, before, build
 from tests.unit import balancer_stage, bridge_stage
 
@@ -22,7 +22,8 @@ PATIENCE = 0.25  # seconds to the first retransmission
 
 class Network:
     """``loss`` is the share of packets lost, of packets repeated and of packets held up, each;
-    ``backend`` changes the bridge's configuration."""
+    ``backend`` changes the bridge's configuration. The first ``handoffs_to_lose`` to the bridge are
+    lost in any case."""
 
     def __init__(self, seed: int, loss: float, stamps: bool = True, **backend: Any) -> None:
         self.random = random.Random(seed)
@@ -39,6 +40,7 @@ class Network:
         self.client = Client(self)
         self.server = Server(self, stamps)
         self.resets: list[Segment] = []
+        self.handoffs_to_lose = 0
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
         heappush(self._events, (self.now + seconds, next(self._order), act))
@@ -57,6 +59,9 @@ class Network:
     def send(self, packet: bytes) -> None:
         """Put a packet on its way by its addresses, as the kernels between would."""
         draw = self.random.random
+        if self.handoffs_to_lose and packet[16:20] == BRIDGE and _is_handoff(packet):
+            self.handoffs_to_lose -= 1
+            return
         for _ in range(1 + (draw() < self.loss)):
             if draw() >= self.loss:
                 delay = 0.005 + (draw() * 0.02 if draw() < self.loss else 0)
@@ -90,6 +95,10 @@ class Network:
     def _timers(self, core: object) -> None:
         core.timers(self.now, balancer_stage.WALL - 5000.0)  # type: ignore[attr-defined]
         self.later(0.005, lambda: self._timers(core))
+
+
+def _is_handoff(packet: bytes) -> bool:
+    return handoff.find(Segment(packet).options) is not None
 
 
 class Peer:

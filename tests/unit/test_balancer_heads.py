@@ -251,6 +251,32 @@ def test_what_the_client_sends_meanwhile_is_steered() -> None:
     assert fields(verdict)["dst"] == bridge
 
 
+def test_what_the_client_repeats_is_left_to_the_balancers_own_repetition() -> None:
+    """A bridge that has no handoff yet would take it for a lost connection's, and reset that."""
+    stage = Stage()
+    client = handed(stage)
+    bridge = stage.reply()["dst"]
+    for _ in range(3):
+        assert client.send(REQUEST[6:], 9) is None
+    assert stage.count("handoff_on_its_way") == 3
+    stage.packet(client.answer(models.ACCEPTED, 9))
+    verdict = client.send(REQUEST[6:], 9)
+    assert verdict is not None
+    assert fields(verdict)["dst"] == bridge
+
+
+def test_so_it_is_with_what_needed_several_segments() -> None:
+    stage = Stage()
+    client = slow(stage)
+    client.send(b"x" * 1400, 9)
+    client.send(b" HTTP/1.1\r\n" + b"y" * 1000, 1409)
+    assert len(stage.sent()) == 2
+    assert client.send(b"y" * 10, 1500) is None
+    assert stage.count("handoff_on_its_way") == 1
+    stage.packet(client.answer(models.ACCEPTED, 2420))
+    assert client.send(b"y" * 10, 1500) is not None
+
+
 def test_refused_owned_bytes_end_the_connection() -> None:
     stage = Stage()
     client = handed(stage)

@@ -68,6 +68,15 @@ def test_little_loss_is_made_good_in_every_setting(
     served(Network(seed, 0.01, **setting), pieces)
 
 
+@pytest.mark.parametrize("pieces", [[], [(5, 0.1)], [(5, 0.1), (2000, 0.0)]])
+@pytest.mark.parametrize("copies", range(1, 6))
+def test_handoffs_lost_again_and_again(copies: int, pieces: list[tuple[int, float]]) -> None:
+    network = Network(1, 0.0)
+    network.handoffs_to_lose = copies
+    served(network, pieces)
+    assert network.handoffs_to_lose == 0
+
+
 @given(SEEDS)
 def test_a_whole_request_withstands_much_loss(seed: int) -> None:
     served(Network(seed, 0.1), [])
