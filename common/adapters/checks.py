@@ -132,15 +132,28 @@ def mtu(names: Iterable[str]) -> list[Problem]:
 
 def congestion() -> list[Problem]:
     """BBR towards clients: it would take the first round trip, to the bridge, for the path's."""
-    usual = sysctl("net.ipv4.tcp_congestion_control")
     return [
         Problem(
             f"route '{entry.words}' uses BBR, slow where a handshake is not held (hold_handshake)",
             f"ip route change {entry.words} congctl cubic rto_min 1s",
             fatal=False,
         )
+        for entry in _bbr_routes()
+        if _is_near(entry)
+    ]
+
+
+def uses_bbr() -> bool:
+    """Whether any connection with another host would use BBR: by default, or as its route says."""
+    return bool(_bbr_routes())
+
+
+def _bbr_routes() -> list[routes.TableEntry]:
+    usual = sysctl("net.ipv4.tcp_congestion_control")
+    return [
+        entry
         for entry in routes.main_table()
-        if (entry.congestion or usual) == "bbr" and entry.interface != "lo" and _is_near(entry)
+        if (entry.congestion or usual) == "bbr" and entry.interface != "lo"
     ]
 
 

@@ -31,7 +31,7 @@ def serve(config: Config) -> None:
     now = time.monotonic()
     local = aside(_local, config)
     core = Bridge(
-        _entries(config, local),
+        _entries(config, local, bbr=aside(checks.uses_bbr)),
         config.limits,
         config.timeouts,
         keys,
@@ -47,9 +47,8 @@ def serve(config: Config) -> None:
     run(core, config.queue, Firewall("packetbridge", *rules(config, local)), ready)
 
 
-def _entries(config: Config, local: set[str]) -> list[Entry]:
-    # What congestion control a remote server uses cannot be seen from here.
-    bbr = checks.sysctl("net.ipv4.tcp_congestion_control") == "bbr"
+def _entries(config: Config, local: set[str], bbr: bool) -> list[Entry]:
+    """``bbr``: this host's servers use it; what a remote one uses cannot be seen from here."""
     return [
         _entry(config, backend, dscp, backend.server_address in local, bbr)
         for backend in config.backends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -33,7 +34,7 @@ NEW_CONNECTIONS = Floor(2000, direct=12_000)  # per second
 KEEP_ALIVE = Floor(4000, direct=44_000)  # requests per second
 
 
-def test_one_download(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_download(lab: Lab, report: Callable[[str], None]) -> None:
     path = lab.path_for("100m", "backend1")
     through, direct = [], []
     for _ in range(RUNS):
@@ -41,7 +42,7 @@ def test_one_download(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
         assert answer.status == 200
         through.append(answer.bytes_per_second)
         direct.append(_direct_download(lab))
-    _report(capsys, "100 MB download, MB/s", through, direct, 1e6)
+    _report(report, "100 MB download, MB/s", through, direct, 1e6)
     assert DOWNLOAD.holds(through, direct)
 
 
@@ -54,13 +55,13 @@ def test_one_download(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     ids=["new connections", "keep-alive"],
 )
 def test_requests_per_second(
-    lab: Lab, capsys: pytest.CaptureFixture[str], title: str, headers: list[str], floor: Floor
+    lab: Lab, report: Callable[[str], None], title: str, headers: list[str], floor: Floor
 ) -> None:
     through, direct = [], []
     for _ in range(RUNS):
         through.append(_wrk(lab, "client", VIP, headers))
         direct.append(_wrk(lab, "client2", SERVER1, headers))
-    _report(capsys, title, through, direct, 1)
+    _report(report, title, through, direct, 1)
     assert floor.holds(through, direct)
 
 
@@ -81,13 +82,12 @@ def _wrk(lab: Lab, host: str, address: str, headers: list[str]) -> float:
 
 
 def _report(
-    capsys: pytest.CaptureFixture[str],
+    report: Callable[[str], None],
     title: str,
     through: list[float],
     direct: list[float],
     unit: float,
 ) -> None:
-    with capsys.disabled():
-        for name, values in (("through the VIP", through), ("direct", direct)):
-            figures = " ".join(f"{value / unit:.0f}" for value in sorted(values))
-            print(f"\n  {title}, {name}: {figures}", end="")
+    for name, values in (("through the VIP", through), ("direct", direct)):
+        figures = " ".join(f"{value / unit:.0f}" for value in sorted(values))
+        report(f"{title}, {name}: {figures}")

@@ -355,3 +355,21 @@ def test_bbr_without_held_handshakes_is_a_warning(bridge: BridgeHost) -> None:
     bridge.serve(server_address="192.168.33.10")
     bridge.namespace.shell("sysctl -qw net.ipv4.tcp_congestion_control=bbr")
     assert bridge.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("usual", "route", "uses"),
+    [
+        ("reno", "", False),
+        ("reno", "congctl bbr", True),
+        ("bbr", "", True),
+        ("bbr", "congctl cubic", False),
+    ],
+)
+def test_bbr_is_seen_by_default_and_by_route(
+    namespace: Namespace, usual: str, route: str, uses: bool
+) -> None:
+    """And not where each route says otherwise."""
+    namespace.shell(f"sysctl -qw net.ipv4.tcp_congestion_control={usual}")
+    namespace.shell(f"ip route change 192.168.33.0/24 dev eth0 {route}")
+    assert namespace.call(checks.uses_bbr) == uses
