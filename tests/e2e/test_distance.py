@@ -21,6 +21,38 @@ LONGER = 1.2  # than direct, at most
 QUICK = 0.5  # seconds in which any data path moves the larger file, if the machine does no more
 
 
+@dataclass
+class Times:
+    """Seconds of downloads, measured in turn: by the far client through the VIP and direct, and
+    through the VIP by a client nearby."""
+
+    through: list[float] = field(default_factory=list)
+    direct: list[float] = field(default_factory=list)
+    near: list[float] = field(default_factory=list)
+
+    @property
+    def rounds(self) -> int:
+        return len(self.through)
+
+    @property
+    def busy(self) -> float:
+        """What is added to the time that the distance makes: nothing, unless the machine has so
+        much else to do that it moves the packets more slowly than the distance lets them come."""
+        near = median(self.near)
+        return near if near > QUICK else 0.0
+
+    def as_long(self) -> bool:
+        """The fastest are compared: what else went on could only add to the others."""
+        return min(self.through) < LONGER * min(self.direct) + self.busy
+
+    def __str__(self) -> str:
+        lists = {"seconds": self.through, "direct": self.direct, "near": self.near}
+        return ", ".join(
+            f"{name} {' '.join(f'{value:.2f}' for value in sorted(values))}"
+            for name, values in lists.items()
+        )
+
+
 @pytest.fixture(scope="module", params=["bbr", "cubic"])
 def algorithm(request: pytest.FixtureRequest, running_lab: Lab) -> Iterator[str]:
     """The congestion control of the first server towards the client: its route's, while the host's
@@ -87,35 +119,3 @@ def test_a_download_takes_as_long_as_the_distance_makes_it(
     assert times.as_long()
     assert median(times.through) < 1.5 * median(times.direct) + times.busy, "a few were fast"
     assert min(times.through) > 2 * milliseconds / 1000, "the distance was not there"
-
-
-@dataclass
-class Times:
-    """Seconds of downloads, measured in turn: by the far client through the VIP and direct, and
-    through the VIP by a client nearby."""
-
-    through: list[float] = field(default_factory=list)
-    direct: list[float] = field(default_factory=list)
-    near: list[float] = field(default_factory=list)
-
-    @property
-    def rounds(self) -> int:
-        return len(self.through)
-
-    @property
-    def busy(self) -> float:
-        """What is added to the time that the distance makes: nothing, unless the machine has so
-        much else to do that it moves the packets more slowly than the distance lets them come."""
-        near = median(self.near)
-        return near if near > QUICK else 0.0
-
-    def as_long(self) -> bool:
-        """The fastest are compared: what else went on could only add to the others."""
-        return min(self.through) < LONGER * min(self.direct) + self.busy
-
-    def __str__(self) -> str:
-        lists = {"seconds": self.through, "direct": self.direct, "near": self.near}
-        return ", ".join(
-            f"{name} {' '.join(f'{value:.2f}' for value in sorted(values))}"
-            for name, values in lists.items()
-        )

@@ -84,11 +84,12 @@ def ask(lab: Lab, parts: list[bytes], port: int = 0) -> Answered:
 
 
 @BOTH
-@pytest.mark.parametrize("copies", [1, 2, 4])
+@pytest.mark.parametrize("copies", [1, 4])
 def test_handoff_lost(
     lab: Lab, once: None, parts: list[bytes], copies: int, report: Callable[[str], None]
 ) -> None:
-    """The first copies do not arrive; it is sent again after 0.2 seconds, 0.4, 0.8, 1.6."""
+    """The first copies do not arrive; it is sent again after 0.2 seconds, 0.4, 0.8, 1.6: by the
+    client, or by the balancer and then without the client's help."""
     repeated = lab.growth("balancer")
     with misbehaving(lab, "balancer to bridge", Faults(lose_first=copies), HANDOFF) as deeds:
         seconds = ask(lab, parts).seconds
@@ -100,7 +101,7 @@ def test_handoff_lost(
 
 
 @BOTH
-@pytest.mark.parametrize("late", [0.0, 0.05, 1.0], ids=["at once", "late", "after the end"])
+@pytest.mark.parametrize("late", [0.0, 1.0], ids=["at once", "after the end"])
 def test_handoff_twice(
     lab: Lab, once: None, parts: list[bytes], late: float, report: Callable[[str], None]
 ) -> None:
@@ -120,16 +121,15 @@ def test_handoff_twice(
     assert first.data == second.data
 
 
-@pytest.mark.parametrize("copies", [1, 3])
-def test_acceptance_lost(lab: Lab, once: None, copies: int) -> None:
+def test_acceptance_lost(lab: Lab, once: None) -> None:
     """The bridge's answer to a handoff whose bytes the balancer owns: it asks until it has one."""
-    repeated = lab.growth("balancer")
-    rejected = lab.growth("backend1")
-    with misbehaving(lab, "bridge to balancer", Faults(lose_first=copies), HANDOFF) as deeds:
+    repeated, again = lab.growth("balancer"), lab.growth("backend1")
+    with misbehaving(lab, "bridge to balancer", Faults(lose_first=2), HANDOFF) as deeds:
         assert ask(lab, PARTS).seconds < 0.19, "the response waited for it"
-        until(lambda: repeated("handoffs_repeated") >= 1, 3, "the handoff is sent again")
-    assert deeds["lost"] == Count(copies, copies)
-    assert rejected("handoff_again") + rejected("handoffs_again") >= 1
+        until(lambda: repeated("handoffs_repeated"), 3, "the handoff is sent again")
+        until(lambda: again("handoffs_again"), 3, "the bridge answers again")
+    assert deeds["lost"] == Count(2, 2)  # the acceptance and, the response being short, the end
+    assert deeds["passed"] == Count(1, 1)
 
 
 def test_end_lost(lab: Lab) -> None:
