@@ -98,9 +98,14 @@ class Config(Settings):
     datapath: Literal["auto", "ebpf", "nfqueue"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     key_file: Annotated[str, PATH] = "/etc/l3dsr/key"
-    queue: Annotated[int, whole(0, 65535)] = 3310
+    queue: Annotated[int, whole(0, 65534)] = 3310
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def syn_queue(self) -> int:
+        """The netfilter queue of connections' first packets: the one after ``queue``."""
+        return self.queue + 1
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if not self.services:

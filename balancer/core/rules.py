@@ -2,6 +2,9 @@
 
 A rule that queues never lets a packet by when no program listens (no --queue-bypass): the kernel
 would answer it with RST and so kill the connection.
+
+SYNs have a queue of their own: a flood fills that one, and established connections do not wait
+behind it.
 """
 
 from collections.abc import Iterator
@@ -16,19 +19,27 @@ def rules(config: Config) -> tuple[list[str], list[str]]:
     Exempt is exactly what the balancer takes or sends, so that any other connection of the same
     addresses keeps its tracking.
     """
+    syns = _unique(f"{_to_service(s)} --syn" for s in config.services)
     clients = _unique(match for s in config.services for match in _from_clients(s))
     steered = _unique(match for s in config.services for match in _to_bridges(s))
     answers = _unique(f"-s {s.vip} -p tcp --sport {s.port}" for s in config.services)
-    queue = f"-j NFQUEUE --queue-num {config.queue}"
-    prerouting = _untracked(clients + steered) + [f"{match} {queue}" for match in clients]
+    prerouting = [
+        *_untracked(clients + steered),
+        *_queued(syns, config.syn_queue),
+        *_queued(clients, config.queue),
+    ]
     return prerouting, _untracked(answers + steered)
 
 
 def _from_clients(service: Service) -> Iterator[str]:
     """What clients (and the bridges, in answers) send to the VIP."""
-    yield f"-d {service.vip} -p tcp --dport {service.port}"
+    yield _to_service(service)
     for kind in icmp.ERRORS:
         yield f"-d {service.vip} -p icmp --icmp-type {kind}"
+
+
+def _to_service(service: Service) -> str:
+    return f"-d {service.vip} -p tcp --dport {service.port}"
 
 
 def _to_bridges(service: Service) -> Iterator[str]:
@@ -42,6 +53,10 @@ def _to_bridges(service: Service) -> Iterator[str]:
 
 def _untracked(matches: list[str]) -> list[str]:
     return [f"{match} -j CT --notrack" for match in matches]
+
+
+def _queued(matches: list[str], number: int) -> list[str]:
+    return [f"{match} -j NFQUEUE --queue-num {number}" for match in matches]
 
 
 def _unique(matches: Iterator[str]) -> list[str]:

@@ -38,7 +38,7 @@ def serve(config: Config) -> None:
         + ", ".join(f"{backend.name} ({backend.bridge})" for backend in service.backends)
         for service in config.services
     ]
-    run(core, config.queue, Firewall("balancer", *rules(config)), ready)
+    run(core, config.queue, Firewall("balancer", *rules(config)), ready, config.syn_queue)
 
 
 def _services(config: Config) -> list[Service]:

@@ -17,26 +17,26 @@ _STATISTICS = "/proc/net/netfilter/nfnetlink_queue"
 Judge = Callable[[bytes, int], bytes | None]
 
 
-class _Stopped(Exception):
+class _Enough(Exception):
     """Leaves the library's loop, from between two packets."""
 
 
 class PacketQueue:
     """Calls ``judge(packet, mark)`` for each packet; its answer is the verdict: the packet to go
-    on (the same object: unchanged) or None to drop.
+    on (the same object: unchanged) or None to drop. At most ``packets`` wait for it.
 
     Raises OSError where the queue cannot be had (another program has it, or no privileges).
     """
 
-    def __init__(self, number: int, judge: Judge) -> None:
+    def __init__(self, number: int, judge: Judge, packets: int = QUEUE_PACKETS) -> None:
         self._number = number
         self._judge = judge
-        self._stopped = False
+        self._left = 0
         self._queue = NetfilterQueue()
         self._queue.bind(
             number,
             self._packet,
-            max_len=QUEUE_PACKETS,
+            max_len=packets,
             mode=COPY_PACKET,
             range=MAX_PACKET,
             sock_len=SOCKET_BYTES,
@@ -46,14 +46,11 @@ class PacketQueue:
         fd: int = self._queue.get_fd()
         return fd
 
-    def run(self) -> None:
-        """Judge what is waiting; returns when nothing is, or once ``stop`` was called."""
-        with suppress(_Stopped):
+    def run(self, most: int) -> None:
+        """Judge what is waiting, at most so many packets: under load there is always one more."""
+        self._left = most
+        with suppress(_Enough):
             self._queue.run(block=False)
-
-    def stop(self) -> None:
-        """Take no more packets: under load there is always one more."""
-        self._stopped = True
 
     def close(self) -> None:
         self._queue.unbind()
@@ -80,5 +77,6 @@ class PacketQueue:
             if verdict is not data:
                 packet.set_payload(verdict)
             packet.accept()
-        if self._stopped:
-            raise _Stopped
+        self._left -= 1
+        if self._left <= 0:
+            raise _Enough

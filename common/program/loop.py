@@ -25,6 +25,10 @@ FAREWELL = 3.0  # seconds at most for the core's last packets,
 LAST_WORDS = 0.5  # and for what its peers have on their way meanwhile
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 MAX_SIGNALS = 16  # not yet heeded; who sends more gets an answer to the last ones
+# Packets judged in one turn. SYNs wait in a queue of their own, which a flood of them fills; a few
+# are judged between two looks at what established connections send, so that neither starves.
+TURN, SYN_TURN = 64, 16
+SYNS = 4096  # waiting at most, as many as a listener of Linux lets wait (somaxconn)
 HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's losses and the log
 
 log = logging.getLogger(__name__)
@@ -54,9 +58,9 @@ def wall_offset() -> float:
 
 class PacketLoop:
     """Runs ``core`` over queue ``number`` until SIGINT, SIGTERM or SIGQUIT; SIGUSR2 logs the
-    counters, SIGHUP changes nothing."""
+    counters, SIGHUP changes nothing. Where SYNs come apart, ``syn_number`` is their queue."""
 
-    def __init__(self, core: Core, number: int) -> None:
+    def __init__(self, core: Core, number: int, syn_number: int | None = None) -> None:
         self._core = core
         self._bounded = BoundedLog(log)
         self._raw = RawSockets()
@@ -66,14 +70,20 @@ class PacketLoop:
         self._stopping = False
         self._signals: deque[int] = deque(maxlen=MAX_SIGNALS)
         self._queue = PacketQueue(number, self._judge)
+        self._syn_queue = None
+        if syn_number is not None:
+            self._syn_queue = PacketQueue(syn_number, self._judge, SYNS)
         self._install_signals()  # before there is anything that a signal would leave behind
 
     def run(self) -> None:
         """Judge packets and run timers until a signal says to stop."""
         with _wakeups() as woken:
+            turns = {self._queue.fileno(): (self._queue, TURN)}
+            if self._syn_queue is not None:
+                turns[self._syn_queue.fileno()] = self._syn_queue, SYN_TURN
             poll = select.poll()
-            poll.register(self._queue.fileno(), select.POLLIN)
-            poll.register(woken, select.POLLIN)
+            for descriptor in (*turns, woken.fileno()):
+                poll.register(descriptor, select.POLLIN)
             # Nothing on the packets' way makes reference cycles, and a collection that walks a
             # million flows would hold packets up for as long.
             gc.collect()
@@ -85,7 +95,8 @@ class PacketLoop:
                     if fd == woken.fileno():
                         woken.recv(4096)
                     else:
-                        self._queue.run()
+                        queue, most = turns[fd]
+                        queue.run(most)
                 self._heed_signals()
                 now = time.monotonic()
                 if now >= self._due:
@@ -97,6 +108,8 @@ class PacketLoop:
         """Give the queue back, and write what was counted."""
         self._log_counters()
         self._queue.close()
+        if self._syn_queue is not None:
+            self._syn_queue.close()
         self._raw.close()
 
     def _judge(self, data: bytes, mark: int) -> bytes | None:
@@ -124,6 +137,8 @@ class PacketLoop:
         if now >= self._housekeeping:
             self._offset = wall_offset()
             self._core.ledger.counts["kernel_queue_lost"] = self._queue.lost()
+            if self._syn_queue is not None:
+                self._core.ledger.counts["kernel_syn_queue_lost"] = self._syn_queue.lost()
             self._bounded.flush()
             self._housekeeping = now + HOUSEKEEPING
         try:
@@ -146,11 +161,11 @@ class PacketLoop:
         return said
 
     def _hear_last_words(self) -> None:
-        """Judge what still comes, a packet at a time now that the queue is told to stop."""
+        """Judge what still comes."""
         until = time.monotonic() + LAST_WORDS
         while (wait := until - time.monotonic()) > 0:
             if select.select([self._queue], [], [], wait)[0]:
-                self._queue.run()
+                self._queue.run(TURN)
 
     def _send(self) -> None:
         out, counts = self._core.out, self._core.ledger.counts
@@ -193,7 +208,6 @@ class PacketLoop:
         self._signals.append(number)
         if number in STOPS:
             self._stopping = True
-            self._queue.stop()
 
     def _heed_signals(self) -> None:
         while self._signals:
@@ -206,13 +220,19 @@ class PacketLoop:
                 log.info("stopping: %s", signal.Signals(number).name)
 
 
-def run(core: Core, queue: int, firewall: Firewall, ready: Iterable[str]) -> None:
+def run(
+    core: Core,
+    queue: int,
+    firewall: Firewall,
+    ready: Iterable[str],
+    syn_queue: int | None = None,
+) -> None:
     """Run ``core`` with its rules in place, having logged the lines of ``ready``; removes all it
     set up, also when something fails on the way.
 
     Raises OSError or FirewallError where something cannot be had.
     """
-    loop = PacketLoop(core, queue)
+    loop = PacketLoop(core, queue, syn_queue)
     try:
         try:
             firewall.install()

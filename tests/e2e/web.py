@@ -72,12 +72,18 @@ def one_after_another(lab: Lab, count: int, path: str, body: bytes) -> Tally:
 
 
 def at_once(
-    lab: Lab, count: int, connections: int, path: str, body: bytes, dribble: int = 0
+    lab: Lab,
+    count: int,
+    connections: int,
+    path: str,
+    body: bytes,
+    dribble: int = 0,
+    patience: float = TIMEOUT,
 ) -> Tally:
     """Requests by the client, each on a connection of its own, so many at a time; with ``dribble``
     each so-manieth in two parts, of which the balancer acknowledges the first before it has the
-    other."""
-    work = _at_once(count, connections, path, body, dribble)
+    other. Each may take ``patience`` seconds."""
+    work = _at_once(count, connections, path, body, dribble, patience)
     return lab.inside("client", asyncio.run, work)
 
 
@@ -96,14 +102,16 @@ def _one_after_another(count: int, path: str, body: bytes) -> Tally:
     return tally
 
 
-async def _at_once(count: int, connections: int, path: str, body: bytes, dribble: int) -> Tally:
+async def _at_once(
+    count: int, connections: int, path: str, body: bytes, dribble: int, patience: float
+) -> Tally:
     tally, ask, numbers = Tally(), request(path, close=True), iter(range(count))
 
     async def client() -> None:
         for number in numbers:
             started = time.monotonic()
             try:
-                async with asyncio.timeout(TIMEOUT):
+                async with asyncio.timeout(patience):
                     reader, writer = await asyncio.open_connection(VIP, 80)
                     if dribble and number % dribble == 0:
                         writer.write(ask[:8])

@@ -35,20 +35,31 @@ def icmp(match: str) -> list[str]:
 
 def test_balancer_takes_the_service_and_icmp_errors() -> None:
     prerouting, output = balancer_rules.rules(balancer_config.default())
-    vip = ["-d 192.168.33.10 -p tcp --dport 80", *icmp("-d 192.168.33.10")]
+    service = "-d 192.168.33.10 -p tcp --dport 80"
+    vip = [service, *icmp("-d 192.168.33.10")]
     steered = "-d 192.168.33.20 -m dscp --dscp 1"
     to_bridge = [f"{steered} -p tcp --dport 80", *icmp(steered)]
-    assert queued(prerouting) == vip
+    assert queued(prerouting) == [f"{service} --syn", *vip]
     assert untracked(prerouting) == vip + to_bridge
     assert queued(output) == []
     assert untracked(output) == ["-s 192.168.33.10 -p tcp --sport 80", *to_bridge]
+
+
+def test_syns_have_a_queue_of_their_own() -> None:
+    config = balancer_config.default()
+    syns, rest = [
+        rule for rule in balancer_rules.rules(config)[0] if " tcp " in rule and QUEUE in rule
+    ]
+    assert syns.endswith(f" --syn{QUEUE}{config.syn_queue}")
+    assert rest.endswith(f"{QUEUE}{config.queue}")
+    assert config.syn_queue != config.queue
 
 
 def test_services_of_one_vip_share_its_icmp_rules() -> None:
     config = balancer_config.default()
     second = replace(config.services[0], name="tls", port=443)
     prerouting, _ = balancer_rules.rules(replace(config, services=(*config.services, second)))
-    assert len(queued(prerouting)) == 2 + 3
+    assert len(queued(prerouting)) == 2 * 2 + 3
     assert len(set(prerouting)) == len(prerouting)
 
 
