@@ -32,6 +32,7 @@ class Flow:
         "head",
         "key",
         "mss",
+        "placed",
         "promised_scale",
         "rtt",
         "sack",
@@ -48,7 +49,7 @@ class Flow:
         self.c, self.b = c, b
         self.first = (c + 1) & 0xFFFFFFFF  # sequence number of the request's first byte
         self.state = State.WAITING
-        self.seen = now
+        self.seen = self.placed = now  # see common.core.eviction
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out
         self.epoch = 0  # of the handoff
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then

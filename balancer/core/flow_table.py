@@ -8,6 +8,7 @@ from balancer.core import cookie
 from balancer.core.config import Limits, Timeouts
 from balancer.core.flow import Flow, State
 from balancer.core.head import Head
+from common.core.eviction import longest_idle
 from common.core.ledger import Ledger
 from common.core.remembered import Remembered
 from common.core.timing import ASK_AGAIN, IdleWheel
@@ -17,12 +18,13 @@ class FlowTable:
     """``waiting`` holds connections without a request, oldest first; ``handed`` those at a bridge.
 
     Apart, because whoever has an address can open connections and send nothing: the waiting ones
-    have a bound of their own and make room, oldest first, for newer ones.
+    have a bound of their own and make room, oldest first, for newer ones. So do the handed ones,
+    but only those that are idle.
     """
 
     def __init__(self, limits: Limits, timeouts: Timeouts, ledger: Ledger, now: float) -> None:
         self.waiting: OrderedDict[bytes, Flow] = OrderedDict()
-        self.handed: dict[bytes, Flow] = {}
+        self.handed: OrderedDict[bytes, Flow] = OrderedDict()
         self.buffered_bytes = 0  # of all request heads
         self._reading: OrderedDict[bytes, Flow] = OrderedDict()  # waiting flows with a head
         self._limits = limits
@@ -51,6 +53,7 @@ class FlowTable:
 
     def hand(self, flow: Flow) -> bool:
         """Move a waiting flow among the handed; False where there is no room."""
+        flow.placed = flow.seen
         if len(self.handed) >= self._limits.flows:
             return False
         del self.waiting[flow.key]
@@ -58,6 +61,10 @@ class FlowTable:
         self.handed[flow.key] = flow
         flow.state = State.HANDED
         return True
+
+    def longest_idle(self, now: float) -> Flow | None:
+        """Of the handed flows, the one to end in favour of a new one; None: all are in use."""
+        return longest_idle(self.handed, now)
 
     def remove(self, flow: Flow, now: float) -> None:
         """Forget a flow, but not that it was: its request, come again, opens nothing."""

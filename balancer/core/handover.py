@@ -42,11 +42,11 @@ class Handover:
         """Choose by ``key`` and hand over what was read; the verdict on ``last``, its last part."""
         context, head = self._context, flow.head
         assert head is not None, "a request was read from a head"
-        if not context.table.hand(flow):
+        flow.seen = now
+        if not context.table.hand(flow) and not self._has_made_room(flow, now):
             context.reset_client(flow)
             context.table.remove(flow, now)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
-        flow.seen = now
         flow.epoch = context.epoch()
         target = flow.target = flow.service.choose(key)
         context.ledger.counts["handoffs"] += 1
@@ -115,6 +115,18 @@ class Handover:
         else:
             self._accepted(flow, offset_of(segment.seq, flow.first))
         return DROP
+
+    def _has_made_room(self, flow: Flow, now: float) -> bool:
+        """End the longest idle of the handed flows in favour of ``flow``. Its client learns it when
+        it sends again."""
+        context = self._context
+        idle = context.table.longest_idle(now)
+        if idle is None:
+            return False
+        context.ledger.counts["flows_evicted"] += 1
+        context.forget_at_bridge(idle)
+        context.table.remove(idle, now)
+        return context.table.hand(flow)
 
     def _handoff(self, flow: Flow, segment: Segment, target: Target) -> bytes:
         option = self._context.option(flow, Kind.HANDOFF, segment.seq, flow.epoch)

@@ -22,6 +22,7 @@ from common.core.unknown_flows import TokenBucket, UnknownFlows
 from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.context import Context
+from packetbridge.core.ending import end_idle
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import BOTH, CLIENT, RESET_SHIFT, SERVER, Flow
 from packetbridge.core.flow_table import FlowTable
@@ -142,16 +143,8 @@ class Bridge:
     def _end_idle(self, now: float) -> bool:
         ended, more = self.table.expired(now)
         for flow in ended:
-            self._expire(flow, now)
+            end_idle(self._context, flow, now)
         return more
-
-    def _expire(self, flow: Flow, now: float) -> None:
-        """An idle flow ends for both sides, unless both have ended it themselves."""
-        if flow.state is not State.LINGER:
-            self._context.reset_client(flow)
-            self._context.reset_server(flow)
-            answers.ended(self._context, flow)
-        self.table.remove(flow, Event.EXPIRED, now)
 
     def _slow(self, data: bytes, now: float, mark: int) -> bytes | None:
         self._context.wall = now + self._wall_offset

@@ -33,6 +33,7 @@ class Flow:
         "inbound",
         "opening",
         "outbound",
+        "placed",
         "seen",
         "seq_down",
         "seq_up",
@@ -49,7 +50,7 @@ class Flow:
         self.inbound = inbound
         self.c, self.b = c, b
         self.state = State.HANDOFF
-        self.seen = now
+        self.seen = self.placed = now  # see common.core.eviction
         self.fast = False  # SPLICED and nothing special: packets take the short way
         self.fins = 0  # FIN seen from client 1, server 2; RST from client 4, server 8
         self.client_fin: int | None = None  # end of the client's FIN, the server not having it yet

@@ -3,6 +3,9 @@ the closed."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
+from common.core.eviction import longest_idle
 from common.core.handoff import EPOCH_SECONDS, EPOCH_SLACK
 from common.core.ledger import Ledger
 from common.core.remembered import Remembered
@@ -21,7 +24,7 @@ class FlowTable:
 
     def __init__(self, limits: Limits, timeouts: Timeouts, ledger: Ledger, now: float) -> None:
         self.inbound: list[dict[bytes, Flow]] = [{} for _ in range(64)]
-        self.outbound: dict[bytes, Flow] = {}
+        self.outbound: OrderedDict[bytes, Flow] = OrderedDict()
         self.held_bytes = 0
         self._limits = limits
         self._ledger = ledger
@@ -42,6 +45,10 @@ class FlowTable:
 
     def full(self) -> bool:
         return len(self.outbound) >= self._limits.flows
+
+    def longest_idle(self, now: float) -> Flow | None:
+        """The flow to end in favour of a new one; None: all are in use."""
+        return longest_idle(self.outbound, now)
 
     def may_hold(self) -> bool:
         return self.held_bytes < self._limits.held_bytes

@@ -25,6 +25,7 @@ from common.core.tcp_options import NO_SCALE
 from packetbridge.core import answers, sources, stamper
 from packetbridge.core.context import Context
 from packetbridge.core.early import Early
+from packetbridge.core.ending import end_idle
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import Flow
 from packetbridge.core.opening import Opening
@@ -201,8 +202,9 @@ class Opener:
             table.remove(old, Event.REPLACED, now)
         flow = Flow(entry, segment.key, c, b, now)
         opening = Opening(message, segment)
+        has_room = not table.full() or self._has_made_room(now)
         source = self._sources.source(entry, segment.src, segment.sport, table.outbound)
-        if table.full() or source is None:
+        if not has_room or source is None:
             reason = Refusal.NO_PORT if source is None else Refusal.TABLE_FULL
             answers.refused(self._context, flow, segment)
             ledger.drop(reason, segment.data)
@@ -226,6 +228,15 @@ class Opener:
             ledger.counts["early_segments"] += 1
             self.hold(flow, overtaking, now)
         self._send_syn(flow, opening, now)
+
+    def _has_made_room(self, now: float) -> bool:
+        """End the longest idle flow in favour of a new one."""
+        idle = self._context.table.longest_idle(now)
+        if idle is None:
+            return False
+        self._context.ledger.counts["flows_evicted"] += 1
+        end_idle(self._context, idle, now)
+        return True
 
     def _send_syn(self, flow: Flow, opening: Opening, now: float) -> None:
         message = opening.handoff

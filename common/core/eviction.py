@@ -1,0 +1,36 @@
+"""Who makes room when a table is full: the connection that has been silent longest."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol, TypeVar
+
+LOOKS = 64  # flows looked at in one go
+SPARED = 1.0  # seconds: who was heard of since then is not idle, however many others come
+
+
+class Placed(Protocol):
+    """``seen`` is when the flow was last heard of, ``placed`` what that was when it took its place
+    in its table."""
+
+    seen: float
+    placed: float
+
+
+P = TypeVar("P", bound=Placed)
+
+
+def longest_idle(flows: OrderedDict[bytes, P], now: float) -> P | None:
+    """The flow that has been silent longest, as far as LOOKS looks tell; None where all that were
+    looked at have been heard of lately.
+
+    A packet only writes the time (``seen``): a flow that was heard of since it took its place goes
+    to the end when it is met here, so that in front are those that were not.
+    """
+    for _ in range(min(LOOKS, len(flows))):
+        key, flow = next(iter(flows.items()))
+        if flow.seen == flow.placed:
+            return flow if now - flow.seen >= SPARED else None
+        flow.placed = flow.seen
+        flows.move_to_end(key)
+    return None
