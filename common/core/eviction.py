@@ -25,12 +25,15 @@ def longest_idle(flows: OrderedDict[bytes, P], now: float) -> P | None:
     looked at have been heard of lately.
 
     A packet only writes the time (``seen``): a flow that was heard of since it took its place goes
-    to the end when it is met here, so that in front are those that were not.
+    to the end when it is met here, so that the first that was not has been silent longest.
     """
+    longest: P | None = None
     for _ in range(min(LOOKS, len(flows))):
         key, flow = next(iter(flows.items()))
+        if longest is None or flow.seen < longest.seen:
+            longest = flow
         if flow.seen == flow.placed:
-            return flow if now - flow.seen >= SPARED else None
+            break
         flow.placed = flow.seen
         flows.move_to_end(key)
-    return None
+    return longest if longest is not None and now - longest.seen >= SPARED else None

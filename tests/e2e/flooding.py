@@ -23,7 +23,6 @@ from itertools import cycle
 from types import FrameType
 
 from tests.e2e.lab import CLIENT, ROOT, Lab
-from tests.e2e.raw import link_address
 
 PAUSE = 0.0005  # seconds between two bursts: 10 packets of 20,000 a second
 BURST = 64  # packets at most between two looks at the clock
@@ -48,7 +47,7 @@ def flooding(
 ) -> Iterator[Flood]:
     """Packets to a host's interface, so many a second, ``seconds`` long or for as long as the
     block takes."""
-    address = link_address(lab, to).hex()
+    address = lab.link_address(to).hex()
     sender = [sys.executable, "-m", "tests.e2e.flooding", address, str(rate), str(seconds)]
     flood = Flood()
     with subprocess.Popen(

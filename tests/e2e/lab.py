@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import socket
@@ -282,6 +283,11 @@ class Lab:
         """Whether the client has no connection on a port any more, or one in TIME-WAIT: then all
         of its packets have passed."""
         return set(self.states("client", port)) <= {"TIME-WAIT"}
+
+    def link_address(self, host: str) -> bytes:
+        """The Ethernet address of a host's interface."""
+        link = json.loads(self.run(host, "ip", "-j", "link", "show", "eth0"))[0]
+        return bytes.fromhex(link["address"].replace(":", ""))
 
     def bytes_at(self, host: str) -> tuple[int, int]:
         """Bytes that a host's interface has (received, sent) so far."""

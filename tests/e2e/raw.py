@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ class RawSender:
     def send(self, packet: Any, host: str = "balancer") -> None:
         """Put a packet (scapy's or bytes) on the wire, addressed to a host's interface."""
         if host not in self._link_addresses:
-            self._link_addresses[host] = link_address(self._lab, host)
+            self._link_addresses[host] = self._lab.link_address(host)
         to = ("eth0", 0x0800, 0, 0, self._link_addresses[host])
         self._socket.sendto(bytes(packet), to)
 
@@ -116,8 +115,3 @@ def raw_sender(lab: Lab) -> Iterator[RawSender]:
                 sender.close()
     finally:
         lab.run("client", "iptables", "-t", "raw", "-D", *rule)
-
-
-def link_address(lab: Lab, host: str) -> bytes:
-    link = json.loads(lab.run(host, "ip", "-j", "link", "show", "eth0"))[0]
-    return bytes.fromhex(link["address"].replace(":", ""))

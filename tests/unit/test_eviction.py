@@ -50,6 +50,13 @@ def test_a_search_is_bounded_and_the_next_goes_on() -> None:
     assert longest_idle(table, NOW) is table[bytes([LOOKS])]
 
 
+def test_one_of_those_looked_at_goes_though_all_were_heard_of() -> None:
+    table = flows(900.0, 900.0, 900.0)
+    for flow, seen in zip(table.values(), (930.0, 910.0, 920.0), strict=True):
+        flow.seen = seen
+    assert longest_idle(table, NOW) is table[b"\1"]
+
+
 def test_a_full_balancer_ends_the_longest_idle_and_tells_its_bridge() -> None:
     stage = balancer_stage.Stage(limits={"flows": 2})
     first, second, third = (Client(stage, ("198.51.100.7", port)).connect() for port in (1, 2, 3))
