@@ -87,6 +87,8 @@ class Bridge:
         if flow is not None:
             if flow.fast and (translated := splice.down(flow, data)) is not None:
                 flow.seen = now
+                if flow.client_fin is not None:
+                    self._server_has(flow)
                 return translated
         elif len(data) >= MIN_PACKET:
             flow = self._inbound[data[1] >> 2].get(key)
@@ -195,7 +197,7 @@ class Bridge:
         translated = splice.down_any(flow, segment, now)
         if segment.flags & ACK:
             self._opener.acknowledged(flow, segment.ack)
-            self._server_has(flow, (segment.ack - flow.seq_up) & MASK)
+            self._server_has(flow)
         self._server_ends(flow, segment)
         return translated
 
@@ -211,19 +213,17 @@ class Bridge:
         elif segment.flags & FIN:
             if not flow.fins & CLIENT:
                 flow.client_fin = segment.end
-                flow.refresh()
         else:
             self._revive(flow, CLIENT)
 
-    def _server_has(self, flow: Flow, reached: int) -> None:
-        """The server has acknowledged the client's bytes before ``reached``."""
+    def _server_has(self, flow: Flow) -> None:
+        """The server has acknowledged something: the client's FIN as well?"""
+        reached = (flow.server_ack - flow.seq_up) & MASK
         if flow.client_fin is None or before(reached, flow.client_fin):
             return
         ended, flow.client_fin = reached == flow.client_fin, None
-        if ended:
+        if ended:  # else bytes beyond it: the FIN was not the client's
             self._fin(flow, CLIENT)
-        else:
-            flow.refresh()  # bytes beyond it: the FIN was not the client's
 
     def _server_ends(self, flow: Flow, segment: Segment) -> None:
         if segment.flags & RST:

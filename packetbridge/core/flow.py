@@ -82,10 +82,7 @@ class Flow:
     def refresh(self) -> None:
         """See whether the short way may be taken."""
         self.fast = (
-            self.state is State.SPLICED
-            and self.opening is None
-            and self.stamper is None
-            and self.client_fin is None
+            self.state is State.SPLICED and self.opening is None and self.stamper is None
         )
 
     def __str__(self) -> str:

@@ -133,6 +133,7 @@ def test_a_fin_that_the_server_never_takes_ends_nothing() -> None:
     stage = Stage(timeouts={"closing": 5.0, "idle": 100.0})
     connection = spliced(stage)
     assert connection.send(b"", END + 70_000, flags="FA") is not None, "the server judges"
+    assert stage.flow().fast, "whoever sends it cannot slow the connection down"
     assert connection.from_server(b"x", acked=END) is not None
     assert connection.send(b"more", END) is not None
     stage.at(60)
