@@ -44,6 +44,9 @@ from common.core.segment import (
 from common.core.unknown_flows import UnknownFlows
 
 SUSPECT_SECONDS = cookie.LIFETIME  # as long as what answers the SYN can come
+# Bytes. Segments whose numbers are both so near to those of one that was found to be the old
+# connection's are its, too: that a new one's cookie falls there has a chance of 2**-22.
+NEAR = 1 << 20
 
 # version and length, total length, fragment, protocol, seq, data offset, flags
 _PEEK = struct.Struct("!BxHxxHxB14xI4xBB")
@@ -99,7 +102,7 @@ class Balancer:
                 and (offset == 0x50 or (offset == 0x80 and data[40:44] == _TIMESTAMPS_ONLY))
                 and (seq - flow.first) & MASK >= flow.handoff_bytes
                 and not flow.closing
-                and flow.suspect_until < now
+                and (flow.suspect_until < now or _goes_on(flow, data, seq))
                 and protocol == TCP
                 and length == len(data)
                 and not fragment & FRAGMENT_BITS
@@ -181,6 +184,7 @@ class Balancer:
         if fresh == (flow.c, flow.b) or not segment.flags & ACK or segment.flags & RST:
             return flow
         if handshake.proven(self._context, segment) is None:
+            flow.judged = segment.seq, segment.ack
             return flow
         segment.check_checksum()
         self.ledger.counts["flows_replaced"] += 1
@@ -221,3 +225,13 @@ class Balancer:
         if segment.payload and offset == 0 and flow.handoff_bytes:
             return self._handover.repeat(flow, segment)
         return target.steering.segment(segment)
+
+
+def _goes_on(flow: Flow, data: bytes, seq: int) -> bool:
+    """Whether a packet without IP options goes on where the flow was when it was last judged: then
+    a SYN seen since says nothing, and whoever sends those does not make each packet cost a MAC."""
+    judged_seq, judged_ack = flow.judged
+    ack = int.from_bytes(data[28:32], "big")
+    return (seq - judged_seq + NEAR) & MASK < 2 * NEAR and (
+        ack - judged_ack + NEAR
+    ) & MASK < 2 * NEAR

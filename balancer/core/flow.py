@@ -30,6 +30,7 @@ class Flow:
         "first",
         "handoff_bytes",
         "head",
+        "judged",
         "key",
         "mss",
         "placed",
@@ -53,6 +54,7 @@ class Flow:
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out
         self.epoch = 0  # of the handoff
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
+        self.judged = (0, 0)  # seq and ack of a segment that was found to be this incarnation's
         self.head: Head | None = None
         self.target: Target | None = None
         self.handoff_bytes = 0  # of the handoff: what starts in it may have to be repeated

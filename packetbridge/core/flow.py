@@ -81,9 +81,7 @@ class Flow:
 
     def refresh(self) -> None:
         """See whether the short way may be taken."""
-        self.fast = (
-            self.state is State.SPLICED and self.opening is None and self.stamper is None
-        )
+        self.fast = self.state is State.SPLICED and self.opening is None and self.stamper is None
 
     def __str__(self) -> str:
         client = ".".join(str(byte) for byte in self.inbound[:4])

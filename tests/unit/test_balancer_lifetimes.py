@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancer.core import cookie
 from tests.unit import models
 from tests.unit.balancer_stage import REQUEST, VIP, Client, Stage, handoff_of
 from tests.unit.scapy_oracle import fields, icmp_error, tcp_packet
@@ -37,6 +38,21 @@ def test_a_syn_during_a_live_flow_does_it_no_harm() -> None:
         assert verdict is not None
         assert fields(verdict)["payload"] == b"more"
     assert sizes(stage) == (1, 0, 0)
+
+
+def test_syns_during_a_live_flow_do_not_make_each_packet_cost_a_mac(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage()
+    client = handed(stage)
+    checked: list[int] = []
+    monkeypatch.setattr(cookie, "check", lambda *rest: checked.append(1))
+    for number in range(10):
+        Client(stage, client.address, c=number << 24).syn()
+        assert client.send(at=len(REQUEST), acked=1000 * number) is not None
+    assert len(checked) == 1
+    assert client.send(at=len(REQUEST), acked=1 << 21) is not None
+    assert len(checked) == 2, "too far on to be taken for the same without a look"
 
 
 def test_a_verified_cookie_replaces_the_flow_and_tells_its_bridge() -> None:
