@@ -11,8 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.e2e.hostile import download, keys, sender, unharmed
 from tests.e2e.lab import PROGRAMS, Lab
 from tests.e2e.routed import UPLOAD, forget_path_mtus, routed_lab
+
+__all__ = ["download", "keys", "sender", "unharmed"]  # fixtures
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.e2e import web
 from tests.e2e.flooding import flooding
 from tests.e2e.forging import KINDS, TARGETS, live
 from tests.e2e.lab import LAB, Lab, until
-from tests.e2e.raw import RawSender, raw_sender
+from tests.e2e.raw import RawSender
 from tests.soak import Amount
 
 pytestmark = pytest.mark.root
@@ -24,12 +24,6 @@ Report = Callable[[str], None]
 RATE = 100  # injected packets a second
 NONE = 1e-6
 SHARE = 0.9  # of the speed that a download has without them
-
-
-@pytest.fixture
-def sender(lab: Lab) -> Iterator[RawSender]:
-    with raw_sender(lab) as sender:
-        yield sender
 
 
 @pytest.mark.parametrize("target", TARGETS)
