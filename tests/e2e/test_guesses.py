@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from common.core import cookie, handoff
+from balancer.core import cookie
+from common.core import handoff
 from common.core.keys import Keys, derive
 from common.core.segment import ACK, MASK, PSH, Segment, build, build_along
 from tests.e2e import web
@@ -37,6 +38,7 @@ def test_no_false_handoff_opens_a_connection(
     """Forged, of another key, too old, and recorded ones again, from the same source and another:
     the server, where a capture watches, does not get one SYN."""
     each, recordings = amount((400, 20), (10_000, 200))
+    before = logged(lab, "?guessed")
     genuine = _recorded(lab, recordings)
     turns = each // recordings
     forms = {
@@ -55,7 +57,6 @@ def test_no_false_handoff_opens_a_connection(
     }
     packets = [packet for form in forms.values() for packet in form]
     random.Random(3).shuffle(packets)
-    before = logged(lab, "?guessed")
     grown = lab.growth("backend1")
     with capture(lab, "backend1", "lo") as loopback, spoofed_sources_routed(lab, "backend1"):
         seconds = len(packets) / RATE
@@ -72,7 +73,7 @@ def test_no_false_handoff_opens_a_connection(
     assert flood.sent > 0.9 * len(packets)
     assert grown("flows_opened") == 0
     assert syns == []
-    assert logged(lab, "?guessed") == before == recordings
+    assert logged(lab, "?guessed") == before + recordings
 
 
 def test_no_guess_at_a_cookie_gets_through(
@@ -155,7 +156,6 @@ def _send_again(lab: Lab, sender: RawSender, word: str, forgotten: bool = False)
 def _recorded(lab: Lab, count: int) -> list[bytes]:
     """Handoffs of so many connections to backend1, which are over."""
     path = lab.path_for("1k", "backend1") + "?guessed"
-    (LAB / "log" / "nginx-backend1.access.log").write_text("")
     with capture(lab, "backend1") as packets:
         tally = web.one_after_another(lab, count, path, (LAB / "www" / "1k").read_bytes())
         assert tally.failures == []

@@ -1,10 +1,11 @@
 """Fills one program's core with idle flows and prints what the process then occupies.
 
-    python -m tests.resources.idle_flows balancer|packetbridge [FLOWS]
+    python -m tests.resources.idle_flows balancer|packetbridge [FLOWS [ROOM]]
 
 Everything that the program itself imports is imported, and each flow is made by the packets that
 make it in life, so that the figure is that of the running program less the packets in its queue.
-Prints: the resident bytes before, after, and per flow.
+With less ROOM than FLOWS the program is to keep the last ones, which is made sure of.
+Prints: the flows kept, the resident bytes before, when 60 % had come, after, and per flow.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from balancer.core import config as balancer_config
@@ -26,7 +28,11 @@ from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 
 NOW, OFFSET = 1000.0, 1_700_000_000.0
-ARRIVALS = 2000  # flows a second
+ARRIVALS = 2000  # flows a second at most; fewer where they would fill the room in so many seconds:
+FILLED_IN = 20  # longer than an ended flow is kept until it is looked at (timing.ASK_AGAIN)
+MOST_OF_THEM = 0.6
+
+Watch = Callable[[int], None]  # called with the number of flows that have come so far
 VIP, BRIDGE, SERVER = (
     bytes((192, 168, 33, 10)),
     bytes((192, 168, 33, 20)),
@@ -43,15 +49,20 @@ def client(number: int) -> tuple[bytes, int]:
     return (0x0A000000 + number // 16).to_bytes(4, "big"), 1024 + number % 16
 
 
-def fill_balancer(flows: int, keys: Keys) -> Balancer:
+def fill_balancer(flows: int, room: int, keys: Keys, watch: Watch) -> Balancer:
     """``flows`` connections, each with a handshake and a request that was handed over."""
     config = balancer_config.default()
     services = [
         Service(service, [1500] * len(service.backends), 1500) for service in config.services
     ]
-    core = Balancer(services, config.limits, config.timeouts, keys, Ledger(), NOW, OFFSET)
+    limits = balancer_config.Limits(flows=room, closed=max(room // 4, 1))
+    core = Balancer(services, limits, config.timeouts, keys, Ledger(), NOW, OFFSET)
+    arrivals = min(ARRIVALS, room // FILLED_IN)
     for number in range(flows):
-        now = NOW + number / ARRIVALS
+        now = NOW + number / arrivals
+        watch(number)
+        if core.next_deadline() <= now:
+            core.timers(now, OFFSET)
         address, port = client(number)
         syn = build(address, VIP, port, 80, seq=number, flags=SYN, options=SYN_OPTIONS)
         core.packet(syn, now)
@@ -68,21 +79,25 @@ def fill_balancer(flows: int, keys: Keys) -> Balancer:
             options=STAMPS,
             payload=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         )
-        assert core.packet(request, now) is not None
-    assert len(core.table.handed) == flows
+        assert core.packet(request, now) is not None, "who comes now is served"
+        core.out.clear()  # what tells the bridge of an end
+    assert [key[:4] for key in core.table.handed] == _last(flows, room)
     return core
 
 
-def fill_bridge(flows: int, keys: Keys) -> Bridge:
+def fill_bridge(flows: int, room: int, keys: Keys, watch: Watch) -> Bridge:
     """``flows`` connections, each handed over, opened with the server and answered by it."""
     config = bridge_config.default()
     backend = config.backends[0]
     entry = Entry(backend, 1, config.vip(1), config.mark, local=True, bbr=False)
-    core = Bridge([entry], config.limits, config.timeouts, keys, Ledger(), NOW, OFFSET)
+    limits = bridge_config.Limits(flows=room, closed=max(room // 4, 1))
+    core = Bridge([entry], limits, config.timeouts, keys, Ledger(), NOW, OFFSET)
+    arrivals = min(ARRIVALS, room // FILLED_IN)
     for number in range(flows):
-        now = NOW + number / ARRIVALS
-        if number % 1000 == 0:
-            core.timers(now, OFFSET)  # the SYNs' own run out
+        now = NOW + number / arrivals
+        watch(number)
+        if core.next_deadline() <= now:
+            core.timers(now, OFFSET)
         address, port = client(number)
         c, b = number * 40_000 & 0xFFFFFFFF, number * 70_001 & 0xFFFFFFFF
         key = address + VIP + port.to_bytes(2, "big") + (80).to_bytes(2, "big")
@@ -114,9 +129,15 @@ def fill_bridge(flows: int, keys: Keys) -> Bridge:
         reply = build(
             SERVER, address, 80, port, seq=(r + 1) & 0xFFFFFFFF, ack=end, flags=ACK, options=STAMPS
         )
-        assert core.packet(reply, now, entry.mark) is not None
-    assert sum(flow.fast for flow in core.table.outbound.values()) == flows
+        assert core.packet(reply, now, entry.mark) is not None, "who comes now is served"
+    assert [key[4:8] for key in core.table.outbound] == _last(flows, room)
+    assert sum(flow.fast for flow in core.table.outbound.values()) == len(core.table)
     return core
+
+
+def _last(flows: int, room: int) -> list[bytes]:
+    """The addresses of the last clients, as many as there is room for, in order."""
+    return [client(number)[0] for number in range(max(flows - room, 0), flows)]
 
 
 def resident() -> int:
@@ -130,15 +151,22 @@ def resident() -> int:
 def main() -> None:
     program = sys.argv[1]
     flows = int(sys.argv[2]) if len(sys.argv) > 2 else 100_000
+    room = int(sys.argv[3]) if len(sys.argv) > 3 else flows
     for module in ("cli", "serve"):
         importlib.import_module(f"{program}.program.{module}")
     gc.disable()
+    later: list[int] = []
+
+    def watch(number: int) -> None:
+        if number == int(MOST_OF_THEM * flows):
+            later.append(resident())
+
     before = resident()
-    core = (fill_balancer if program == "balancer" else fill_bridge)(flows, derive(bytes(32)))
-    after = resident()
-    each = (after - before) // flows
-    print(f"{program} flows={flows} before={before} after={after} per_flow={each}")
-    assert core.gauges()["flows"] == flows
+    fill = fill_balancer if program == "balancer" else fill_bridge
+    core = fill(flows, room, derive(bytes(32)), watch)
+    after, kept = resident(), core.gauges()["flows"]
+    each = (after - before) // kept
+    print(f"{program} flows={kept} before={before} most={later[0]} after={after} per_flow={each}")
 
 
 if __name__ == "__main__":
