@@ -148,6 +148,7 @@ def test_replayed_handoff_to_another_bridge(lab: Lab, sender: RawSender) -> None
     [
         (Kind.ACCEPTED, "bad_answer_mac"),
         (Kind.REFUSED, "bad_answer_mac"),
+        (Kind.ENDED, "bad_answer_mac"),
         (Kind.HANDOFF, "not_an_answer"),
         (Kind.FORGET, "not_an_answer"),
     ],
