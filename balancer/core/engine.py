@@ -231,7 +231,8 @@ def _goes_on(flow: Flow, data: bytes, seq: int) -> bool:
     """Whether a packet without IP options goes on where the flow was when it was last judged: then
     a SYN seen since says nothing, and whoever sends those does not make each packet cost a MAC."""
     judged_seq, judged_ack = flow.judged
-    ack = int.from_bytes(data[28:32], "big")
-    return (seq - judged_seq + NEAR) & MASK < 2 * NEAR and (
-        ack - judged_ack + NEAR
-    ) & MASK < 2 * NEAR
+    return _near(seq, judged_seq) and _near(int.from_bytes(data[28:32], "big"), judged_ack)
+
+
+def _near(a: int, b: int) -> bool:
+    return (a - b + NEAR) & MASK < 2 * NEAR

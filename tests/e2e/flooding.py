@@ -25,6 +25,7 @@ from types import FrameType
 from tests.e2e.lab import CLIENT, ROOT, Lab
 
 PAUSE = 0.0005  # seconds between two bursts: 10 packets of 20,000 a second
+LONGEST_PAUSE = 0.1
 BURST = 64  # packets at most between two looks at the clock
 SPOOFED = "10.0.0.0/8"  # what a flood's sources are taken from
 
@@ -109,7 +110,8 @@ def send(packets: list[bytes], address: bytes, rate: float, seconds: float) -> t
     while (passed := time.monotonic() - started) < seconds and not stopped:
         due = BURST if not rate else min(int(passed * rate) - sent, BURST)
         if due <= 0:
-            time.sleep(PAUSE)
+            next_due = (sent + 1) / rate - passed
+            time.sleep(min(max(next_due, PAUSE), LONGEST_PAUSE))
         for _ in range(due):
             out.send(next(endless))
         sent += max(due, 0)

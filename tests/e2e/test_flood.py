@@ -50,7 +50,7 @@ def test_honest_client_in_a_flood(lab: Lab, amount: Amount, report: Report, rate
     )
     report(f"{_figures(honest)}; without flood {_figures(quiet)}")
     assert quiet.failures == honest.failures == []
-    assert flood.rate > 0.9 * rate
+    assert flood.rate > rate / 2, "the generator hardly ran"
     assert more < BYTES_PER_SYN * flood.sent
 
 
@@ -58,13 +58,15 @@ def test_established_connection_in_a_flood(lab: Lab, amount: Amount, report: Rep
     """What a known client sends does not wait behind SYNs, however many there are."""
     with lab.connect() as tcp:
         quiet = _requests(tcp, 2)
+        grown = lab.growth("balancer")
         with spoofed_sources_routed(lab, "balancer"):
             seconds = amount(2, 20)
             with flooding(lab, _syns(), FASTEST, seconds + 10) as flood:
                 flooded = _requests(tcp, seconds)
     report(f"{flood.rate:,.0f} SYNs/s: {_figures(flooded)}; without flood {_figures(quiet)}")
-    # behind a full queue it would be several hundred times as long
-    assert _quantile(flooded, 0.5) < 20 * _quantile(quiet, 0.5)
+    assert grown("kernel_syn_queue_lost") > 0, "more SYNs came than could be answered"
+    assert grown("kernel_queue_lost") == 0
+    assert _quantile(flooded, 0.5) < 0.1  # behind a full queue: as long as that takes to judge
 
 
 def _syns() -> list[bytes]:
