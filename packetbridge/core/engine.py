@@ -10,18 +10,18 @@ it comes from, its flags and its flow's state.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from enum import StrEnum
 
 from common.core import handoff
 from common.core.errors import MalformedError
 from common.core.keys import Keys
-from common.core.ledger import DROP, Ledger
+from common.core.ledger import DROP, Ledger, Occurrence, Outcome
 from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before, reverse
 from common.core.unknown_flows import TokenBucket, UnknownFlows
 from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.config import Limits, Timeouts
-from packetbridge.core.context import Context
+from packetbridge.core.context import Context, Served
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import BOTH, CLIENT, RESET_SHIFT, SERVER, Flow
 from packetbridge.core.flow_table import FlowTable
@@ -32,16 +32,21 @@ FAREWELL_PART = 64  # flows ended in one go
 PROBES_PER_SECOND = 100.0  # questions and resets for flows that nobody knows
 
 
-class Unknown(StrEnum):
+class Unknown(Outcome):
     """Why a packet of no flow was dropped."""
 
     SYN = "syn_at_bridge"  # connections begin with a handoff
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
     UNKNOWN_FLOW = "unknown_flow"
     RESET_UNKNOWN = "unknown_flow_reset"
-    INEXACT_RESET = "inexact_reset"
     LATE = "late_packet"  # of a flow that has ended
     ORPHAN = "orphaned_backend_packet"  # the server's connection outlived the bridge's record
+
+
+class Doubted(Occurrence):
+    """What is passed on for the server to judge."""
+
+    INEXACT_RESET = "inexact_reset"
 
 
 class Bridge:
@@ -78,6 +83,7 @@ class Bridge:
         self._inbound = self.table.inbound
         self._wall_offset = wall_offset
         self._leaving = False
+        self._up = self._down = 0  # by the short way, since they were last added to the ledger
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet with its netfilter ``mark``; never raises for its content."""
@@ -86,11 +92,13 @@ class Bridge:
         if flow is not None:
             if flow.fast and (translated := splice.down(flow, data)) is not None:
                 flow.seen = now
+                self._down += 1
                 return translated
         elif len(data) >= MIN_PACKET:
             flow = self._inbound[data[1] >> 2].get(key)
             if flow is not None and flow.fast and (translated := splice.up(flow, data)) is not None:
                 flow.seen = now
+                self._up += 1
                 return self._upward(flow, translated)
         try:
             return self._slow(data, now, mark)
@@ -126,6 +134,14 @@ class Bridge:
             if number % FAREWELL_PART == 0:
                 yield
         yield
+
+    def counts(self) -> Counter[str]:
+        """What was counted so far; the short way keeps numbers of its own, which is quicker."""
+        counts = self.ledger.counts
+        counts[Served.UP] += self._up
+        counts[Served.DOWN] += self._down
+        self._up = self._down = 0
+        return counts
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
@@ -188,6 +204,7 @@ class Bridge:
             flow.stamper.note(segment)
         translated = splice.up_any(flow, segment)
         self._client_ends(flow, segment)
+        self.ledger.counts[Served.UP] += 1
         return self._upward(flow, translated)
 
     def _from_server(
@@ -204,7 +221,7 @@ class Bridge:
             self._opener.acknowledged(flow, segment.ack)
             self._server_has(flow, (segment.ack - flow.seq_up) & MASK)
         self._server_ends(flow, segment)
-        return translated
+        return self.ledger.passed(Served.DOWN, translated)
 
     def _client_ends(self, flow: Flow, segment: Segment) -> None:
         """Look for an end on the client's side, where anyone may send in its name: a RST counts
@@ -212,7 +229,7 @@ class Bridge:
         server has acknowledged it. Both are passed on in any case: the server judges for itself."""
         if segment.flags & RST:
             if segment.seq != (flow.server_ack - flow.seq_up) & MASK:
-                self.ledger.counts[Unknown.INEXACT_RESET] += 1
+                self.ledger.counts[Doubted.INEXACT_RESET] += 1
                 return
             self._reset(flow, CLIENT)
         elif segment.flags & FIN:
@@ -271,6 +288,7 @@ class Bridge:
         again = segment.key + segment.seq.to_bytes(4, "big")
         if not segment.flags & ACK or not (asked or self._unknown.insists(again, now)):
             if segment.payload or segment.flags & FIN:
+                segment.check_checksum()  # as of all that is held
                 self._opener.early.keep(entry.dscp, segment, now)
             return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
         self._context.to_client(entry, segment.key, RST, seq=segment.ack)
@@ -288,7 +306,7 @@ class Bridge:
         """
         entry = next((entry for entry in servers if entry.mark == mark), None)
         if entry is None:
-            return segment.data
+            return self.ledger.passed(Served.DIRECT, segment.data)
         if self.table.was_spliced(segment.key, now):
             return self._late(entry, segment)
         if segment.flags & RST or not self._probes.take(now):
