@@ -223,8 +223,9 @@ class Opener:
         flow = Flow(entry, segment.key, c, b, now)
         opening = Opening(message, segment)
         source = self._sources.source(entry, segment.src, segment.sport, table.outbound)
-        if table.full() or source is None:
-            reason = Refusal.NO_PORT if source is None else Refusal.TABLE_FULL
+        if source is None or table.full() or not table.may_hold():
+            full = Refusal.TABLE_FULL if table.full() else Refusal.HELD_FULL
+            reason = Refusal.NO_PORT if source is None else full
             answers.refused(self._context, flow, segment)
             ledger.drop(reason, segment.data)
             return
@@ -251,7 +252,7 @@ class Opener:
 
     def _send_syn(self, flow: Flow, opening: Opening, now: float) -> None:
         message = opening.handoff
-        mss, stamps = message.mss, None
+        mss, stamps = max(message.mss, tcp_options.DEFAULT_MSS), None
         opening.stamped = opening.stamp is not None and now >= flow.entry.no_timestamps_until
         if opening.stamp is not None and opening.stamped:
             stamps = ((opening.stamp + flow.stamp_up) & MASK, 0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Protocol
 
-import balancer.program.serve
-import common.program.loop
 import packetbridge.program.serve  # noqa: F401  with these, every name is known
 from common.core.ledger import Occurrence, Outcome
 
