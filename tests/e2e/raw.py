@@ -33,7 +33,7 @@ class RawSender:
     def send(self, packet: Any, host: str = "balancer") -> None:
         """Put a packet (scapy's or bytes) on the wire, addressed to a host's interface."""
         if host not in self._link_addresses:
-            self._link_addresses[host] = _link_address(self._lab, host)
+            self._link_addresses[host] = link_address(self._lab, host)
         to = ("eth0", 0x0800, 0, 0, self._link_addresses[host])
         self._socket.sendto(bytes(packet), to)
 
@@ -104,20 +104,26 @@ def new_port() -> int:
 
 
 @contextmanager
-def raw_sender(lab: Lab) -> Iterator[RawSender]:
+def silent_ports(lab: Lab) -> Iterator[None]:
+    """The client's kernel takes nothing on the ports of packets made by hand, for a while."""
     rule = ["PREROUTING", "-p", "tcp", "--dport", f"{FIRST_PORT}:{LAST_PORT}", "-j", "DROP"]
     lab.run("client", "iptables", "-t", "raw", "-I", *rule)
     try:
-        with capture(lab, "client") as received:
-            sender = RawSender(lab, received)
-            try:
-                yield sender
-            finally:
-                sender.close()
+        yield
     finally:
         lab.run("client", "iptables", "-t", "raw", "-D", *rule)
 
 
-def _link_address(lab: Lab, host: str) -> bytes:
+@contextmanager
+def raw_sender(lab: Lab) -> Iterator[RawSender]:
+    with silent_ports(lab), capture(lab, "client") as received:
+        sender = RawSender(lab, received)
+        try:
+            yield sender
+        finally:
+            sender.close()
+
+
+def link_address(lab: Lab, host: str) -> bytes:
     link = json.loads(lab.run(host, "ip", "-j", "link", "show", "eth0"))[0]
     return bytes.fromhex(link["address"].replace(":", ""))

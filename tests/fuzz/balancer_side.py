@@ -11,18 +11,15 @@ from balancer.core.engine import Balancer
 from balancer.core.service import Service
 from common.core import handoff
 from common.core.handoff import Kind
-from common.core.keys import Keys, derive
 from common.core.ledger import Ledger
-from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build
+from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
 from tests.fuzz import recorded
 from tests.fuzz.mutations import OPTIONS, repair, tcp_valid
-from tests.fuzz.noise import Noise
+from tests.fuzz.noise import Ends, Noise
+from tests.fuzz.place import PORT, Place
 from tests.fuzz.requests import pieces, request
-from tests.fuzz.world import T0, WALL, Fed
+from tests.fuzz.world import Fed
 
-VIP, OTHER_VIP, PORT = bytes((192, 0, 2, 10)), bytes((192, 0, 2, 11)), 80
-BRIDGES = ("203.0.113.20", "203.0.113.21")
-CLIENT_NET = bytes((198, 51, 100))
 MASK = 0xFFFFFFFF
 LIMITS = {"waiting": 60, "flows": 200, "buffered_bytes": 65536, "closed": 100}
 VARIANTS = (  # limits, and what the services are configured with
@@ -33,24 +30,27 @@ VARIANTS = (  # limits, and what the services are configured with
 
 
 class BalancerSide:
-    """A balancer with two services; ``variant`` is an index into VARIANTS."""
+    """A balancer with a service for each VIP; ``variant`` is an index into VARIANTS."""
 
-    def __init__(self, rng: random.Random, variant: int) -> None:
+    def __init__(self, rng: random.Random, variant: int, place: Place) -> None:
         limits, service = VARIANTS[variant]
-        backends = tuple(config.Backend(f"b{n}", bridge) for n, bridge in enumerate(BRIDGES))
+        backends = tuple(config.Backend(f"b{n}", bridge) for n, bridge in enumerate(place.bridges))
         services = [
-            config.Service("s", "192.0.2.10", PORT, 5, backends, table_size=251, **service),
-            config.Service("t", "192.0.2.11", PORT, 6, backends, table_size=251, **service),
+            config.Service(vip, vip, PORT, dscp, backends, table_size=251, **service)
+            for dscp, vip in place.vips.items()
         ]
-        self.rng = rng
-        self.keys: Keys = derive(bytes(range(32)))
+        self.rng, self.place = rng, place
+        self.keys = place.keys
         self.limits = config.Limits(**limits)
-        # a log at debug level is code that packets reach, too
-        ledger = Ledger(verbose=True)
         self.core = Balancer(
             [Service(s, [1500] * len(backends), 1500) for s in services],
-            self.limits, config.Timeouts(request=60.0), self.keys, ledger, T0, WALL - T0,
-        )  # fmt: skip
+            self.limits,
+            config.Timeouts(request=60.0),
+            self.keys,
+            Ledger(verbose=True),  # packets reach what is logged, too
+            place.now,
+            place.wall_offset,
+        )
         self.clients: dict[bytes, Client] = {}
         self._recorded = recorded.connections("balancer")
 
@@ -58,10 +58,14 @@ class BalancerSide:
         return handoff.epoch_at(self.core._context.wall)
 
     def noise(self) -> Noise:
-        ends = [
-            (f"198.51.100.{n}", "192.0.2.10", None, port) for n in (1, 2) for port in (PORT, None)
+        place = self.place
+        client, vip = f"{place.clients}.{place.hosts[0]}", next(iter(place.vips.values()))
+        ends: list[Ends] = [
+            (client, vip, None, PORT),
+            (client, vip, None, None),
+            (place.bridges[0], vip, PORT, PORT),
         ]
-        return Noise(self.rng, [*ends, (BRIDGES[0], "192.0.2.10", PORT, PORT)])
+        return Noise(self.rng, ends)
 
     def begin(self) -> Client:
         client = Client(self)
@@ -73,16 +77,16 @@ class BalancerSide:
     def deliver(self, packet: bytes) -> None:
         assert tcp_valid(packet), packet.hex()
         segment = Segment(packet)
-        client = self.clients.get(segment.dst + segment.src + packet[22:24] + packet[20:22])
+        client = self.clients.get(reverse(segment.key))
         if client is not None and segment.flags & (SYN | ACK) == SYN | ACK:
             client.b, client.echo = segment.seq, packet[44:48] if client.stamps else bytes(4)
 
     def bounds(self) -> dict[str, int]:
         limits = self.limits
-        # one head more than the bound may be kept, and that one whole
         return {
             "waiting": limits.waiting,
             "flows": limits.flows,
+            # one head more than the bound may be kept, and that one whole
             "buffered_bytes": limits.buffered_bytes + 200_000,
         }
 
@@ -93,9 +97,8 @@ class Client:
     def __init__(self, side: BalancerSide) -> None:
         rng = side.rng
         self.side, self.rng = side, rng
-        self.address = CLIENT_NET + bytes((rng.randrange(1, 40),))
-        self.port = rng.randrange(1024, 1100)
-        self.vip = VIP if rng.random() < 0.8 else OTHER_VIP
+        self.address, self.port = side.place.client(rng)
+        _, self.vip = side.place.vip(rng)
         self.key = self.address + self.vip + struct.pack("!HH", self.port, PORT)
         self.c = self.b = -1
         self.stamps = True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
+import socket
 import struct
 from collections.abc import Iterator
 from typing import Any
 
 from common.core import handoff
 from common.core.handoff import Kind
-from common.core.keys import Keys, derive
 from common.core.ledger import Ledger
 from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
 from packetbridge.core import config
@@ -17,14 +17,12 @@ from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 from tests.fuzz import recorded
 from tests.fuzz.mutations import repair, tcp_valid
-from tests.fuzz.noise import Noise
+from tests.fuzz.noise import Ends, Noise
+from tests.fuzz.place import PORT, Place
 from tests.fuzz.requests import pieces, request
-from tests.fuzz.world import T0, WALL, Fed
+from tests.fuzz.world import Fed
 
-VIPS = {5: bytes((192, 0, 2, 10)), 6: bytes((192, 0, 2, 11))}
-ADDRESS, SERVER = bytes((203, 0, 113, 20)), bytes((203, 0, 113, 30))
-PORT, SERVER_PORT, MARK = 80, 8080, 0x4C330000
-CLIENT_NET = bytes((198, 51, 100))
+MARK = 0x4C330000
 MASK = 0xFFFFFFFF
 LIMITS = {"flows": 120, "held_bytes": 65536, "closed": 100}
 VARIANTS: tuple[tuple[dict[str, int], dict[str, Any], dict[str, bool]], ...] = (
@@ -40,19 +38,26 @@ VARIANTS: tuple[tuple[dict[str, int], dict[str, Any], dict[str, bool]], ...] = (
 
 
 class BridgeSide:
-    """A bridge with one backend for two VIPs; ``variant`` is an index into VARIANTS."""
+    """A bridge with one backend for all VIPs; ``variant`` is an index into VARIANTS."""
 
-    def __init__(self, rng: random.Random, variant: int) -> None:
+    def __init__(self, rng: random.Random, variant: int, place: Place) -> None:
         limits, backend, host = VARIANTS[variant]
-        configured = config.Backend("203.0.113.20", PORT, "203.0.113.30", SERVER_PORT, **backend)
-        entries = [Entry(configured, d, f"192.0.2.{5 + d}", MARK, **host) for d in VIPS]
-        self.rng = rng
-        self.keys: Keys = derive(bytes(range(32)))
+        configured = config.Backend(place.bridges[0], PORT, *place.server, **backend)
+        entries = [Entry(configured, dscp, vip, MARK, **host) for dscp, vip in place.vips.items()]
+        self.rng, self.place = rng, place
+        self.address = socket.inet_aton(place.bridges[0])
+        self.server = socket.inet_aton(place.server[0])
+        self.keys = place.keys
         self.limits = config.Limits(**limits)
         self.own_source = entries[0].own_source
-        ledger = Ledger(verbose=True)
         self.core = Bridge(
-            entries, self.limits, config.Timeouts(), self.keys, ledger, T0, WALL - T0
+            entries,
+            self.limits,
+            config.Timeouts(),
+            self.keys,
+            Ledger(verbose=True),  # packets reach what is logged, too
+            place.now,
+            place.wall_offset,
         )
         self.clients: dict[bytes, Client] = {}
         self._recorded = recorded.connections("packetbridge")
@@ -61,10 +66,12 @@ class BridgeSide:
         return handoff.epoch_at(self.core._context.wall)
 
     def noise(self) -> Noise:
-        ends: list[tuple[str, str, int | None, int | None]] = [
-            ("198.51.100.1", "203.0.113.20", None, PORT),
-            ("198.51.100.1", "203.0.113.20", None, None),
-            ("203.0.113.30", "198.51.100.1", SERVER_PORT, None),
+        place = self.place
+        client, bridge = f"{place.clients}.{place.hosts[0]}", place.bridges[0]
+        ends: list[Ends] = [
+            (client, bridge, None, PORT),
+            (client, bridge, None, None),
+            (place.server[0], client, place.server[1], None),
         ]
         return Noise(self.rng, ends)
 
@@ -77,7 +84,7 @@ class BridgeSide:
 
     def deliver(self, packet: bytes) -> None:
         segment = Segment(packet)
-        if segment.dst != SERVER:
+        if segment.dst != self.server:
             assert tcp_valid(packet), packet.hex()
             return
         # with the bridge's own source, packets that pass on their way are sent by it as well:
@@ -99,10 +106,9 @@ class Client:
     def __init__(self, side: BridgeSide) -> None:
         rng = side.rng
         self.side, self.rng = side, rng
-        self.dscp = rng.choice((5, 5, 5, 6))
-        self.address = CLIENT_NET + bytes((rng.randrange(1, 40),))
-        self.port = rng.randrange(1024, 1100)
-        self.key = self.address + ADDRESS + struct.pack("!HH", self.port, PORT)
+        self.dscp, self.vip = side.place.vip(rng)
+        self.address, self.port = side.place.client(rng)
+        self.key = self.address + side.address + struct.pack("!HH", self.port, PORT)
         self.c, self.b, self.r = (rng.getrandbits(32) for _ in range(3))
         self.stamps = rng.random() < 0.8
         self.server_stamps = self.stamps and rng.random() < 0.7
@@ -218,7 +224,7 @@ class Client:
         if rng.random() < 0.1 and len(raw) <= 28:
             raw += b"\x01\x01\x05\x0a" + rng.randbytes(8)
         packet = build(
-            self.address, ADDRESS, self.port, PORT, seq=(self.c + 1 + at) & MASK,
+            self.address, self.side.address, self.port, PORT, seq=(self.c + 1 + at) & MASK,
             ack=(self.b + 1 + acked) & MASK, flags=flags, window=500, options=raw,
             payload=payload, tos=self.dscp << 2,
         )  # fmt: skip
@@ -235,7 +241,7 @@ class Client:
             promised_scale=7 if plain else rng.choice((0, 14, 15)),
             sack=plain,
         )
-        key = self.address + VIPS[self.dscp] + self.key[8:]
+        key = self.address + self.vip + self.key[8:]
         binding = handoff.Binding(key, self.c, self.b, (self.c + 1 + at) & MASK)
         epoch = self.side.epoch() + rng.choice((0,) * 12 + (1, -2, 5))
         raw = handoff.encode(self.side.keys, message, binding, epoch)
@@ -251,30 +257,27 @@ class Client:
         self, payload: bytes, *, flags: int = ACK, at: int = 0, acked: int = 0,
         raw: bytes | None = None, mark: int | None = None,
     ) -> Fed:  # fmt: skip
-        source, port, isn = self.address, self.port, self.c
+        side, source, port, isn = self.side, self.address, self.port, self.c
         if self.syn is not None:
             source, port, isn = self.syn.src, self.syn.sport, self.syn.seq
         if raw is None:
             raw = b"\x01\x01\x08\x0a" + bytes(8) if self.server_stamps else b""
         packet = build(
-            SERVER, source, SERVER_PORT, port, seq=(self.r + 1 + at) & MASK,
+            side.server, source, side.place.server[1], port, seq=(self.r + 1 + at) & MASK,
             ack=(isn + 1 + acked) & MASK, flags=flags, window=1000, options=raw, payload=payload,
         )  # fmt: skip
         return packet, MARK | self.dscp if mark is None else mark
 
     def _icmp(self) -> Fed:
         rng = self.rng
-        vip = VIPS[self.dscp]
         quoted = build(
-            vip, self.address, PORT, self.port, seq=(self.b + 1) & MASK, ack=self.c, flags=ACK,
+            self.vip, self.address, PORT, self.port, seq=(self.b + 1) & MASK, ack=self.c, flags=ACK,
             payload=bytes(100),
         )  # fmt: skip
-        head = struct.pack(
-            "!BBHHHBBH4s4s", 0x45, self.dscp << 2, 0, 0, 0, 64, 1, 0, bytes((10, 0, 0, 1)), ADDRESS
-        )
-        icmp = struct.pack(
-            "!BBHHH", rng.choice((3, 3, 3, 11, 12, 8)), 4, 0, 0, rng.choice((0, 1400))
-        )
+        addresses = bytes((10, 0, 0, 1)) + self.side.address
+        head = struct.pack("!BBHHHBBH8s", 0x45, self.dscp << 2, 0, 0, 0, 64, 1, 0, addresses)
+        kind, mtu = rng.choice((3, 3, 3, 11, 12, 8)), rng.choice((0, 1400))
+        icmp = struct.pack("!BBHHH", kind, 4, 0, 0, mtu)
         return repair(head + icmp + quoted[: rng.choice((27, 28, 40, 68))]), 0
 
 
@@ -287,7 +290,7 @@ class Again(Client):
         self.c, self.b = recorded.first_numbers(segments) or (0, 0)
 
     def script(self) -> Iterator[Fed]:
-        vip_key = self.address + VIPS[self.dscp] + self.key[8:]
+        vip_key = self.address + self.vip + self.key[8:]
         for segment in self._segments:
             if self.key not in self.side.core.table.inbound[self.dscp] and self.rng.random() < 0.1:
                 return
@@ -295,13 +298,14 @@ class Again(Client):
                 binding = handoff.Binding(vip_key, self.c, self.b, segment.seq)
                 keys, epoch = self.side.keys, self.side.epoch()
                 packet = segment.rewritten(
-                    src=self.address, dst=ADDRESS, sport=self.port, tos=self.dscp << 2,
+                    src=self.address, dst=self.side.address, sport=self.port, tos=self.dscp << 2,
                     options=recorded.renewed(segment.options, keys, binding, epoch),
                 )  # fmt: skip
                 yield repair(packet), 0
             elif self.syn is not None:
                 packet = segment.rewritten(
-                    src=SERVER, dst=self.syn.src, sport=SERVER_PORT, dport=self.syn.sport,
+                    src=self.side.server, dst=self.syn.src,
+                    sport=self.side.place.server[1], dport=self.syn.sport,
                     ack=(segment.ack + self.syn.seq - self.c) & MASK,
                 )  # fmt: skip
                 yield repair(packet), MARK | self.dscp

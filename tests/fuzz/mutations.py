@@ -1,4 +1,4 @@
-"""Changes to IPv4 packets that know where the fields are, and checksums computed without the project's code."""
+"""Changes to IPv4 packets by one who knows their fields; checksums without the project's code."""
 
 from __future__ import annotations
 

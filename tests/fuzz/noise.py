@@ -11,16 +11,15 @@ from scapy.packet import Raw, fuzz
 
 from tests.fuzz.mutations import mutated, repair
 
+Ends = tuple[str, str, int | None, int | None]  # source, destination, their ports; None for any
+
 POOL = 400  # made by scapy, which takes a millisecond for each; all others are changed from these
 
 
 class Noise:
-    """``ends`` are (source, destination, source port, destination port) that such packets go by;
-    ports None for any."""
+    """``ends`` are what such packets go by, one of them drawn for each."""
 
-    def __init__(
-        self, rng: random.Random, ends: list[tuple[str, str, int | None, int | None]]
-    ) -> None:
+    def __init__(self, rng: random.Random, ends: list[Ends]) -> None:
         self._rng = rng
         state = random.getstate()
         random.seed(rng.getrandbits(32))  # which scapy draws from

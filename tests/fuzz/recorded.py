@@ -15,11 +15,7 @@ from common.core.keys import Keys
 from common.core.segment import RST, SYN, Segment
 
 CAPTURES = Path(__file__).parent / "captures"
-VIP, BRIDGE, SERVER = (
-    bytes((192, 168, 33, 10)),
-    bytes((192, 168, 33, 20)),
-    bytes((192, 168, 33, 30)),
-)
+SERVER = bytes((192, 168, 33, 30))  # the lab's first
 MASK = 0xFFFFFFFF
 _FILE = struct.Struct("<IHHiIII")
 _RECORD = struct.Struct("<IIII")
@@ -55,7 +51,7 @@ def connections(program: str) -> list[list[Segment]]:
 
 
 def first_numbers(connection: list[Segment]) -> tuple[int, int] | None:
-    """The initial sequence numbers of client and balancer, as the client's first segment has them."""
+    """The initial sequence numbers of client and balancer: its first segment has them."""
     for segment in connection:
         if segment.src != SERVER and not segment.flags & (SYN | RST):
             return (segment.seq - 1) & MASK, (segment.ack - 1) & MASK

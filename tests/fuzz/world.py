@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from tests.fuzz.mutations import mutated, repair, valid
 from tests.fuzz.noise import Noise
+from tests.fuzz.place import Place
 from tests.unit.accounting import accounted
 
-T0, WALL = 5000.0, 1_700_000_000.0
 CONVERSATIONS = 150  # at a time
 REMEMBERED = 400  # packets, for repetition and merging
 
@@ -29,6 +29,7 @@ class Side(Protocol):
     """The peers of one program."""
 
     core: Any
+    place: Place
 
     def noise(self) -> Noise: ...
 
@@ -42,13 +43,17 @@ class Side(Protocol):
 
 
 class World:
-    """Feeds packets to ``side.core``; all of it follows from ``rng``."""
+    """Feeds packets to ``side.core``; all of it follows from ``rng``. Where there is a real
+    program as well, ``also`` sends it the same packets, and time is the real one."""
 
-    def __init__(self, side: Side, rng: random.Random) -> None:
+    def __init__(
+        self, side: Side, rng: random.Random, also: Callable[[bytes], None] | None = None
+    ) -> None:
         self.side = side
         self.core = side.core
         self.rng = rng
-        self.now = T0
+        self.now = side.place.now
+        self._also = also
         self.fed = self.sound = 0
         self.slowest = 0.0
         self.errors: list[str] = []
@@ -102,19 +107,24 @@ class World:
         # else it is lost
 
     def _let_time_pass(self) -> None:
-        rng = self.rng
-        self.now += rng.expovariate(1 / 0.002)
-        draw = rng.random()
-        if draw < 0.004:
-            self.now += rng.choice((0.05, 0.2, 0.5, 1.0, 3.0))
-        elif draw < 0.00415:
-            self.now += rng.choice((10.0, 130.0, 1000.0))
+        self.now = self._later() if self._also is None else time.monotonic()
         rounds = 0
         while self.core.next_deadline() <= self.now:
             rounds += 1
             assert rounds < 10_000, "timers that come due for ever"
-            self.core.timers(self.now, WALL - T0)
+            self.core.timers(self.now, self.side.place.wall_offset)
             self._collect()
+
+    def _later(self) -> float:
+        """A moment after the last packet, now and then much later."""
+        rng = self.rng
+        now = self.now + rng.expovariate(1 / 0.002)
+        draw = rng.random()
+        if draw < 0.004:
+            now += rng.choice((0.05, 0.2, 0.5, 1.0, 3.0))
+        elif draw < 0.00415:
+            now += rng.choice((10.0, 130.0, 1000.0))
+        return now
 
     def _feed(self, packet: bytes, mark: int) -> None:
         self._recent.append((packet, mark))
@@ -126,6 +136,8 @@ class World:
         assert verdict is None or len(verdict) <= 65535
         if self.core.out:
             self._collect()
+        if self._also is not None:
+            self._also(packet)
 
     def _collect(self) -> None:
         for _, packet in self.core.out:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.fuzz import balancer_side, bridge_side
+from tests.fuzz.place import Place
 from tests.fuzz.world import World
 
 TURN = 500  # packets before the next variant has its turn
@@ -21,7 +22,7 @@ class Fuzzed:
         make = balancer_side.BalancerSide if program == "balancer" else bridge_side.BridgeSide
         for variant in range(len(module.VARIANTS)):
             own = random.Random(rng.getrandbits(64))
-            self.worlds.append(World(make(own, variant), own))
+            self.worlds.append(World(make(own, variant, Place()), own))
         self._turn = 0
 
     @property
