@@ -56,7 +56,6 @@ class World:
         self._also = also
         self.fed = self.sound = 0
         self.slowest = 0.0
-        self.errors: list[str] = []
         self._noise = side.noise()
         self._running: list[Iterator[Fed]] = []
         self._late: deque[Fed] = deque()
