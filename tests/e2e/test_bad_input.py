@@ -376,7 +376,8 @@ def test_dscp_of_nobody(lab: Lab, sender: RawSender, keys: Keys) -> None:
     reset = sender.answer(port, lambda packet: bool(packet.flags & RST))
     assert reset.source == BRIDGE1
     after = lab.counters("backend1")
-    assert {name: count for name, count in after.items() if before.get(name, 0) < count} == {}
+    grown = {name for name, count in after.items() if before.get(name, 0) < count}
+    assert grown <= {"packets", "spliced_up", "spliced_down"}, "no more than the download beside"
 
 
 @pytest.mark.usefixtures("unharmed")
@@ -496,7 +497,7 @@ def test_source_hash_policy(lab: Lab) -> None:
                 tcp.sendall(data)
                 tcp.shutdown(socket.SHUT_WR)
                 answers.append(web.rest(tcp))
-        assert grown("not_http") == grown("tls_hello") == grown("bad_version") == 1
+        assert grown("source_hashed") == 3
         assert grown("handoffs") == 3
     assert all(b" 400 Bad Request" in answer or b" 505 " in answer for answer in answers)
 

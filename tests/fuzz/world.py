@@ -129,9 +129,9 @@ class World:
         self._recent.append((packet, mark))
         self.fed += 1
         self.sound += valid(packet)
-        began = time.perf_counter()
+        began = time.thread_time()  # not what others on the machine take
         verdict = self.core.packet(packet, self.now, mark)
-        self.slowest = max(self.slowest, time.perf_counter() - began)
+        self.slowest = max(self.slowest, time.thread_time() - began)
         assert verdict is None or len(verdict) <= 65535
         if self.core.out:
             self._collect()
