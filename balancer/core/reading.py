@@ -175,13 +175,10 @@ class Reading:
 
     def _answer_probe(self, flow: Flow, segment: Segment, offset: int) -> None:
         """A keep-alive (RFC 9293 section 3.8.4) or a segment we have: say what we have."""
-        head = flow.head
-        if offset >= 0 and not segment.payload:
+        head = flow.head or Head()
+        if offset >= head.owned and not segment.payload:
             return
-        if head is None:
-            stamps = tcp_options.timestamps(segment.options)
-            head = Head()
-            head.stamp = stamps
+        head.note(segment)
         self._acknowledge(flow, head)
 
     def _acknowledges(self, flow: Flow, segment: Segment) -> bool:

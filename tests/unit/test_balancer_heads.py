@@ -119,8 +119,13 @@ def test_a_keep_alive_probe_before_the_request_is_answered() -> None:
 def test_a_keep_alive_probe_is_told_what_is_owned() -> None:
     stage = Stage()
     client = slow(stage)
-    client.send(b"", 8)
+    client.value += 500
+    client.send(b"", 9)
     assert not stage.sent(), "not below what the client owns: a mere acknowledgment"
+    client.send(b"", 8)
+    answer = stage.reply()
+    assert answer["ack"] == (client.c + 10) % 2**32
+    assert dict(answer["options"])["Timestamp"] == (client.echo, client.value)
     client.send(b"w", 8)
     stage.at(1)
     assert stage.reply()["ack"] == (client.c + 10) % 2**32
