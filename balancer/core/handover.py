@@ -68,6 +68,8 @@ class Handover:
             context.ledger.event(f"{flow}: {asked}; key {chosen_by} -> {target.name}")
         if head.owned:
             self._send_owned(flow, head, target)
+            for packet in head.behind_gap():
+                context.send(target.steering.segment(packet))
             context.schedule.add(now + CONFIRM_AFTER, self._confirm, flow)
             return context.ledger.took(Served.HEAD_KEPT)
         packets = head.forwardable()

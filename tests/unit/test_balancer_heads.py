@@ -172,6 +172,26 @@ def test_owned_bytes_are_sent_in_one_piece_with_confirm() -> None:
     assert packet["raw_options"][16:] == models.stamps(client.value, client.echo)
 
 
+def test_what_lies_behind_a_gap_follows_the_owned_bytes() -> None:
+    """The client still owns it, but would send it again only after a time-out."""
+    stage = Stage()
+    client = slow(stage)
+    assert client.send(b"third\r\n", 39) is None
+    assert client.send(b"second\r\n", 31) is None
+    assert client.send(b"fifth\r\n", 50, flags="FA") is None
+    assert client.send(b" HTTP/1.1\r\n", 9) is None
+    owned, *others = [fields(packet) for packet in stage.sent()]
+    assert owned["payload"] == b"GET /slow HTTP/1.1\r\n"
+    assert [(position(client, p), p["payload"], p["flags"]) for p in others] == [
+        (31, b"second\r\n", "A"),
+        (39, b"third\r\n", "A"),
+        (50, b"fifth\r\n", "FA"),
+    ]
+    assert {(p["dst"], p["dscp"], p["raw_options"]) for p in others} == {
+        (owned["dst"], DSCP, models.stamps(client.value, client.echo))
+    }
+
+
 def test_owned_bytes_beyond_a_segment_are_cut_to_the_paths_size() -> None:
     stage = Stage(mtu=1400)
     client = slow(stage)
