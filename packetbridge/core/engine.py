@@ -29,6 +29,7 @@ from packetbridge.core.opener import Opener
 from packetbridge.core.states import Event, State
 
 FAREWELL_PART = 64  # flows ended in one go
+ASK_AFTER = 1.0  # seconds after a RST that need not be the client's: the server has it by then
 PROBES_PER_SECOND = 100.0  # questions and resets for flows that nobody knows
 
 
@@ -203,7 +204,7 @@ class Bridge:
         if flow.stamper is not None:
             flow.stamper.note(segment)
         translated = splice.up_any(flow, segment)
-        self._client_ends(flow, segment)
+        self._client_ends(flow, segment, now)
         self.ledger.counts[Served.UP] += 1
         return self._upward(flow, translated)
 
@@ -223,13 +224,16 @@ class Bridge:
         self._server_ends(flow, segment)
         return self.ledger.passed(Served.DOWN, translated)
 
-    def _client_ends(self, flow: Flow, segment: Segment) -> None:
+    def _client_ends(self, flow: Flow, segment: Segment, now: float) -> None:
         """Look for an end on the client's side, where anyone may send in its name: a RST counts
         with exactly the number that the server expects (RFC 5961 section 3.2), a FIN once the
         server has acknowledged it. Both are passed on in any case: the server judges for itself."""
         if segment.flags & RST:
             if segment.seq != (flow.server_ack - flow.seq_up) & MASK:
                 self.ledger.counts[Doubted.INEXACT_RESET] += 1
+                if not flow.doubted:
+                    flow.doubted = True
+                    self._context.schedule.add(now + ASK_AFTER, self._ask_server, flow)
                 return
             self._reset(flow, CLIENT)
         elif segment.flags & FIN:
@@ -238,6 +242,17 @@ class Bridge:
                 flow.refresh()
         else:
             self._revive(flow, CLIENT)
+
+    def _ask_server(self, flow: Flow, _now: float) -> None:
+        """A client that resets while the server has not acknowledged all it sent is exact to the
+        server, but not to us, and nobody sends anything more. A keep-alive probe (RFC 9293 section
+        3.8.4) is answered by RST where the server has ended, and changes nothing where it has not.
+        """
+        flow.doubted = False
+        if flow.state in (State.SPLICED, State.CLOSING):
+            self.ledger.counts["servers_asked"] += 1
+            ack = flow.client_ack - flow.seq_down
+            self._context.to_server(flow, ACK, seq=flow.server_ack - 1, ack=ack)
 
     def _server_has(self, flow: Flow, reached: int) -> None:
         """The server has acknowledged the client's bytes before ``reached``."""

@@ -128,6 +128,7 @@ class Opener:
         if segment.flags & RST:
             if segment.seq != opening.next_lacking((flow.c + 1) & MASK):
                 return context.ledger.drop(Refusal.INEXACT_RESET, segment.data)
+            answers.ended(context, flow)
             context.table.remove(flow, Event.RESET, now)
             return context.ledger.took(Taken.CLIENT_RESET)
         if not segment.payload and not segment.flags & FIN:

@@ -307,6 +307,7 @@ def test_a_reset_of_the_client_ends_the_opening() -> None:
     connection.asked()
     connection.send(b"", len(REQUEST), flags="R")
     assert len(stage.core.table) == 0
+    assert stage.reply()["dst"] == connection.vip[0], "the balancer is told"
     connection.syn_ack()
     answer = stage.reply()
     assert (answer["flags"], answer["seq"]) == ("R", (connection.c + 1) % 2**32)
