@@ -135,7 +135,7 @@ class Balancer:
         """Nothing: without its rules the host itself resets whoever still sends to the VIP."""
         yield from ()
 
-    def counts(self) -> Counter[str]:
+    def counts(self) -> Counter[Outcome | Occurrence]:
         """What was counted so far; the short way keeps a number of its own, which is quicker."""
         counts = self.ledger.counts
         counts[Served.STEERED] += self._steered

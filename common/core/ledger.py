@@ -35,7 +35,7 @@ class Ledger:
     __slots__ = ("counts", "events", "notes", "verbose", "warnings")
 
     def __init__(self, verbose: bool = False) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[Outcome | Occurrence] = Counter()
         self.notes: list[tuple[str, bytes]] = []
         self.events: list[str] = []
         self.warnings: list[tuple[str, str]] = []

@@ -45,9 +45,10 @@ class Unknown(Outcome):
 
 
 class Doubted(Occurrence):
-    """What is passed on for the server to judge."""
+    """What the server is left to judge."""
 
     INEXACT_RESET = "inexact_reset"
+    SERVER_ASKED = "servers_asked"
 
 
 class Bridge:
@@ -136,7 +137,7 @@ class Bridge:
                 yield
         yield
 
-    def counts(self) -> Counter[str]:
+    def counts(self) -> Counter[Outcome | Occurrence]:
         """What was counted so far; the short way keeps numbers of its own, which is quicker."""
         counts = self.ledger.counts
         counts[Served.UP] += self._up
@@ -250,7 +251,7 @@ class Bridge:
         """
         flow.doubted = False
         if flow.state in (State.SPLICED, State.CLOSING):
-            self.ledger.counts["servers_asked"] += 1
+            self.ledger.counts[Doubted.SERVER_ASKED] += 1
             ack = flow.client_ack - flow.seq_down
             self._context.to_server(flow, ACK, seq=flow.server_ack - 1, ack=ack)
 
