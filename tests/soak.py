@@ -102,6 +102,13 @@ class Amount:
     def __call__(self, fast: T, long: T) -> T:
         return long if self.soaking else fast
 
+    def wait(self, seconds: float) -> None:
+        """Where silence is what a test is about: as long as it says, with its progress shown."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.progress(seconds - left, seconds)
+            time.sleep(min(left, 1))
+
     def progress(self, done: float, of: float) -> None:
         """Say how far the test has come."""
         self._progress(f"{done:,.0f}/{of:,.0f}")

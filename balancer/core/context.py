@@ -6,9 +6,16 @@ from balancer.core.flow import Flow
 from balancer.core.flow_table import FlowTable
 from common.core import handoff
 from common.core.keys import Keys
-from common.core.ledger import Ledger
+from common.core.ledger import Ledger, Outcome
 from common.core.segment import ACK, RST, build_along, reverse
 from common.core.timing import Schedule
+
+
+class Served(Outcome):
+    """What became of a packet that was good for something, where no module of its own counts it."""
+
+    STEERED = "steered"  # to its bridge, as a handoff or as it came
+    HEAD_KEPT = "head_kept"  # part of a request, until all that is asked of it is there
 
 
 class Context:

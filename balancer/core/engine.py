@@ -10,12 +10,12 @@ others go to ``_slow``, which reads the segment whole and finds its place by tab
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
-from enum import StrEnum
 
 from balancer.core import cookie, handshake, icmp_errors
 from balancer.core.config import Limits, Timeouts
-from balancer.core.context import Context
+from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State
 from balancer.core.flow_table import FlowTable
 from balancer.core.handover import Failure, Handover
@@ -26,7 +26,7 @@ from balancer.core.service import Service
 from common.core import handoff
 from common.core.errors import MalformedError
 from common.core.keys import Keys
-from common.core.ledger import Ledger
+from common.core.ledger import Ledger, Occurrence, Outcome
 from common.core.segment import (
     ACK,
     FIN,
@@ -53,13 +53,20 @@ _PEEK = struct.Struct("!BxHxxHxB14xI4xBB")
 _TIMESTAMPS_ONLY = b"\x01\x01\x08\x0a"
 
 
-class Unknown(StrEnum):
+class Unknown(Outcome):
     """Why a packet of no flow was dropped."""
 
     NO_SERVICE = "no_service"
     UNKNOWN_FLOW = "unknown_flow"
     RESET_UNKNOWN = "unknown_flow_reset"
     NO_ACK = "no_ack_flag"
+
+
+class Ended(Occurrence):
+    """Why a handed flow was forgotten, other than by a bridge's word."""
+
+    EXPIRED = "flows_expired"
+    REPLACED = "flows_replaced"
 
 
 class Balancer:
@@ -90,6 +97,7 @@ class Balancer:
         self._unknown = UnknownFlows()
         self._handed = self.table.handed
         self._wall_offset = wall_offset
+        self._steered = 0  # by the short way, since they were last added to the ledger
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet; never raises for what a packet holds. ``mark`` is not used."""
@@ -109,6 +117,7 @@ class Balancer:
                 and flow.target is not None
             ):
                 flow.seen = now
+                self._steered += 1
                 return flow.target.steering.plain(data)
         try:
             return self._slow(data, now)
@@ -129,6 +138,13 @@ class Balancer:
         """Nothing: without its rules the host itself resets whoever still sends to the VIP."""
         yield from ()
 
+    def counts(self) -> Counter[Outcome | Occurrence]:
+        """What was counted so far; the short way keeps a number of its own, which is quicker."""
+        counts = self.ledger.counts
+        counts[Served.STEERED] += self._steered
+        self._steered = 0
+        return counts
+
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
         return {
@@ -145,7 +161,7 @@ class Balancer:
 
     def _expire(self, flow: Flow, now: float) -> None:
         if flow.state is State.HANDED:
-            self.ledger.counts["flows_expired"] += 1
+            self.ledger.counts[Ended.EXPIRED] += 1
             self.table.remove(flow, now)
         else:
             self._reading.expire(flow, now)
@@ -187,7 +203,7 @@ class Balancer:
             flow.judged = segment.seq, segment.ack
             return flow
         segment.check_checksum()
-        self.ledger.counts["flows_replaced"] += 1
+        self.ledger.counts[Ended.REPLACED] += 1
         self._context.forget_at_bridge(flow)
         self.table.remove(flow, now)
         return None
@@ -224,7 +240,7 @@ class Balancer:
             return self.ledger.drop(Failure.ON_ITS_WAY, segment.data)
         if segment.payload and offset == 0 and flow.handoff_bytes:
             return self._handover.repeat(flow, segment)
-        return target.steering.segment(segment)
+        return self.ledger.passed(Served.STEERED, target.steering.segment(segment))
 
 
 def _goes_on(flow: Flow, data: bytes, seq: int) -> bool:

@@ -9,9 +9,17 @@ from balancer.core.config import Limits, Timeouts
 from balancer.core.flow import Flow, State
 from balancer.core.head import Head
 from common.core.eviction import longest_idle
-from common.core.ledger import Ledger
+from common.core.ledger import Ledger, Occurrence
 from common.core.remembered import Remembered
 from common.core.timing import ASK_AGAIN, IdleWheel
+
+
+class Admitted(Occurrence):
+    """Of connections whose client has proven its address."""
+
+    CONNECTION = "connections"
+    EVICTED = "waiting_evicted"  # the oldest without a request, for a newer one
+    FLOW_EVICTED = "flows_evicted"  # the longest idle that a bridge has, likewise
 
 
 class FlowTable:
@@ -45,11 +53,11 @@ class FlowTable:
     def admit(self, flow: Flow) -> None:
         """Take a connection whose client proved its address, at the cost of the oldest waiting."""
         if len(self.waiting) >= self._limits.waiting:
-            self._ledger.counts["waiting_evicted"] += 1
+            self._ledger.counts[Admitted.EVICTED] += 1
             self._forget(self.waiting.popitem(last=False)[1])
         self.waiting[flow.key] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)
-        self._ledger.counts["connections"] += 1
+        self._ledger.counts[Admitted.CONNECTION] += 1
 
     def hand(self, flow: Flow) -> bool:
         """Move a waiting flow among the handed; False where there is no room."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-from balancer.core.context import Context
+from balancer.core.context import Context, Served
 from balancer.core.flow import Flow
+from balancer.core.flow_table import Admitted
 from balancer.core.head import Head, offset_of
 from balancer.core.service import Target
 from common.core import handoff, tcp_options
 from common.core.handoff import Kind
-from common.core.ledger import DROP
+from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ACK, FIN, MASK, PSH, Segment, build_along
 
 CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
@@ -18,18 +17,32 @@ CONFIRM_TRIES = 5
 UNANSWERED = 3  # handoffs repeated in a row, from which a bridge is taken for silent
 
 
-class Failure(StrEnum):
-    """Why a handover failed, or an answer was not heeded."""
+class Failure(Outcome):
+    """Why a request was not handed over, or an answer not heeded."""
 
     TABLE_FULL = "flow_table_full"
-    UNCONFIRMED = "handoff_unconfirmed"
-    REFUSED = "backend_refused"
     BAD_MAC = "bad_answer_mac"
     OLD_EPOCH = "old_answer_epoch"
-    TOO_LATE = "handoff_too_late"  # to be repeated; it goes on as a plain segment
     ON_ITS_WAY = "handoff_on_its_way"  # what the client repeats is being repeated by us already
     NOT_AN_ANSWER = "not_an_answer"  # our option, but not from a bridge to a balancer
     UNKNOWN_FLOW = "answer_for_unknown_flow"
+
+
+class Answer(Outcome):
+    """What a bridge says."""
+
+    ACCEPTED = "answer_accepted"
+    ENDED = "answer_ended"
+    REFUSED = "backend_refused"
+
+
+class Handoffs(Occurrence):
+    """Of handoffs."""
+
+    BEGUN = "handoffs"
+    REPEATED = "handoffs_repeated"
+    UNCONFIRMED = "handoff_unconfirmed"  # given up
+    TOO_LATE = "handoff_too_late"  # to be repeated; it goes on as a plain segment
 
 
 class Handover:
@@ -49,26 +62,28 @@ class Handover:
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
         flow.epoch = context.epoch()
         target = flow.target = flow.service.choose(key)
-        context.ledger.counts["handoffs"] += 1
+        context.ledger.counts[Handoffs.BEGUN] += 1
         if context.ledger.verbose:
             line = bytes(head.data).lstrip().partition(b"\n")[0].rstrip()
             asked, chosen_by = (_readable(text) for text in (line, key))
             context.ledger.event(f"{flow}: {asked}; key {chosen_by} -> {target.name}")
         if head.owned:
             self._send_owned(flow, head, target)
+            for packet in head.behind_gap():
+                context.send(target.steering.segment(packet))
             context.schedule.add(now + CONFIRM_AFTER, self._confirm, flow)
-            return DROP
+            return context.ledger.took(Served.HEAD_KEPT)
         packets = head.forwardable()
         context.table.drop_head(flow)
         first = packets[0]
         flow.handoff_bytes = len(first.payload)
         handed = self._handoff(flow, first, target)
         if len(packets) == 1:
-            return handed
+            return context.ledger.passed(Served.STEERED, handed)
         context.send(handed)
         for packet in packets[1:]:
             context.send(target.steering.segment(packet))
-        return DROP
+        return context.ledger.took(Served.HEAD_KEPT)
 
     def is_repeating(self, flow: Flow, offset: int) -> bool:
         """Whether we repeat what starts at ``offset`` ourselves, until the bridge confirms it. From
@@ -81,12 +96,13 @@ class Handover:
         repetition is worth no more than the first: it keeps its epoch, so that a bridge which has
         closed the flow, and in the end forgotten it, does not open it a second time."""
         assert flow.target is not None, "a handed flow has a target"
+        ledger = self._context.ledger
         if self._context.epoch() - flow.epoch > handoff.EPOCH_SLACK:
-            self._context.ledger.counts[Failure.TOO_LATE] += 1
-            return flow.target.steering.segment(segment)
+            ledger.counts[Handoffs.TOO_LATE] += 1
+            return ledger.passed(Served.STEERED, flow.target.steering.segment(segment))
         self._repeated(flow.target)
         flow.handoff_bytes = max(flow.handoff_bytes, len(segment.payload))
-        return self._handoff(flow, segment, flow.target)
+        return ledger.passed(Served.STEERED, self._handoff(flow, segment, flow.target))
 
     def answer(
         self, flow: Flow | None, segment: Segment, option: bytes, now: float
@@ -109,12 +125,12 @@ class Handover:
         if message.kind is Kind.REFUSED:
             context.reset_client(flow)
             context.table.remove(flow, now)
-            return drop(Failure.REFUSED, data)
+            return drop(Answer.REFUSED, data)
         if message.kind is Kind.ENDED:
             flow.closing, flow.seen = True, now
-        else:
-            self._accepted(flow, offset_of(segment.seq, flow.first))
-        return DROP
+            return context.ledger.took(Answer.ENDED)
+        self._accepted(flow, offset_of(segment.seq, flow.first))
+        return context.ledger.took(Answer.ACCEPTED)
 
     def _has_made_room(self, flow: Flow, now: float) -> bool:
         """End the longest idle of the handed flows in favour of ``flow``. Its client learns it when
@@ -123,7 +139,7 @@ class Handover:
         idle = context.table.longest_idle(now)
         if idle is None:
             return False
-        context.ledger.counts["flows_evicted"] += 1
+        context.ledger.counts[Admitted.FLOW_EVICTED] += 1
         context.forget_at_bridge(idle)
         context.table.remove(idle, now)
         return context.table.hand(flow)
@@ -135,7 +151,7 @@ class Handover:
 
     def _repeated(self, target: Target) -> None:
         """Count, and say so where a bridge seems not to be there: one lost packet is nothing."""
-        self._context.ledger.counts["handoffs_repeated"] += 1
+        self._context.ledger.counts[Handoffs.REPEATED] += 1
         target.unanswered += 1
         if target.unanswered >= UNANSWERED:
             bridge = ".".join(str(byte) for byte in target.steering.bridge)
@@ -163,7 +179,7 @@ class Handover:
         head.tries += 1
         if head.tries > CONFIRM_TRIES:
             context = self._context
-            context.ledger.counts[Failure.UNCONFIRMED] += 1
+            context.ledger.counts[Handoffs.UNCONFIRMED] += 1
             context.reset_client(flow)
             context.forget_at_bridge(flow)
             context.table.remove(flow, now)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from balancer.core import cookie
 from balancer.core.context import Context
 from balancer.core.flow import Flow, incarnation
 from balancer.core.service import Service
 from common.core import tcp_options
-from common.core.ledger import DROP
+from common.core.ledger import Outcome
 from common.core.segment import ACK, MASK, SYN, Segment, build_along, reverse
 from common.core.tcp_options import NO_SCALE
 
 RETRANSMISSION_RTT_LIMIT = 60_000  # milliseconds; an older echo says nothing of the path
 
 
-class Refusal(StrEnum):
+class Refusal(Outcome):
     """Why a SYN or a first ACK was dropped."""
 
     SIGNED_SYN = "tcp_md5_syn"  # RFC 2385 or RFC 5925: there is no key to answer with
     BAD_SYN = "bad_syn_flags"
     CLOSED_FLOW = "closed_flow_again"  # a late or replayed request of a connection that is over
+
+
+class Answered(Outcome):
+    """What became of a SYN that was not dropped."""
+
+    SYN = "syn"
 
 
 def answer_syn(context: Context, service: Service, syn: Segment) -> bytes | None:
@@ -48,8 +52,7 @@ def answer_syn(context: Context, service: Service, syn: Segment) -> bytes | None
             options=tcp_options.encode_offer(service.mss, scale, offer.sack, stamps),
         )
     )
-    ledger.counts["syn"] += 1
-    return DROP
+    return ledger.took(Answered.SYN)
 
 
 def proven(context: Context, segment: Segment) -> cookie.Promise | None:

@@ -88,6 +88,10 @@ class Head:
         """The client's own packets in order, the first of them at offset 0."""
         return [self.packets[offset] for offset in sorted(self.packets)]
 
+    def behind_gap(self) -> list[Segment]:
+        """Of the client's own packets those that something is missing before."""
+        return [self.packets[at] for at in sorted(self.packets) if at > len(self.data)]
+
     def complete_fin(self) -> bool:
         """Whether the client has ended its side and nothing before the end is missing."""
         return self.fin_at is not None and self.fin_at <= len(self.data)

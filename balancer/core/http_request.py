@@ -11,8 +11,9 @@ hashed as it stands: nothing is decoded, `/a/../b` is not `/b`.
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
+
+from common.core.ledger import Outcome
 
 MAX_METHOD: Final = 32
 """Bytes; the longest registered method has 17 (UPDATEREDIRECTREF)."""
@@ -21,7 +22,7 @@ MAX_EMPTY_LINES: Final = 8
 """Empty lines skipped before the request line; RFC 9112 section 2.2 asks for at least one."""
 
 
-class Reason(StrEnum):
+class Reason(Outcome):
     """Why the bytes do not start an HTTP/1.x request."""
 
     NOT_HTTP = "not_http"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from enum import StrEnum
 
 from balancer.core.flow import Flow
 from common.core import checksum, icmp
-from common.core.ledger import Ledger
+from common.core.ledger import Ledger, Outcome
 from common.core.segment import ECN_BITS, reverse
 
 
-class NotOurs(StrEnum):
-    """Why an ICMP message was dropped."""
+class Message(Outcome):
+    """What became of an ICMP message."""
 
+    STEERED = "icmp_steered"
+    TO_HOST = "icmp_to_host"  # about a connection of the host's own
     UNKNOWN_FLOW = "icmp_unknown_flow"
 
 
@@ -30,12 +31,10 @@ def steer(
     quoted = icmp.quoted_flow(data)
     # quoted: VIP to client; the table's keys are client to VIP
     if quoted is None or quoted[:4] + quoted[8:10] not in services:
-        ledger.counts["icmp_to_host"] += 1
-        return data
+        return ledger.passed(Message.TO_HOST, data)
     flow = handed.get(reverse(quoted))
     if flow is None or flow.target is None:
-        return ledger.drop(NotOurs.UNKNOWN_FLOW, data)
-    ledger.counts["icmp_steered"] += 1
+        return ledger.drop(Message.UNKNOWN_FLOW, data)
     steering = flow.target.steering
     head = bytearray(data[: icmp.header_bytes(data)])
     old = checksum.word_sum(head)
@@ -44,4 +43,4 @@ def steer(
     ip_sum = int.from_bytes(head[10:12], "big")
     new = checksum.updated(ip_sum, checksum.word_sum(head) - old)
     head[10:12] = new.to_bytes(2, "big")
-    return bytes(head) + data[len(head) :]
+    return ledger.passed(Message.STEERED, bytes(head) + data[len(head) :])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from balancer.core import http_request
-from balancer.core.context import Context
+from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State
 from balancer.core.handover import Handover
 from balancer.core.head import Head, offset_of
 from balancer.core.http_request import NEED_MORE, Bad, NeedMore, Request
 from common.core import tcp_options
-from common.core.ledger import DROP
+from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ACK, FIN, MASK, RST, Segment
 
 # A client that waits for an acknowledgment before it sends more (Nagle's algorithm, a full initial
@@ -22,18 +20,27 @@ ACKNOWLEDGE_SEGMENTS = 8
 ACKNOWLEDGE_BYTES = 10_000
 
 
-class Unread(StrEnum):
-    """Why a segment of a waiting connection was dropped, or the connection reset."""
+class Unread(Outcome):
+    """What became of a segment of a waiting connection, other than to be kept or handed over."""
 
     OUT_OF_WINDOW = "head_out_of_window"
     BAD_ACK = "bad_ack"
     HEAD_IN_PIECES = "head_in_too_many_pieces"
-    CROWDED_OUT = "head_crowded_out"  # given up for newer ones, the buffers being full
     HEAD_TOO_LONG = "head_too_long"
     HEAD_CUT_SHORT = "head_cut_short"  # FIN before the request was whole
     CLIENT_RESET = "client_reset"
     CLIENT_CLOSED = "client_closed"  # FIN before anything else
-    REQUEST_TIMEOUT = "request_timeout"
+    CLOSING = "client_closing"  # and what the client sends after that
+    BARE_ACK = "bare_ack"  # without data: the handshake's last, or a keep-alive, which is answered
+
+
+class Heads(Occurrence):
+    """Of connections whose request is awaited."""
+
+    OWNED = "heads_owned"  # acknowledged in parts
+    CROWDED_OUT = "head_crowded_out"  # given up for newer ones, the buffers being full
+    TIMEOUT = "request_timeout"
+    SOURCE_HASHED = "source_hashed"  # unreadable, and handed over by the client's address
 
 
 class Reading:
@@ -56,10 +63,10 @@ class Reading:
             return self._after_close(flow, segment, now)
         if not segment.payload and not segment.flags & FIN:
             self._answer_probe(flow, segment, offset)
-            return DROP
+            return self._context.ledger.took(Unread.BARE_ACK)
         if not 0 <= offset <= flow.service.max_head:
             self._answer_probe(flow, segment, offset)
-            return DROP
+            return drop(Unread.OUT_OF_WINDOW, segment.data)
         if segment.flags & FIN and not segment.payload and offset == 0:
             return self._close(flow, segment)
         return self._take(flow, segment, offset, now)
@@ -67,7 +74,7 @@ class Reading:
     def expire(self, flow: Flow, now: float) -> None:
         """The request did not come in time."""
         if flow.state is State.WAITING:
-            self._context.ledger.counts[Unread.REQUEST_TIMEOUT] += 1
+            self._context.ledger.counts[Heads.TIMEOUT] += 1
             self._context.reset_client(flow)
         self._context.table.remove(flow, now)
 
@@ -89,8 +96,8 @@ class Reading:
             if not head.complete_fin():
                 self._make_room(flow, now)
                 self._await_more(flow, head, now)
-                return DROP
-            reason: str = Unread.HEAD_CUT_SHORT
+                return context.ledger.took(Served.HEAD_KEPT)
+            reason: Outcome = Unread.HEAD_CUT_SHORT
         else:
             reason = found.reason if isinstance(found, Bad) else Unread.HEAD_TOO_LONG
         return self._bad_request(flow, segment, reason, now)
@@ -107,14 +114,18 @@ class Reading:
         """Give up the oldest heads for a new one: who sends only beginnings loses them first."""
         table = self._context.table
         while (oldest := table.crowded_out(flow)) is not None:
-            self._context.ledger.counts[Unread.CROWDED_OUT] += 1
+            self._context.ledger.counts[Heads.CROWDED_OUT] += 1
             self._context.reset_client(oldest)
             table.remove(oldest, now)
 
-    def _bad_request(self, flow: Flow, segment: Segment, reason: str, now: float) -> bytes | None:
+    def _bad_request(
+        self, flow: Flow, segment: Segment, reason: Outcome, now: float
+    ) -> bytes | None:
         ledger = self._context.ledger
         if flow.service.source_hash_bad:
-            ledger.counts[reason] += 1
+            ledger.counts[Heads.SOURCE_HASHED] += 1
+            if ledger.verbose:
+                ledger.event(f"{flow}: {reason}; chosen by the client's address")
             return self._handover.start(flow, segment.src, segment, now)
         self._context.reset_client(flow)
         self._context.table.remove(flow, now)
@@ -141,7 +152,7 @@ class Reading:
 
     def _own(self, flow: Flow, head: Head) -> None:
         self._context.table.buffered_bytes -= head.own()
-        self._context.ledger.counts["heads_owned"] += 1
+        self._context.ledger.counts[Heads.OWNED] += 1
         self._acknowledge(flow, head)
 
     def _acknowledge(self, flow: Flow, head: Head | None) -> None:
@@ -164,13 +175,10 @@ class Reading:
 
     def _answer_probe(self, flow: Flow, segment: Segment, offset: int) -> None:
         """A keep-alive (RFC 9293 section 3.8.4) or a segment we have: say what we have."""
-        head = flow.head
-        if offset >= 0 and not segment.payload:
+        head = flow.head or Head()
+        if offset >= head.owned and not segment.payload:
             return
-        if head is None:
-            stamps = tcp_options.timestamps(segment.options)
-            head = Head()
-            head.stamp = stamps
+        head.note(segment)
         self._acknowledge(flow, head)
 
     def _acknowledges(self, flow: Flow, segment: Segment) -> bool:
@@ -180,16 +188,15 @@ class Reading:
     def _close(self, flow: Flow, fin: Segment) -> bytes | None:
         """The client ends before it has asked anything: so do we."""
         flow.state = State.CLOSED
-        self._context.ledger.counts[Unread.CLIENT_CLOSED] += 1
         self._end(flow, fin)
-        return DROP
+        return self._context.ledger.took(Unread.CLIENT_CLOSED)
 
     def _after_close(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
         if segment.flags & FIN:
             self._end(flow, segment)
         elif (segment.ack - flow.b) & MASK == 2:
             self._context.table.remove(flow, now)
-        return DROP
+        return self._context.ledger.took(Unread.CLOSING)
 
     def _end(self, flow: Flow, fin: Segment) -> None:
         """Acknowledge the client's FIN and end our side as well."""
@@ -205,6 +212,5 @@ class Reading:
         owned = 0 if head is None else head.owned
         if offset != owned and flow.state is State.WAITING:
             return self._context.ledger.drop(Unread.OUT_OF_WINDOW, segment.data)
-        self._context.ledger.counts[Unread.CLIENT_RESET] += 1
         self._context.table.remove(flow, now)
-        return DROP
+        return self._context.ledger.took(Unread.CLIENT_RESET)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from common.core.ledger import Outcome
 
 
-class Malformed(StrEnum):
+class Malformed(Outcome):
     """Reasons that a decoder gives."""
 
     TRUNCATED = "truncated"  # fewer bytes than a header or its length field says

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,7 +18,7 @@ from typing import Protocol
 from common.adapters.firewall import Firewall
 from common.adapters.packet_queue import PacketQueue
 from common.adapters.raw_socket import RawSockets
-from common.core.ledger import Ledger
+from common.core.ledger import Ledger, Occurrence, Outcome
 from common.program.logs import BoundedLog
 
 FAREWELL = 3.0  # seconds at most for the core's last packets,
@@ -34,6 +34,22 @@ HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's 
 log = logging.getLogger(__name__)
 
 
+class Fault(Outcome):
+    """What became of a packet that met an error of ours."""
+
+    INTERNAL_ERROR = "internal_error"
+
+
+class Loop(Occurrence):
+    """What the loop counts besides. PACKETS are what the queue gave: outcomes add up to them."""
+
+    PACKETS = "packets"
+    QUEUE_LOST = "kernel_queue_lost"
+    SYN_QUEUE_LOST = "kernel_syn_queue_lost"
+    SEND_FAILED = "send_failed"
+    TIMER_ERROR = "timer_error"  # an error of ours, without a packet
+
+
 class Core(Protocol):
     """What the loop runs: the balancer's core or the bridge's."""
 
@@ -47,6 +63,8 @@ class Core(Protocol):
     def timers(self, now: float, wall_offset: float) -> None: ...
 
     def gauges(self) -> dict[str, int]: ...
+
+    def counts(self) -> Counter[Outcome | Occurrence]: ...
 
     def farewell(self, now: float) -> Iterator[None]: ...
 
@@ -68,6 +86,7 @@ class PacketLoop:
         self._housekeeping = 0.0
         self._due = 0.0
         self._stopping = False
+        self._packets = 0
         self._signals: deque[int] = deque(maxlen=MAX_SIGNALS)
         self._queue = PacketQueue(number, self._judge)
         self._syn_queue = None
@@ -115,10 +134,11 @@ class PacketLoop:
     def _judge(self, data: bytes, mark: int) -> bytes | None:
         now = time.monotonic()
         core = self._core
+        self._packets += 1
         try:
             verdict = core.packet(data, now, mark)
         except Exception:  # an error of ours must not leave a packet in the queue for ever
-            verdict = self._internal_error(data)
+            verdict = self._error(Fault.INTERNAL_ERROR, data)
         if core.out:
             self._send()
         ledger = core.ledger
@@ -136,15 +156,15 @@ class PacketLoop:
     def _timers(self, now: float) -> None:
         if now >= self._housekeeping:
             self._offset = wall_offset()
-            self._core.ledger.counts["kernel_queue_lost"] = self._queue.lost()
+            self._core.ledger.counts[Loop.QUEUE_LOST] = self._queue.lost()
             if self._syn_queue is not None:
-                self._core.ledger.counts["kernel_syn_queue_lost"] = self._syn_queue.lost()
+                self._core.ledger.counts[Loop.SYN_QUEUE_LOST] = self._syn_queue.lost()
             self._bounded.flush()
             self._housekeeping = now + HOUSEKEEPING
         try:
             self._core.timers(now, self._offset)
         except Exception:
-            self._internal_error(b"")
+            self._error(Loop.TIMER_ERROR, b"")
         self._send()
         self._log_notes()
         self._due = min(self._core.next_deadline(), self._housekeeping)
@@ -173,14 +193,14 @@ class PacketLoop:
             try:
                 self._raw.send(mark, packet)
             except OSError as error:
-                counts["send_failed"] += 1
-                self._bounded.log(logging.WARNING, "send_failed", "%s: %s", _ends(packet), error)
+                counts[Loop.SEND_FAILED] += 1
+                self._bounded.log(logging.WARNING, Loop.SEND_FAILED, "%s: %s", _ends(packet), error)
         out.clear()
 
-    def _internal_error(self, data: bytes) -> bytes | None:
-        self._core.ledger.counts["internal_error"] += 1
+    def _error(self, name: Fault | Loop, data: bytes) -> bytes | None:
+        self._core.ledger.counts[name] += 1
         where = traceback.format_exc()
-        self._bounded.log(logging.ERROR, "internal_error", "%s: %s", _ends(data), where)
+        self._bounded.log(logging.ERROR, name, "%s: %s", _ends(data), where)
         return None
 
     def _log_notes(self) -> None:
@@ -196,8 +216,10 @@ class PacketLoop:
         ledger.events.clear()
 
     def _log_counters(self) -> None:
-        numbers = {**self._core.gauges(), **dict(sorted(self._core.ledger.counts.items()))}
-        log.info("counters %s", " ".join(f"{name}={count}" for name, count in numbers.items()))
+        counts = self._core.counts()
+        counts[Loop.PACKETS] = self._packets
+        numbers = [*self._core.gauges().items(), *sorted(counts.items())]
+        log.info("counters %s", " ".join(f"{name}={count}" for name, count in numbers))
 
     def _install_signals(self) -> None:
         for number in (*STOPS, signal.SIGUSR2, signal.SIGHUP):

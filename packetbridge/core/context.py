@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from common.core.keys import Keys
-from common.core.ledger import Ledger
+from common.core.ledger import Ledger, Outcome
 from common.core.segment import RST, build_along
 from common.core.timing import Schedule
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.states import State
+
+
+class Served(Outcome):
+    """What became of a packet that was good for something, where no module of its own counts it."""
+
+    UP = "spliced_up"  # translated, to the server
+    DOWN = "spliced_down"  # translated, to the client
+    DIRECT = "direct"  # of a direct connection with the server: let by
 
 
 class Context:

@@ -10,18 +10,18 @@ it comes from, its flags and its flow's state.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from enum import StrEnum
 
 from common.core import handoff
 from common.core.errors import MalformedError
 from common.core.keys import Keys
-from common.core.ledger import DROP, Ledger
+from common.core.ledger import DROP, Ledger, Occurrence, Outcome
 from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before, reverse
 from common.core.unknown_flows import TokenBucket, UnknownFlows
 from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.config import Limits, Timeouts
-from packetbridge.core.context import Context
+from packetbridge.core.context import Context, Served
 from packetbridge.core.ending import end_idle
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import BOTH, CLIENT, RESET_SHIFT, SERVER, Flow
@@ -30,19 +30,26 @@ from packetbridge.core.opener import Opener
 from packetbridge.core.states import Event, State
 
 FAREWELL_PART = 64  # flows ended in one go
+ASK_AFTER = 1.0  # seconds after a RST that need not be the client's: the server has it by then
 PROBES_PER_SECOND = 100.0  # questions and resets for flows that nobody knows
 
 
-class Unknown(StrEnum):
+class Unknown(Outcome):
     """Why a packet of no flow was dropped."""
 
     SYN = "syn_at_bridge"  # connections begin with a handoff
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
     UNKNOWN_FLOW = "unknown_flow"
     RESET_UNKNOWN = "unknown_flow_reset"
-    INEXACT_RESET = "inexact_reset"
     LATE = "late_packet"  # of a flow that has ended
     ORPHAN = "orphaned_backend_packet"  # the server's connection outlived the bridge's record
+
+
+class Doubted(Occurrence):
+    """What the server is left to judge."""
+
+    INEXACT_RESET = "inexact_reset"
+    SERVER_ASKED = "servers_asked"
 
 
 class Bridge:
@@ -79,6 +86,7 @@ class Bridge:
         self._inbound = self.table.inbound
         self._wall_offset = wall_offset
         self._leaving = False
+        self._up = self._down = 0  # by the short way, since they were last added to the ledger
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet with its netfilter ``mark``; never raises for its content."""
@@ -87,6 +95,7 @@ class Bridge:
         if flow is not None:
             if flow.fast and (translated := splice.down(flow, data)) is not None:
                 flow.seen = now
+                self._down += 1
                 if flow.client_fin is not None:
                     self._server_has(flow)
                 return translated
@@ -94,6 +103,7 @@ class Bridge:
             flow = self._inbound[data[1] >> 2].get(key)
             if flow is not None and flow.fast and (translated := splice.up(flow, data)) is not None:
                 flow.seen = now
+                self._up += 1
                 return self._upward(flow, translated)
         try:
             return self._slow(data, now, mark)
@@ -129,6 +139,14 @@ class Bridge:
             if number % FAREWELL_PART == 0:
                 yield
         yield
+
+    def counts(self) -> Counter[Outcome | Occurrence]:
+        """What was counted so far; the short way keeps numbers of its own, which is quicker."""
+        counts = self.ledger.counts
+        counts[Served.UP] += self._up
+        counts[Served.DOWN] += self._down
+        self._up = self._down = 0
+        return counts
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
@@ -182,7 +200,8 @@ class Bridge:
         if flow.stamper is not None:
             flow.stamper.note(segment)
         translated = splice.up_any(flow, segment)
-        self._client_ends(flow, segment)
+        self._client_ends(flow, segment, now)
+        self.ledger.counts[Served.UP] += 1
         return self._upward(flow, translated)
 
     def _from_server(
@@ -199,15 +218,18 @@ class Bridge:
             self._opener.acknowledged(flow, segment.ack)
             self._server_has(flow)
         self._server_ends(flow, segment)
-        return translated
+        return self.ledger.passed(Served.DOWN, translated)
 
-    def _client_ends(self, flow: Flow, segment: Segment) -> None:
+    def _client_ends(self, flow: Flow, segment: Segment, now: float) -> None:
         """Look for an end on the client's side, where anyone may send in its name: a RST counts
         with exactly the number that the server expects (RFC 5961 section 3.2), a FIN once the
         server has acknowledged it. Both are passed on in any case: the server judges for itself."""
         if segment.flags & RST:
             if segment.seq != (flow.server_ack - flow.seq_up) & MASK:
-                self.ledger.counts[Unknown.INEXACT_RESET] += 1
+                self.ledger.counts[Doubted.INEXACT_RESET] += 1
+                if not flow.doubted:
+                    flow.doubted = True
+                    self._context.schedule.add(now + ASK_AFTER, self._ask_server, flow)
                 return
             self._reset(flow, CLIENT)
         elif segment.flags & FIN:
@@ -215,6 +237,17 @@ class Bridge:
                 flow.client_fin = segment.end
         else:
             self._revive(flow, CLIENT)
+
+    def _ask_server(self, flow: Flow, _now: float) -> None:
+        """A client that resets while the server has not acknowledged all it sent is exact to the
+        server, but not to us, and nobody sends anything more. A keep-alive probe (RFC 9293 section
+        3.8.4) is answered by RST where the server has ended, and changes nothing where it has not.
+        """
+        flow.doubted = False
+        if flow.state in (State.SPLICED, State.CLOSING):
+            self.ledger.counts[Doubted.SERVER_ASKED] += 1
+            ack = flow.client_ack - flow.seq_down
+            self._context.to_server(flow, ACK, seq=flow.server_ack - 1, ack=ack)
 
     def _server_has(self, flow: Flow) -> None:
         """The server has acknowledged something: the client's FIN as well?"""
@@ -264,6 +297,7 @@ class Bridge:
         again = segment.key + segment.seq.to_bytes(4, "big")
         if not segment.flags & ACK or not (asked or self._unknown.insists(again, now)):
             if segment.payload or segment.flags & FIN:
+                segment.check_checksum()  # as of all that is held
                 self._opener.early.keep(entry.dscp, segment, now)
             return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
         self._context.to_client(entry, segment.key, RST, seq=segment.ack)
@@ -281,7 +315,7 @@ class Bridge:
         """
         entry = next((entry for entry in servers if entry.mark == mark), None)
         if entry is None:
-            return segment.data
+            return self.ledger.passed(Served.DIRECT, segment.data)
         if self.table.was_spliced(segment.key, now):
             return self._late(entry, segment)
         if segment.flags & RST or not self._probes.take(now):

@@ -26,6 +26,7 @@ class Flow:
         "c",
         "client_ack",
         "client_fin",
+        "doubted",
         "down_window",
         "entry",
         "fast",
@@ -54,6 +55,7 @@ class Flow:
         self.fast = False  # SPLICED and nothing special: packets take the short way
         self.fins = 0  # FIN seen from client 1, server 2; RST from client 4, server 8
         self.client_fin: int | None = None  # end of the client's FIN, the server not having it yet
+        self.doubted = False  # an inexact RST has passed: the server will be asked whether it ended
         self.opening: Opening | None = None
         self.stamper: Stamper | None = None
         self.seq_up = self.seq_down = self.stamp_up = self.stamp_down = 0

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from common.core.eviction import longest_idle
 from common.core.handoff import EPOCH_SECONDS, EPOCH_SLACK
-from common.core.ledger import Ledger
+from common.core.ledger import Ledger, Occurrence
 from common.core.remembered import Remembered
 from common.core.timing import ASK_AGAIN, IdleWheel
 from packetbridge.core.config import Limits, Timeouts
@@ -16,6 +16,25 @@ from packetbridge.core.states import Event, State
 
 # A handoff is valid in its own epoch and the ones beside it; after that its replay is too old.
 REMEMBER_CLOSED = EPOCH_SECONDS * (2 * EPOCH_SLACK + 1)
+
+
+class Flows(Occurrence):
+    """Flows begun, and ended by each event that ends them."""
+
+    OPENED = "flows_opened"
+    UNREACHABLE = "flows_unreachable"
+    RESET = "flows_reset"
+    REPLACED = "flows_replaced"
+    EXPIRED = "flows_expired"
+    EVICTED = "flows_evicted"  # the longest idle, for a newer one: expired before its time
+
+
+_ENDED = {
+    Event.UNREACHABLE: Flows.UNREACHABLE,
+    Event.RESET: Flows.RESET,
+    Event.REPLACED: Flows.REPLACED,
+    Event.EXPIRED: Flows.EXPIRED,
+}
 
 
 class FlowTable:
@@ -57,7 +76,7 @@ class FlowTable:
         self.inbound[flow.entry.dscp][flow.inbound] = flow
         self.outbound[flow.outbound] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)
-        self._ledger.counts["flows_opened"] += 1
+        self._ledger.counts[Flows.OPENED] += 1
 
     def remove(self, flow: Flow, event: Event, now: float) -> None:
         """Forget a flow for ``event``, but not that it was: late packets and replays are known."""
@@ -70,7 +89,7 @@ class FlowTable:
         if event is Event.UNREACHABLE:
             self._refused.add(incarnation, now)
         self._closed.add(flow.outbound, now)
-        self._ledger.counts[f"flows_{event.value}"] += 1
+        self._ledger.counts[_ENDED[event]] += 1
 
     def settle(self, flow: Flow) -> None:
         """Let go of what the flow's opening holds."""

@@ -7,11 +7,10 @@ checks the quoted sequence number against what it has sent (RFC 5927 section 4.1
 from __future__ import annotations
 
 import struct
-from enum import StrEnum
 
 from common.core import checksum, icmp
 from common.core.errors import Malformed, MalformedError
-from common.core.ledger import Ledger
+from common.core.ledger import Ledger, Outcome
 from common.core.segment import ECN_BITS, MASK
 from packetbridge.core import stamper
 from packetbridge.core.flow import Flow
@@ -22,9 +21,10 @@ _U16 = struct.Struct("!H")
 _U32 = struct.Struct("!I")
 
 
-class NotOurs(StrEnum):
-    """Why an ICMP message was dropped."""
+class Message(Outcome):
+    """What became of an ICMP message."""
 
+    TRANSLATED = "icmp_translated"
     UNKNOWN_FLOW = "icmp_unknown_flow"
 
 
@@ -40,8 +40,7 @@ def translate(data: bytes, inbound: list[dict[bytes, Flow]], ledger: Ledger) -> 
     key = quoted[4:8] + data[16:20] + quoted[10:] + quoted[8:10]
     flow = inbound[data[1] >> 2].get(key)
     if flow is None or flow.state is State.SYN_SENT:
-        return ledger.drop(NotOurs.UNKNOWN_FLOW, data)
-    ledger.counts["icmp_translated"] += 1
+        return ledger.drop(Message.UNKNOWN_FLOW, data)
     message = bytearray(data)
     _translate_quotation(message, inner, tcp, flow)
     outer = icmp.header_bytes(data)
@@ -52,7 +51,7 @@ def translate(data: bytes, inbound: list[dict[bytes, Flow]], ledger: Ledger) -> 
     message[16:20] = flow.entry.server
     old = checksum.word_sum(data[:outer])
     _patch(message, _IP_SUM, checksum.word_sum(message[:outer]) - old)
-    return bytes(message)
+    return ledger.passed(Message.TRANSLATED, bytes(message))
 
 
 def _translate_quotation(message: bytearray, inner: int, tcp: int, flow: Flow) -> None:

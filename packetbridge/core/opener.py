@@ -6,11 +6,9 @@ over as its first data. Until the server has acknowledged that, the flow has an 
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from common.core import handoff, tcp_options
 from common.core.handoff import Kind
-from common.core.ledger import DROP
+from common.core.ledger import Occurrence, Outcome
 from common.core.segment import (
     ACK,
     FIN,
@@ -28,6 +26,7 @@ from packetbridge.core.early import Early
 from packetbridge.core.ending import end_idle
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import Flow
+from packetbridge.core.flow_table import Flows
 from packetbridge.core.opening import Opening
 from packetbridge.core.splice import shifted
 from packetbridge.core.states import Event, State
@@ -39,8 +38,8 @@ NO_TIMESTAMPS_SECONDS = 600.0  # that a server without timestamps is believed to
 TIME_WAIT_RESETS = 2  # of one opening
 
 
-class Refusal(StrEnum):
-    """Why a handoff was not taken."""
+class Refusal(Outcome):
+    """Why a handoff was not taken, or a packet of a flow that is being opened."""
 
     BAD_MAC = "bad_handoff_mac"
     OLD_EPOCH = "old_handoff_epoch"
@@ -49,14 +48,34 @@ class Refusal(StrEnum):
     TABLE_FULL = "flow_table_full"
     NO_PORT = "no_source_port"
     SERVER_RESET = "backend_refused"
-    SERVER_SILENT = "backend_silent"
     HELD_FULL = "held_full"
     NOT_THE_CLIENTS = "bad_ack_before_spliced"
-    OWED_LOST = "owed_bytes_unacknowledged"
-    INEXACT_RESET = "inexact_reset"  # RFC 5961 section 3.2
-    EARLY_ACK = "ack_before_spliced"
+    INEXACT_RESET = "reset_before_spliced"  # RFC 5961 section 3.2
     BAD_SYN_ACK = "bad_backend_syn_ack"
     LATE_SYN_ACK = "late_backend_syn_ack"
+
+
+class Taken(Outcome):
+    """What became of a packet of a flow that is being opened, and was good for something."""
+
+    HANDOFF = "handoff_taken"
+    FORGET = "forget"  # the balancer's word that a flow is over
+    HELD = "held"
+    EARLY_ACK = "ack_before_spliced"
+    CLIENT_RESET = "client_reset"
+    SYN_ACK = "backend_syn_ack"
+    TIME_WAIT = "backend_time_wait"  # the server's answer from an earlier connection
+
+
+class Openings(Occurrence):
+    """Of flows that are being opened."""
+
+    AGAIN = "handoffs_again"  # of a flow that there is; it goes on as a plain segment
+    EARLY = "early_segments"  # that came before their handoff
+    TIME_WAIT_RESETS = "time_wait_resets"
+    UNSAMPLED = "handshakes_unsampled"
+    SERVER_SILENT = "backend_silent"
+    OWED_LOST = "owed_bytes_unacknowledged"
 
 
 class Opener:
@@ -95,6 +114,7 @@ class Opener:
         if flow is not None and (flow.c, flow.b) == (c, b):
             return self._same(flow, message.kind, segment, now)
         if message.kind is Kind.FORGET:
+            context.ledger.took(Taken.FORGET)
             return None
         self._open(entry, segment, message, c, b, flow, now)
         return None
@@ -110,17 +130,15 @@ class Opener:
         if segment.flags & RST:
             if segment.seq != opening.next_lacking((flow.c + 1) & MASK):
                 return context.ledger.drop(Refusal.INEXACT_RESET, segment.data)
+            answers.ended(context, flow)
             context.table.remove(flow, Event.RESET, now)
-            return DROP
+            return context.ledger.took(Taken.CLIENT_RESET)
         if not segment.payload and not segment.flags & FIN:
             opening.note(segment)
-            context.ledger.counts[Refusal.EARLY_ACK] += 1
-            return DROP
-        kept = opening.hold(segment) if context.table.may_hold() else None
-        if kept is None:
+            return context.ledger.took(Taken.EARLY_ACK)
+        if not self._keep(opening, segment):
             return context.ledger.drop(Refusal.HELD_FULL, segment.data)
-        context.table.held_bytes += kept
-        return DROP
+        return context.ledger.took(Taken.HELD)
 
     def from_server(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
         """The server's packet while it is being asked, or a SYN-ACK that it repeats later."""
@@ -129,7 +147,7 @@ class Opener:
             return self._context.ledger.drop(Refusal.LATE_SYN_ACK, segment.data)
         if flow.state is not State.SYN_SENT:
             self._send_held(flow, opening)
-            return DROP
+            return self._context.ledger.took(Taken.SYN_ACK)
         right_ack = segment.ack == (opening.isn + 1) & MASK
         if opening.syn_ack is not None:
             again = segment.flags & (SYN | ACK) == SYN | ACK and right_ack
@@ -138,8 +156,8 @@ class Opener:
             return self._context.ledger.drop(Refusal.LATE_SYN_ACK, segment.data)  # held on purpose
         if segment.flags & RST:
             if segment.flags & ACK and right_ack:
-                self._refuse(flow, Refusal.SERVER_RESET, now)
-                return DROP
+                self._refuse(flow, now)
+                return self._context.ledger.drop(Refusal.SERVER_RESET, segment.data)
             return self._context.ledger.drop(Refusal.BAD_SYN_ACK, segment.data)
         if segment.flags & (SYN | ACK) == SYN | ACK and right_ack:
             return self._connected(flow, opening, segment, now)
@@ -161,19 +179,24 @@ class Opener:
         if opening is None:
             answers.accepted(self._context, flow, (flow.server_ack - flow.seq_up) & MASK)
             return
-        kept = opening.hold(segment) if self._context.table.may_hold() else None
-        if kept is None:
-            return
-        self._context.table.held_bytes += kept
-        opening.owe(segment)
-        self._accept(flow, opening)
+        if self._keep(opening, segment):
+            opening.owe(segment)
+            self._accept(flow, opening)
+
+    def _keep(self, opening: Opening, segment: Segment) -> bool:
+        """Hold a segment, if there is room."""
+        table = self._context.table
+        kept = opening.hold(segment) if table.may_hold() else None
+        table.held_bytes += kept or 0
+        return kept is not None
 
     def _same(self, flow: Flow, kind: Kind, segment: Segment, now: float) -> Flow | None:
         if kind is Kind.FORGET:
             self._context.reset_server(flow)
             self._context.table.remove(flow, Event.REPLACED, now)
+            self._context.ledger.took(Taken.FORGET)
             return None
-        self._context.ledger.counts["handoffs_again"] += 1
+        self._context.ledger.counts[Openings.AGAIN] += 1
         if kind is Kind.HANDOFF_CONFIRM:
             if flow.state is State.SYN_SENT and flow.opening is not None:
                 flow.opening.owe(segment)
@@ -204,8 +227,9 @@ class Opener:
         opening = Opening(message, segment)
         has_room = not table.full() or self._has_made_room(now)
         source = self._sources.source(entry, segment.src, segment.sport, table.outbound)
-        if not has_room or source is None:
-            reason = Refusal.NO_PORT if source is None else Refusal.TABLE_FULL
+        if source is None or not has_room or not table.may_hold():
+            full = Refusal.HELD_FULL if has_room else Refusal.TABLE_FULL
+            reason = Refusal.NO_PORT if source is None else full
             answers.refused(self._context, flow, segment)
             ledger.drop(reason, segment.data)
             return
@@ -224,9 +248,10 @@ class Opener:
         table.add(flow)
         if ledger.verbose:
             ledger.event(f"{flow}: handoff, rtt {message.rtt} ms")
+        ledger.took(Taken.HANDOFF)
         for overtaking in self.early.take(entry.dscp, segment.key, now):
-            ledger.counts["early_segments"] += 1
-            self.hold(flow, overtaking, now)
+            if overtaking.ack == segment.ack and self._keep(opening, overtaking):
+                ledger.counts[Openings.EARLY] += 1
         self._send_syn(flow, opening, now)
 
     def _has_made_room(self, now: float) -> bool:
@@ -234,13 +259,13 @@ class Opener:
         idle = self._context.table.longest_idle(now)
         if idle is None:
             return False
-        self._context.ledger.counts["flows_evicted"] += 1
+        self._context.ledger.counts[Flows.EVICTED] += 1
         end_idle(self._context, idle, now)
         return True
 
     def _send_syn(self, flow: Flow, opening: Opening, now: float) -> None:
         message = opening.handoff
-        mss, stamps = message.mss, None
+        mss, stamps = max(message.mss, tcp_options.DEFAULT_MSS), None
         opening.stamped = opening.stamp is not None and now >= flow.entry.no_timestamps_until
         if opening.stamp is not None and opening.stamped:
             stamps = ((opening.stamp + flow.stamp_up) & MASK, 0)
@@ -266,7 +291,8 @@ class Opener:
             return  # of an earlier SYN
         opening.tries += 1
         if opening.tries == len(SYN_WAITS):
-            self._refuse(flow, Refusal.SERVER_SILENT, now)
+            first = self._refuse(flow, now)
+            self._context.ledger.gave_up(Openings.SERVER_SILENT, first.data)
         else:
             self._send_syn(flow, opening, now)
 
@@ -277,11 +303,11 @@ class Opener:
         a RST of the number it expects, without timestamps, which it would hold against us, and
         then the SYN again."""
         if opening.tries < TIME_WAIT_RESETS:
-            self._context.ledger.counts["time_wait_resets"] += 1
+            self._context.ledger.counts[Openings.TIME_WAIT_RESETS] += 1
             self._context.to_server(flow, RST, seq=segment.ack)
             opening.tries += 1
             self._send_syn(flow, opening, now)
-        return DROP
+        return self._context.ledger.took(Taken.TIME_WAIT)
 
     def _connected(
         self, flow: Flow, opening: Opening, segment: Segment, now: float
@@ -294,7 +320,7 @@ class Opener:
                 flow.entry.no_timestamps_until = now + NO_TIMESTAMPS_SECONDS
                 self._context.to_server(flow, RST, seq=(opening.isn + 1) & MASK)
                 self._send_syn(flow, opening, now)
-                return DROP
+                return self._context.ledger.took(Taken.SYN_ACK)
             flow.stamper = stamper.Stamper(opening.echo, opening.stamp, now)
         theirs = 0 if offer.timestamps is None else offer.timestamps[0]
         opening.syn_ack = segment.seq, theirs
@@ -313,7 +339,7 @@ class Opener:
                 self._send_syn(flow, opening, now)
         else:
             self._begin(flow, now)
-        return DROP
+        return self._context.ledger.took(Taken.SYN_ACK)
 
     def _unsampled(self, flow: Flow, opening: Opening, now: float) -> bytes | None:
         """The SYN-ACK came a second time, as asked: go on without holding.
@@ -325,9 +351,9 @@ class Opener:
         """
         assert opening.syn_ack is not None, "it came a first time"
         opening.syn_ack = opening.syn_ack[0], 0
-        self._context.ledger.counts["handshakes_unsampled"] += 1
+        self._context.ledger.counts[Openings.UNSAMPLED] += 1
         self._begin(flow, now)
-        return DROP
+        return self._context.ledger.took(Taken.SYN_ACK)
 
     def _begin(self, flow: Flow, now: float) -> None:
         """Complete the server's handshake with the held bytes."""
@@ -373,7 +399,7 @@ class Opener:
             return
         opening.tries += 1
         if opening.tries > OWED_TRIES:
-            self._context.ledger.counts[Refusal.OWED_LOST] += 1
+            self._context.ledger.counts[Openings.OWED_LOST] += 1
             self._context.reset_client(flow)
             self._context.reset_server(flow)
             self._context.table.remove(flow, Event.EXPIRED, now)
@@ -392,7 +418,7 @@ class Opener:
         answers.refused(self._context, flow, first)
         return first
 
-    def _refuse(self, flow: Flow, reason: Refusal, now: float) -> None:
+    def _refuse(self, flow: Flow, now: float) -> Segment:
         first = self.give_back(flow)
         self._context.table.remove(flow, Event.UNREACHABLE, now)
-        self._context.ledger.drop(reason, first.data)
+        return first

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.hostile import download, keys, sender, unharmed
 from tests.e2e.lab import PROGRAMS, Lab
 from tests.e2e.routed import UPLOAD, forget_path_mtus, routed_lab
+from tests.e2e.scripted import scripted_service
 
 __all__ = ["download", "keys", "sender", "unharmed"]  # fixtures
 
@@ -102,3 +103,10 @@ def _no_errors(lab: Lab) -> Iterator[None]:
         anew = lab.log_end(program) < start  # the test took the lab down and up again
         log = lab.log(program, 0 if anew else start)
         assert not re.search("Traceback|internal_error", log), f"{program}:\n{log[-3000:]}"
+
+
+@pytest.fixture(scope="module")
+def scripted(running_lab: Lab) -> Iterator[None]:
+    """VIP port 8081 for servers of the tests' own; see tests/e2e/scripted.py."""
+    with scripted_service(running_lab):
+        yield

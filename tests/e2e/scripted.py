@@ -58,7 +58,7 @@ class Server:
             thread.join(timeout=15)
             assert not thread.is_alive(), "a handler does not return"
         self._listener.close()
-        assert self.errors == []
+        assert not self.errors, self.errors
 
     def _accept(self) -> None:
         while True:

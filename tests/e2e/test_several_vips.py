@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.e2e import web
 from tests.e2e.capture import Packet, capture
-from tests.e2e.lab import BRIDGE1, BRIDGE2, LAB, VIP, Lab
+from tests.e2e.lab import BRIDGE1, BRIDGE2, LAB, VIP, Lab, until
 
 pytestmark = pytest.mark.root
 
@@ -87,6 +88,39 @@ def test_same_port_downloads_from_both_vips(lab: Lab) -> None:
             tcp.sendall(web.request("/1m", close=True))
         assert web.rest(first).endswith(body)
         assert web.rest(second).endswith(body)
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_port_again_at_the_other_vip(lab: Lab, first: str) -> None:
+    """One connection after another, within a second, by turns to both VIPs: to the server they all
+    come from one client port, or from one that the bridge found for it."""
+    path = lab.path_for("1k", "backend1")
+    body = (LAB / "www" / "1k").read_bytes()
+    port = next(OWN_PORTS)
+    with lab.sysctl("client", net_ipv4_tcp_max_tw_buckets=0):
+        for turn in range(20):
+            with lab.connect(to=((VIP, VIP2)[turn % 2], 80), port=port) as tcp:
+                started = time.monotonic()
+                web.fetch_and_end(tcp, path, body, first)
+                assert time.monotonic() - started < 0.18
+            until(lambda: lab.closed(port), 2, "the server has acknowledged the client's end")
+
+
+def test_port_again_at_the_other_vip_while_only_the_server_remembers(lab: Lab) -> None:
+    """A client has a clock of timestamps for each address that it talks to: what is later at one
+    VIP may be earlier at the other, to the server, which still waits in TIME-WAIT."""
+    path = lab.path_for("1k", "backend1")
+    body = (LAB / "www" / "1k").read_bytes()
+    port = next(OWN_PORTS)
+    hasty = extended("\n[timeouts]\nclosing = 1.0\nlinger = 0.0\n")
+    with lab.configured(backend1=hasty), lab.sysctl("client", net_ipv4_tcp_max_tw_buckets=0):
+        for turn in range(3):
+            assert lab.states("backend1", port) == ["TIME-WAIT"] * (turn > 0)
+            with lab.connect(to=((VIP, VIP2)[turn % 2], 80), port=port) as tcp:
+                started = time.monotonic()
+                web.fetch_and_end(tcp, path, body, "server")
+                assert time.monotonic() - started < 0.18
+            until(lambda: not lab.counters("backend1")["flows"], 8, "the bridge forgets")
 
 
 def _steered(packets: list[Packet], port: int) -> list[Packet]:

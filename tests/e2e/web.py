@@ -66,6 +66,17 @@ def rest(tcp: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def fetch_and_end(tcp: socket.socket, path: str, body: bytes, first: str) -> None:
+    """Get ``body`` and end the connection in both directions, "client" or "server" ``first``."""
+    tcp.sendall(request(path, close=first == "server"))
+    if first == "server":
+        assert rest(tcp).endswith(body)
+    else:
+        assert response(tcp).body == body
+        tcp.shutdown(socket.SHUT_WR)
+        assert rest(tcp) == b""
+
+
 def one_after_another(lab: Lab, count: int, path: str, body: bytes) -> Tally:
     """Requests by the client, each on a connection of its own, closed by the server."""
     return lab.inside("client", _one_after_another, count, path, body)

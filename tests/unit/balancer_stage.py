@@ -14,6 +14,7 @@ from balancer.core.service import Service
 from common.core.keys import derive
 from common.core.ledger import Ledger
 from tests.unit import models
+from tests.unit.accounting import accounted
 from tests.unit.scapy_oracle import checksums_ok, fields, tcp_packet
 
 VIP = ("192.0.2.10", 80)
@@ -61,7 +62,11 @@ class Stage:
         self.now = T0 + seconds
 
     def packet(self, data: bytes) -> bytes | None:
-        return self.core.packet(data, self.now)
+        """The verdict; every packet has one outcome, whatever the script."""
+        before = accounted(self.core)
+        verdict = self.core.packet(data, self.now)
+        assert accounted(self.core) == before + 1
+        return verdict
 
     def sent(self) -> list[bytes]:
         """What the balancer has sent of its own accord since last asked; all of it sound."""
@@ -76,7 +81,7 @@ class Stage:
         return fields(packet)
 
     def count(self, name: str) -> int:
-        return self.core.ledger.counts[name]
+        return self.core.counts()[name]
 
 
 class Client:

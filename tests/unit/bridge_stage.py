@@ -15,6 +15,7 @@ from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import Flow
 from tests.unit import models
+from tests.unit.accounting import accounted
 from tests.unit.scapy_oracle import checksums_ok, fields, raw_options, tcp_packet
 
 VIPS = {5: "192.0.2.10", 6: "192.0.2.11"}
@@ -65,7 +66,11 @@ class Stage:
         self.now = T0 + seconds
 
     def packet(self, data: bytes, mark: int = 0) -> bytes | None:
-        return self.core.packet(data, self.now, mark)
+        """The verdict; every packet has one outcome, whatever the script."""
+        before = accounted(self.core)
+        verdict = self.core.packet(data, self.now, mark)
+        assert accounted(self.core) == before + 1
+        return verdict
 
     def sent(self) -> list[dict[str, Any]]:
         """Fields of what the bridge has sent of its own accord since last asked; all of it sound,
@@ -82,7 +87,7 @@ class Stage:
         return packet
 
     def count(self, name: str) -> int:
-        return self.core.ledger.counts[name]
+        return self.core.counts()[name]
 
     def flow(self) -> Flow:
         """The only flow."""

@@ -71,13 +71,16 @@ class Network:
         source, destination = packet[12:16], packet[16:20]
         stages = {VIP: self.balancer, BRIDGE: self.bridge}
         if destination in stages:
-            verdict = stages[destination].core.packet(packet, self.now)
+            stage = stages[destination]
+            stage.now = self.now
+            verdict = stage.packet(packet)
             if verdict is not None:
                 self.send(verdict)
         elif destination == SERVER:
             self.server.take(Segment(packet))
         elif source == SERVER:
-            verdict = self.bridge.core.packet(packet, self.now, bridge_stage.MARK | 5)
+            self.bridge.now = self.now
+            verdict = self.bridge.packet(packet, bridge_stage.MARK | 5)
             if verdict is not None:
                 self.send(verdict)
         else:

@@ -119,8 +119,13 @@ def test_a_keep_alive_probe_before_the_request_is_answered() -> None:
 def test_a_keep_alive_probe_is_told_what_is_owned() -> None:
     stage = Stage()
     client = slow(stage)
-    client.send(b"", 8)
+    client.value += 500
+    client.send(b"", 9)
     assert not stage.sent(), "not below what the client owns: a mere acknowledgment"
+    client.send(b"", 8)
+    answer = stage.reply()
+    assert answer["ack"] == (client.c + 10) % 2**32
+    assert dict(answer["options"])["Timestamp"] == (client.echo, client.value)
     client.send(b"w", 8)
     stage.at(1)
     assert stage.reply()["ack"] == (client.c + 10) % 2**32
@@ -165,6 +170,26 @@ def test_owned_bytes_are_sent_in_one_piece_with_confirm() -> None:
     assert (packet["flags"], packet["window"]) == ("PA", 77)
     assert packet["raw_options"][:16] == client.option(models.CONFIRM, seq=client.c + 1)
     assert packet["raw_options"][16:] == models.stamps(client.value, client.echo)
+
+
+def test_what_lies_behind_a_gap_follows_the_owned_bytes() -> None:
+    """The client still owns it, but would send it again only after a time-out."""
+    stage = Stage()
+    client = slow(stage)
+    assert client.send(b"third\r\n", 39) is None
+    assert client.send(b"second\r\n", 31) is None
+    assert client.send(b"fifth\r\n", 50, flags="FA") is None
+    assert client.send(b" HTTP/1.1\r\n", 9) is None
+    owned, *others = [fields(packet) for packet in stage.sent()]
+    assert owned["payload"] == b"GET /slow HTTP/1.1\r\n"
+    assert [(position(client, p), p["payload"], p["flags"]) for p in others] == [
+        (31, b"second\r\n", "A"),
+        (39, b"third\r\n", "A"),
+        (50, b"fifth\r\n", "FA"),
+    ]
+    assert {(p["dst"], p["dscp"], p["raw_options"]) for p in others} == {
+        (owned["dst"], DSCP, models.stamps(client.value, client.echo))
+    }
 
 
 def test_owned_bytes_beyond_a_segment_are_cut_to_the_paths_size() -> None:

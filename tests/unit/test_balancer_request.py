@@ -217,7 +217,7 @@ def test_a_bad_request_may_go_by_the_clients_address() -> None:
         assert verdict is not None
         expected = stage.service.choose(bytes([198, 51, 100, 9]))
         assert fields(verdict)["dst"] == BRIDGES[stage.service.targets.index(expected)]
-    assert stage.count("tls_hello") == 2
+    assert stage.count("source_hashed") == 2
 
 
 def test_an_over_long_request_line_is_reset_by_name() -> None:

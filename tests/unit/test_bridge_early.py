@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from common.core.segment import Segment
@@ -54,3 +56,24 @@ def test_early_segments_are_bounded() -> None:
             early.keep(5, Segment(packet), 1.0)
     kept = [len(early.take(5, key, 1.0)) for key in keys]
     assert kept == [0] * (300 - MAX_FLOWS) + [MAX_EACH] * MAX_FLOWS
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [({"ack": 1}, "unknown_flow"), ({"damaged": True}, "bad_tcp_checksum")],
+    ids=["another acknowledgment", "a wrong checksum"],
+)
+def test_what_is_not_the_clients_does_not_keep_a_handoff_from_opening(
+    damage: dict[str, Any], reason: str
+) -> None:
+    """Who knows a connection's addresses and ports may send before its handoff comes."""
+    stage = Stage()
+    connection = Connection(stage)
+    damaged = damage.pop("damaged", False)
+    early = bytearray(connection.segment(b"x" * 100, 100, **damage))
+    early[-1] ^= damaged
+    assert stage.packet(bytes(early)) is None
+    assert stage.count(reason) == 1
+    connection.open()
+    assert stage.flow().fast
+    assert stage.count(reason) == 1

@@ -132,3 +132,14 @@ def test_what_is_learned_of_a_server_meanwhile_changes_no_flow_under_way() -> No
     reset, syn = stage.sent()
     assert (reset["flags"], syn["flags"]) == ("R", "S")
     assert options_of(syn)["MSS"] == 1460 - 12
+
+
+def test_a_handoff_that_says_nothing_of_the_mss_is_opened_with_the_least() -> None:
+    """No balancer says less than that; what another one's key vouches for must still not be an
+    error here, whose cause would be looked for in vain."""
+    stage = Stage()
+    Connection(stage, mss=1460).asked()
+    for entry in stage.entries:
+        entry.no_timestamps_until = float("inf")
+    syn = Connection(stage, ("198.51.100.7", 2), mss=0).asked()
+    assert options_of(syn)["MSS"] == 536 - 12

@@ -8,7 +8,7 @@ import pytest
 
 from packetbridge.core.states import State
 from tests.unit import models
-from tests.unit.bridge_stage import REQUEST, SERVER, Connection, Stage
+from tests.unit.bridge_stage import REQUEST, SERVER, VIPS, Connection, Stage
 
 
 def options_of(packet: dict[str, Any]) -> dict[str, Any]:
@@ -248,6 +248,17 @@ def test_held_bytes_are_bounded() -> None:
     assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
 
 
+def test_handoffs_are_refused_once_no_more_may_be_held() -> None:
+    """A silent server's clients, each with a request, are no more than anyone's bytes."""
+    stage = Stage(limits={"held_bytes": 65536})
+    for port in range(100):
+        assert Connection(stage, ("198.51.100.7", 2000 + port)).handoff(bytes(1400)) is None
+    assert stage.core.gauges()["held_bytes"] < 65536 + 2000
+    assert stage.count("held_full") > 10
+    refused = [packet for packet in stage.sent() if packet["dst"] == VIPS[5]]
+    assert len(refused) == stage.count("held_full")
+
+
 def test_held_segments_are_bounded() -> None:
     stage = Stage()
     connection = Connection(stage)
@@ -296,6 +307,7 @@ def test_a_reset_of_the_client_ends_the_opening() -> None:
     connection.asked()
     connection.send(b"", len(REQUEST), flags="R")
     assert len(stage.core.table) == 0
+    assert stage.reply()["dst"] == connection.vip[0], "the balancer is told"
     connection.syn_ack()
     answer = stage.reply()
     assert (answer["flags"], answer["seq"]) == ("R", (connection.c + 1) % 2**32)

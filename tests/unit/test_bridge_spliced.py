@@ -153,6 +153,40 @@ def test_an_inexact_reset_from_the_client_is_passed_on_and_ends_nothing() -> Non
     assert stage.flow().state is State.SPLICED
 
 
+def test_after_an_inexact_reset_the_server_is_asked_once_a_second() -> None:
+    """By a keep-alive probe, which says nothing new: a RST may be the client's, sent ahead of what
+    the server has said that it has."""
+    stage = Stage()
+    connection = spliced(stage)
+    for _ in range(3):
+        connection.send(b"", END + 700, flags="R")
+    assert not stage.sent()
+    stage.at(1.5)
+    probe = stage.reply()
+    assert (probe["dst"], probe["flags"], probe["payload"]) == (SERVER[0], "A", b"")
+    assert probe["seq"] == (connection.isn + END) % 2**32
+    assert probe["ack"] == (connection.r + 1) % 2**32
+    assert connection.from_server(acked=END) is not None
+    stage.at(60)
+    assert not stage.sent(), "it has answered"
+    assert stage.flow().state is State.SPLICED
+    connection.send(b"", END + 700, flags="R")
+    stage.at(62)
+    assert stage.reply() == probe
+
+
+def test_a_server_that_took_an_inexact_reset_says_so_when_asked() -> None:
+    stage = Stage()
+    connection = spliced(stage)
+    connection.send(b"", END + 700, flags="R")
+    stage.at(1.5)
+    probe = stage.reply()
+    verdict = connection.from_server(flags="R", seq=probe["ack"], ack=0, options=b"", mark=0)
+    assert verdict is not None
+    assert stage.flow().state is State.LINGER
+    assert stage.reply()["raw_options"] == ended_option(connection)
+
+
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_a_reset_is_passed_on_and_lingers(side: str) -> None:
     stage = Stage()

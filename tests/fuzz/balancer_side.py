@@ -1,0 +1,247 @@
+"""Clients and bridges of a balancer: honest ones, whose packets the world then changes."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Iterator
+
+from balancer.core import config
+from balancer.core.engine import Balancer
+from balancer.core.service import Service
+from common.core import handoff
+from common.core.handoff import Kind
+from common.core.ledger import Ledger
+from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
+from tests.fuzz import recorded
+from tests.fuzz.mutations import OPTIONS, repair, tcp_valid
+from tests.fuzz.noise import Ends, Noise
+from tests.fuzz.place import PORT, Place
+from tests.fuzz.requests import pieces, request
+from tests.fuzz.world import Fed
+
+MASK = 0xFFFFFFFF
+LIMITS = {"waiting": 60, "flows": 200, "buffered_bytes": 65536, "closed": 100}
+VARIANTS = (  # limits, and what the services are configured with
+    ({}, {}),
+    (LIMITS, {"bad_request": "source-hash", "max_head": 2048}),
+    ({**LIMITS, "flows": 20}, {"window_scale": 0}),
+)
+
+
+class BalancerSide:
+    """A balancer with a service for each VIP; ``variant`` is an index into VARIANTS."""
+
+    def __init__(self, rng: random.Random, variant: int, place: Place) -> None:
+        limits, service = VARIANTS[variant]
+        backends = tuple(config.Backend(f"b{n}", bridge) for n, bridge in enumerate(place.bridges))
+        services = [
+            config.Service(vip, vip, PORT, dscp, backends, table_size=251, **service)
+            for dscp, vip in place.vips.items()
+        ]
+        self.rng, self.place = rng, place
+        self.keys = place.keys
+        self.limits = config.Limits(**limits)
+        self.core = Balancer(
+            [Service(s, [1500] * len(backends), 1500) for s in services],
+            self.limits,
+            config.Timeouts(request=60.0),
+            self.keys,
+            Ledger(verbose=True),  # packets reach what is logged, too
+            place.now,
+            place.wall_offset,
+        )
+        self.clients: dict[bytes, Client] = {}
+        self._recorded = recorded.connections("balancer")
+
+    def epoch(self) -> int:
+        return handoff.epoch_at(self.core._context.wall)
+
+    def noise(self) -> Noise:
+        place = self.place
+        client, vip = f"{place.clients}.{place.hosts[0]}", next(iter(place.vips.values()))
+        ends: list[Ends] = [
+            (client, vip, None, PORT),
+            (client, vip, None, None),
+            (place.bridges[0], vip, PORT, PORT),
+        ]
+        return Noise(self.rng, ends)
+
+    def begin(self) -> Client:
+        client = Client(self)
+        if self.rng.random() < 0.4:
+            client = Again(self, self.rng.choice(self._recorded))
+        self.clients[client.key] = client
+        return client
+
+    def deliver(self, packet: bytes) -> None:
+        assert tcp_valid(packet), packet.hex()
+        segment = Segment(packet)
+        client = self.clients.get(reverse(segment.key))
+        if client is not None and segment.flags & (SYN | ACK) == SYN | ACK:
+            client.b, client.echo = segment.seq, packet[44:48] if client.stamps else bytes(4)
+
+    def bounds(self) -> dict[str, int]:
+        limits = self.limits
+        return {
+            "waiting": limits.waiting,
+            "flows": limits.flows,
+            # one head more than the bound may be kept, and that one whole
+            "buffered_bytes": limits.buffered_bytes + 200_000,
+        }
+
+
+class Client:
+    """One client's connections, one after the other, and the bridge's words about them."""
+
+    def __init__(self, side: BalancerSide) -> None:
+        rng = side.rng
+        self.side, self.rng = side, rng
+        self.address, self.port = side.place.client(rng)
+        _, self.vip = side.place.vip(rng)
+        self.key = self.address + self.vip + struct.pack("!HH", self.port, PORT)
+        self.c = self.b = -1
+        self.stamps = True
+        self.echo = bytes(4)
+
+    def script(self) -> Iterator[Fed]:
+        for _ in range(self.rng.choice((1, 1, 2))):  # a port may be used again
+            yield from self._connection()
+
+    def _connection(self) -> Iterator[Fed]:
+        rng = self.rng
+        self.c, self.b = rng.getrandbits(32), -1
+        self.stamps = rng.random() < 0.8
+        for _ in range(3):
+            yield self._syn()
+            if self.b >= 0:
+                break
+        else:
+            return
+        if rng.random() < 0.8:
+            yield self._segment()
+        draw = rng.random()
+        if draw < 0.05:
+            yield from self._closed_early()
+            return
+        data = request(rng)
+        ended = rng.random() < 0.1
+        for at, piece in pieces(rng, data):
+            last = at + len(piece) == len(data)
+            yield self._segment(piece, at, flags=ACK | PSH | (FIN if ended and last else 0))
+            if rng.random() < 0.05:
+                yield self._segment(b"\0" if rng.random() < 0.5 else b"", -1)  # a keep-alive
+        if rng.random() < 0.6:
+            yield self._answer(Kind.ACCEPTED, len(data))
+        if self.key in self.side.core.table.handed or rng.random() < 0.2:
+            yield from self._spliced(data)
+
+    def _closed_early(self) -> Iterator[Fed]:
+        yield self._segment(flags=FIN | ACK)
+        yield self._segment(flags=self.rng.choice((FIN | ACK, ACK, RST)))
+        yield self._segment(b"", 1, acked=1)
+
+    def _spliced(self, data: bytes) -> Iterator[Fed]:
+        rng, at, acked = self.rng, len(data), 0
+        for _ in range(rng.choice((1, 5, 20, 60))):
+            acked += rng.choice((0, 1440, 14400))
+            if self.key not in self.side.core.table.handed and rng.random() < 0.5:
+                return
+            draw = rng.random()
+            if draw < 0.75:
+                yield self._segment(b"", at, acked=acked)
+            elif draw < 0.82:
+                part = rng.randbytes(rng.choice((1, 200, 1440)))
+                yield self._segment(part, at, acked=acked)
+                at += len(part)
+            elif draw < 0.88:
+                yield self._segment(data[:1440], 0, flags=ACK | PSH)  # a handoff again
+            elif draw < 0.92:
+                yield self._icmp()
+            else:
+                yield self._answer(rng.choice(list(Kind)), rng.choice((0, len(data), at)))
+        end = rng.random()
+        if end < 0.5:
+            yield self._segment(b"", at, acked=acked, flags=FIN | ACK)
+            yield self._segment(b"", at + 1, acked=acked + 1)
+            yield self._answer(Kind.ENDED, 0)
+        elif end < 0.7:
+            yield self._segment(b"", at, flags=RST)
+        elif end < 0.8:
+            yield self._answer(Kind.REFUSED, 0)
+        if rng.random() < 0.3:
+            yield self._segment(data[:1440], 0)  # late, of a connection that is over
+
+    def _syn(self) -> Fed:
+        rng = self.rng
+        raw = b"\x02\x04\x05\xb4\x04\x02" + (
+            b"\x08\x0a" + bytes(7) + b"\x01" if self.stamps else b"\x01\x01"
+        )
+        raw += b"\x01\x03\x03\x07" if rng.random() < 0.8 else b""
+        if not self.stamps and rng.random() < 0.2:
+            raw = rng.choice(OPTIONS)
+            raw += bytes(-len(raw) % 4)
+        flags = SYN | (0 if rng.random() < 0.9 else rng.choice((0xC0, 8, FIN, RST, ACK)))
+        return self._built(flags, self.c, 0, raw, b""), 0
+
+    def _segment(
+        self, payload: bytes = b"", at: int = 0, *, flags: int = ACK, acked: int = 0
+    ) -> Fed:
+        rng = self.rng
+        raw = b"\x01\x01\x08\x0a" + bytes(4) + self.echo if self.stamps else b""
+        if rng.random() < 0.1:
+            raw += b"\x01\x01\x05\x0a" + rng.randbytes(8)
+        return self._built(flags, self.c + 1 + at, self.b + 1 + acked, raw, payload), 0
+
+    def _built(self, flags: int, seq: int, ack: int, raw: bytes, payload: bytes) -> bytes:
+        return build(
+            self.address, self.vip, self.port, PORT, seq=seq & MASK, ack=ack & MASK, flags=flags,
+            window=500, options=raw, payload=payload,
+        )  # fmt: skip
+
+    def _answer(self, kind: Kind, at: int) -> Fed:
+        """A bridge's, under the right key; sometimes of another epoch, or about something else."""
+        rng = self.rng
+        seq = (self.c + 1 + at) & MASK
+        message = handoff.Handoff(kind, 1460, 0, 7, 7, sack=True)
+        binding = handoff.Binding(self.key, self.c, self.b & MASK, seq)
+        epoch = self.side.epoch() + rng.choice((0, 0, 0, 0, 0, 1, -2, 5))
+        option = handoff.encode(self.side.keys, message, binding, epoch)
+        return self._built(ACK, seq, self.b + 1, option, b""), 0
+
+    def _icmp(self) -> Fed:
+        rng = self.rng
+        quoted = build(
+            self.vip, self.address, PORT, self.port, seq=(self.b + 1) & MASK, ack=self.c & MASK,
+            flags=ACK, payload=bytes(100),
+        )  # fmt: skip
+        head = struct.pack(
+            "!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, 1, 0, bytes((10, 0, 0, 1)), self.vip
+        )
+        kind = rng.choice((3, 3, 3, 11, 12, 8))
+        icmp = struct.pack("!BBHHH", kind, 4, 0, 0, 1400)
+        return repair(head + icmp + quoted[: rng.choice((27, 28, 40, 68))]), 0
+
+
+class Again(Client):
+    """A recorded connection, with another client's address and the cookie that is given now."""
+
+    def __init__(self, side: BalancerSide, segments: list[Segment]) -> None:
+        super().__init__(side)
+        self._segments = segments
+
+    def script(self) -> Iterator[Fed]:
+        then = recorded.first_numbers(self._segments)
+        for segment in self._segments:
+            syn = bool(segment.flags & SYN)
+            if syn:
+                self.c, self.b = segment.seq, -1
+            elif self.b < 0 or then is None:
+                return
+            ack = segment.ack if syn or then is None else (segment.ack - then[1] + self.b) & MASK
+            binding = handoff.Binding(self.key, self.c, self.b & MASK, segment.seq)
+            options = recorded.renewed(segment.options, self.side.keys, binding, self.side.epoch())
+            packet = segment.rewritten(
+                src=self.address, dst=self.vip, sport=self.port, ack=ack, options=options
+            )
+            yield repair(packet), 0

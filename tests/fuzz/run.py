@@ -1,0 +1,59 @@
+"""Fuzzes one program's core, and prints what came of it as JSON.
+
+    python -m tests.fuzz.run balancer|packetbridge PACKETS SEED [MEASURED]
+
+The first MEASURED packets run under `coverage`, to say what they reach, the others at full speed.
+A core that raises ends this with its traceback, the packet and how many came before it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+
+import coverage
+
+PARTS = 20  # in which memory is looked at
+NOT_PACKETS = ["*/config.py", "*/settings.py", "*/rules.py", "*/keys.py"]
+
+
+def main(program: str, packets: int, seed: int, measured: int) -> dict[str, object]:
+    packages = [f"{program}.core", "common.core"]
+    watch = coverage.Coverage(
+        branch=True, source=packages, omit=NOT_PACKETS, data_file=None, config_file=False
+    )
+    watch.start()
+    from tests.fuzz import worlds  # the cores are imported under the watch  # noqa: PLC0415
+
+    fuzzed = worlds.Fuzzed(program, random.Random(seed))
+    fuzzed.run(measured)
+    watch.stop()
+    total, missing = _covered(watch)
+    resident = [worlds.resident()]
+    for part in range(PARTS):
+        fuzzed.run(
+            (packets - measured) * (part + 1) // PARTS - (packets - measured) * part // PARTS
+        )
+        resident.append(worlds.resident())
+        print(fuzzed.fed, file=sys.stderr, flush=True)
+    return {**fuzzed.finish(), **total, "missing": missing, "resident": resident}
+
+
+def _covered(watch: coverage.Coverage) -> tuple[dict[str, float], dict[str, list[int]]]:
+    """Shares of lines and branches that ran, and the lines that did not, by file."""
+    with tempfile.NamedTemporaryFile() as file:
+        watch.json_report(outfile=file.name)
+        found = json.load(file)
+    total = found["totals"]
+    missing = {name: file["missing_lines"] for name, file in found["files"].items()}
+    return {
+        "lines": total["covered_lines"] / total["num_statements"],
+        "branches": total["covered_branches"] / total["num_branches"],
+    }, {name: lines for name, lines in missing.items() if lines}
+
+
+if __name__ == "__main__":
+    name, count, seed, *rest = sys.argv[1:]
+    print(json.dumps(main(name, int(count), int(seed), int(rest[0]) if rest else 0)))
