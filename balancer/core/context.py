@@ -5,7 +5,7 @@ from __future__ import annotations
 from balancer.core.flow import Flow
 from balancer.core.flow_table import FlowTable
 from common.core import handoff
-from common.core.keys import Keys
+from common.core.keys import Keyring, Keys
 from common.core.ledger import Ledger, Outcome
 from common.core.segment import ACK, RST, build_along, reverse
 from common.core.timing import Schedule
@@ -28,7 +28,7 @@ class Context:
     __slots__ = ("keys", "ledger", "out", "schedule", "table", "wall")
 
     def __init__(
-        self, keys: Keys, ledger: Ledger, table: FlowTable, now: float, wall: float
+        self, keys: Keyring, ledger: Ledger, table: FlowTable, now: float, wall: float
     ) -> None:
         self.keys = keys
         self.ledger = ledger
@@ -76,4 +76,4 @@ class Context:
             sack=flow.sack,
         )
         binding = handoff.Binding(flow.key, flow.c, flow.b, seq)
-        return handoff.encode(self.keys, message, binding, epoch)
+        return handoff.encode(self.keys.signing, message, binding, epoch)

@@ -5,7 +5,8 @@ bits hold, from the highest: 1 bit of time parity, 2 bits of MSS index, 1 bit of
 bits of the client's window scale (15 = none). The upper 24 bits are those of SipHash-2-4 over the
 addresses and ports, the client's initial sequence number, the 64-second epoch and the low bits.
 
-A SYN costs no memory, and a forged acknowledgment is taken for real once in 2**24 tries.
+A SYN costs no memory, and a forged acknowledgment is taken for real once in 2**24 tries (for each
+key in force: there are more than one only while keys rotate).
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
 
 from balancer.core import cookie, handshake, icmp_errors
 from balancer.core.config import Limits, Timeouts
@@ -25,7 +26,7 @@ from balancer.core.reading import Reading
 from balancer.core.service import Service
 from common.core import handoff
 from common.core.errors import MalformedError
-from common.core.keys import Keys
+from common.core.keys import Keyring, Keys
 from common.core.ledger import Ledger, Occurrence, Outcome
 from common.core.segment import (
     ACK,
@@ -80,7 +81,7 @@ class Balancer:
         services: list[Service],
         limits: Limits,
         timeouts: Timeouts,
-        keys: Keys,
+        keys: Keyring,
         ledger: Ledger,
         now: float,
         wall_offset: float,
@@ -132,7 +133,13 @@ class Balancer:
         """Do what is due by ``now``; the wall clock may have been set since the last call."""
         self._wall_offset = wall_offset
         self._context.wall = now + wall_offset
+        self._context.keys.expire(now)
         self._context.schedule.run(now, self._end_idle)
+
+    def rekey(self, held: Sequence[Keys], now: float) -> str:
+        """Sign with the first of these keys from now on; says which keys are in force."""
+        self._context.keys.replace(held, now)
+        return str(self._context.keys)
 
     def farewell(self, _now: float) -> Iterator[None]:
         """Nothing: without its rules the host itself resets whoever still sends to the VIP."""

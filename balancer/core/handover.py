@@ -116,7 +116,7 @@ class Handover:
         if flow is None:
             return drop(Failure.UNKNOWN_FLOW, data)
         binding = handoff.Binding(flow.key, flow.c, flow.b, segment.seq)
-        if not handoff.authentic(context.keys, option, binding, context.wall):
+        if handoff.signer(context.keys.accepted, option, binding, context.wall) is None:
             return drop(Failure.BAD_MAC, data)
         if not handoff.timely(option, context.wall):
             return drop(Failure.OLD_EPOCH, data)

@@ -39,7 +39,7 @@ def answer_syn(context: Context, service: Service, syn: Segment) -> bytes | None
         return ledger.drop(Refusal.SIGNED_SYN, syn.data)
     wall = context.wall
     promise = cookie.Promise(offer.mss, offer.sack, offer.scale)
-    isn = cookie.make(context.keys.cookie, syn.key, syn.seq, promise, wall)
+    isn = cookie.make(context.keys.signing.cookie, syn.key, syn.seq, promise, wall)
     stamps = None if offer.timestamps is None else (_ticks(wall), offer.timestamps[0])
     scale = NO_SCALE if offer.scale == NO_SCALE else service.window_scale
     context.send(
@@ -58,7 +58,11 @@ def answer_syn(context: Context, service: Service, syn: Segment) -> bytes | None
 def proven(context: Context, segment: Segment) -> cookie.Promise | None:
     """What we promised to the sender of ``segment``, if it acknowledges a cookie of ours."""
     c, b = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK
-    return cookie.check(context.keys.cookie, segment.key, c, b, context.wall)
+    for keys in context.keys.accepted:
+        promise = cookie.check(keys.cookie, segment.key, c, b, context.wall)
+        if promise is not None:
+            return promise
+    return None
 
 
 def admit(

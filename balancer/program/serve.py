@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 from balancer.core.config import Config
 from balancer.core.engine import Balancer
 from balancer.core.rules import rules
 from balancer.core.service import Service
-from common.adapters import keyfile, routes
+from common.adapters import routes
 from common.adapters.aside import aside
 from common.adapters.firewall import Firewall
 from common.adapters.path_probe import path_mtus
-from common.core.keys import derive
+from common.core.keys import Keyring
 from common.core.ledger import Ledger
 from common.program.datapath import choose_datapath
+from common.program.keys import read_keys
 from common.program.loop import run, wall_offset
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,8 @@ def serve(config: Config) -> None:
     Raises OSError, FirewallError or KeyFileError where something cannot be had.
     """
     choose_datapath(config.datapath)
-    keys = derive(keyfile.load(config.key_file))
+    keys = Keyring(read_keys(config.key_file, "balancer"))
+    log.info("keys: %s", keys)
     verbose = log.isEnabledFor(logging.DEBUG)
     now = time.monotonic()
     core = Balancer(
@@ -38,7 +41,9 @@ def serve(config: Config) -> None:
         + ", ".join(f"{backend.name} ({backend.bridge})" for backend in service.backends)
         for service in config.services
     ]
-    run(core, config.queue, Firewall("balancer", *rules(config)), ready, config.syn_queue)
+    firewall = Firewall("balancer", *rules(config))
+    reread = partial(read_keys, config.key_file)
+    run(core, config.queue, firewall, ready, reread, config.syn_queue)
 
 
 def _services(config: Config) -> list[Service]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -142,13 +143,23 @@ def decode(option: bytes) -> Handoff:
 def authentic(keys: Keys, option: bytes, binding: Binding, wall: float) -> bool:
     """Whether the option's hash is right for ``binding`` and the epoch it says, near ``wall``."""
     fields = option[len(PREFIX) : len(PREFIX) + _FIELDS.size]
-    epoch = epoch_at(wall) + _ahead(option, wall)
+    epoch = epoch_of(option, wall)
     return _mac(keys, fields[3] & 7, fields, binding, epoch) == option[-8:]
+
+
+def signer(accepted: Iterable[Keys], option: bytes, binding: Binding, wall: float) -> Keys | None:
+    """The keys that the option is authentic under; None if it is under none."""
+    return next((keys for keys in accepted if authentic(keys, option, binding, wall)), None)
 
 
 def timely(option: bytes, wall: float) -> bool:
     """Whether the option's epoch is within EPOCH_SLACK of that of ``wall``."""
     return abs(_ahead(option, wall)) <= EPOCH_SLACK
+
+
+def epoch_of(option: bytes, wall: float) -> int:
+    """The number of the option's epoch, of which it says four bits: the nearest to ``wall``."""
+    return epoch_at(wall) + _ahead(option, wall)
 
 
 def segment_options(segment: Segment, option: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The commands that both programs have: run, check, keygen, and the flags these share."""
 
 import os
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -8,11 +9,13 @@ from typing import Any, Generic, Protocol, TypeVar
 import click
 
 from common import __version__
-from common.adapters import keyfile
+from common.adapters import key_rotation, keyfile
 from common.adapters.aside import aside
 from common.adapters.checks import Problem
+from common.core.keys import Keyring, derive
 from common.program import logs
 from common.program.datapath import DatapathError, choose_datapath
+from common.program.keys import read_keys
 from common.program.reporting import (
     HOST_ERRORS,
     UsageProblems,
@@ -33,7 +36,20 @@ configuration, a flag or the key file is wrong, else 0.
 KEYGEN_HELP = """Make a new secret key in FILE (default /etc/l3dsr/key), readable by its owner only.
 
 {advice}A file that exists is not overwritten; the exit code is then 2.
+
+\b
+To replace a key without losing a connection, three times: change the file, copy it to every host,
+and tell all programs to read it (SIGHUP, systemctl reload). Hosts may be told in any order; go on
+once all have been.
+  {name} keygen --add      a second key: accepted from now on, not used yet
+  {name} keygen --switch   the second key is used from now on, the first accepted still
+  {name} keygen --drop     the old key goes
 """
+
+NEXT_STEP = (
+    "copy it to every host and send the programs SIGHUP there (systemctl reload), in any order"
+)
+FOLLOWED_BY = {"add": "switch", "switch": "drop"}
 
 Flag = Callable[[Any], Any]  # a decorator that click.option gives
 PORT: Flag = click.option("--port", type=int, help="Port that clients connect to, 1 to 65535.")
@@ -168,11 +184,16 @@ def group(program: Program[C]) -> click.Group:
 
 
 def _run(program: Program[C], configuration: C) -> None:
-    # Asked in a child process, as it loads much that serving does not need.
-    refuse(aside(program.problems, configuration))
-    logs.setup(configuration.log_level)
-    with failures(program.name, *HOST_ERRORS):
-        program.serve(configuration)
+    # By itself SIGHUP would end the program: it waits until it can be heeded.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        # Asked in a child process, as it loads much that serving does not need.
+        refuse(aside(program.problems, configuration))
+        logs.setup(configuration.log_level)
+        with failures(program.name, *HOST_ERRORS):
+            program.serve(configuration)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check(program: Program[C]) -> click.Command:
@@ -187,7 +208,8 @@ def _check(program: Program[C]) -> click.Command:
         bad_key: keyfile.KeyFileError | None = None
         found: list[Problem] = []
         try:
-            keyfile.load(configuration.key_file, program.name)
+            held = read_keys(configuration.key_file, program.name)
+            click.echo(f"keys: {Keyring(held)}")
         except keyfile.Unreadable as error:
             if root:
                 found.append(Problem(str(error), error.cure))
@@ -218,14 +240,29 @@ def _datapath(wanted: str) -> list[Problem]:
 
 
 def _keygen(program: Program[C]) -> click.Command:
-    @click.command(help=KEYGEN_HELP.format(advice=program.key_advice))
+    @click.command(help=KEYGEN_HELP.format(advice=program.key_advice, name=program.name))
     @click.argument("file", default="/etc/l3dsr/key")
-    def keygen(file: str) -> None:
+    @click.option("--add", "step", flag_value="add", help="Begin to replace the key in FILE.")
+    @click.option("--switch", "step", flag_value="switch", help="Use the key that was added.")
+    @click.option("--drop", "step", flag_value="drop", help="Remove the key that was replaced.")
+    def keygen(file: str, step: str | None) -> None:
         with usage_problems():
-            keyfile.create(file)
-        click.echo(f"{file}: new key; every balancer and bridge needs a copy of this file")
+            if step is None:
+                keyfile.create(file)
+                told = "new key; every balancer and bridge needs a copy of this file"
+            else:
+                told = f"{_rotate(step, file)}; {NEXT_STEP}"
+        click.echo(f"{file}: {told}")
+        if step in FOLLOWED_BY:
+            click.echo(f"when all have read it: {program.name} keygen --{FOLLOWED_BY[step]} {file}")
 
     return keygen
+
+
+def _rotate(step: str, file: str) -> str:
+    """Change the key file; says what is in it now."""
+    change = {"add": key_rotation.add, "switch": key_rotation.switch, "drop": key_rotation.drop}
+    return f"{Keyring([derive(key) for key in change[step](file)])}"
 
 
 def is_root() -> bool:

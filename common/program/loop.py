@@ -10,14 +10,16 @@ import socket
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
 from common.adapters.firewall import Firewall
+from common.adapters.keyfile import KeyFileError
 from common.adapters.packet_queue import PacketQueue
 from common.adapters.raw_socket import RawSockets
+from common.core.keys import Keys
 from common.core.ledger import Ledger, Occurrence, Outcome
 from common.program.logs import BoundedLog
 
@@ -30,6 +32,8 @@ MAX_SIGNALS = 16  # not yet heeded; who sends more gets an answer to the last on
 TURN, SYN_TURN = 64, 16
 SYNS = 4096  # waiting at most, as many as a listener of Linux lets wait (somaxconn)
 HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's losses and the log
+
+ReadKeys = Callable[[], Sequence[Keys]]  # may raise KeyFileError
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,8 @@ class Core(Protocol):
 
     def timers(self, now: float, wall_offset: float) -> None: ...
 
+    def rekey(self, held: Sequence[Keys], now: float) -> str: ...
+
     def gauges(self) -> dict[str, int]: ...
 
     def counts(self) -> Counter[Outcome | Occurrence]: ...
@@ -76,10 +82,14 @@ def wall_offset() -> float:
 
 class PacketLoop:
     """Runs ``core`` over queue ``number`` until SIGINT, SIGTERM or SIGQUIT; SIGUSR2 logs the
-    counters, SIGHUP changes nothing. Where SYNs come apart, ``syn_number`` is their queue."""
+    counters, SIGHUP has ``read_keys`` called. Where SYNs come apart, ``syn_number`` is their
+    queue."""
 
-    def __init__(self, core: Core, number: int, syn_number: int | None = None) -> None:
+    def __init__(
+        self, core: Core, number: int, read_keys: ReadKeys, syn_number: int | None = None
+    ) -> None:
         self._core = core
+        self._read_keys = read_keys
         self._bounded = BoundedLog(log)
         self._raw = RawSockets()
         self._offset = wall_offset()
@@ -224,6 +234,7 @@ class PacketLoop:
     def _install_signals(self) -> None:
         for number in (*STOPS, signal.SIGUSR2, signal.SIGHUP):
             signal.signal(number, self._signalled)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         """Only note it: this may run in the middle of anything, of writing to the log too."""
@@ -237,9 +248,22 @@ class PacketLoop:
             if number == signal.SIGUSR2:
                 self._log_counters()
             elif number == signal.SIGHUP:
-                log.warning("SIGHUP: a changed configuration is read at the next start, not before")
+                self._reread_keys()
             else:
                 log.info("stopping: %s", signal.Signals(number).name)
+
+    def _reread_keys(self) -> None:
+        """A file that cannot be used changes nothing: who has replaced it looks at the log."""
+        try:
+            held = self._read_keys()
+        except KeyFileError as error:
+            self._core.ledger.counts["key_file_refused"] += 1
+            log.warning("SIGHUP: the keys stay as they are, as the %s", error)
+            log.warning("SIGHUP: mend: %s; then send SIGHUP again", error.cure)
+            return
+        self._core.ledger.counts["key_file_read"] += 1
+        words = self._core.rekey(held, time.monotonic())
+        log.info("SIGHUP: keys: %s; a changed configuration is read at the next start", words)
 
 
 def run(
@@ -247,14 +271,15 @@ def run(
     queue: int,
     firewall: Firewall,
     ready: Iterable[str],
+    read_keys: ReadKeys,
     syn_queue: int | None = None,
 ) -> None:
     """Run ``core`` with its rules in place, having logged the lines of ``ready``; removes all it
-    set up, also when something fails on the way.
+    set up, also when something fails on the way. ``read_keys`` is called for each SIGHUP.
 
     Raises OSError or FirewallError where something cannot be had.
     """
-    loop = PacketLoop(core, queue, syn_queue)
+    loop = PacketLoop(core, queue, read_keys, syn_queue)
     try:
         try:
             firewall.install()

@@ -41,7 +41,8 @@ def _send(context: Context, flow: Flow, kind: Kind, seq: int) -> None:
 def _option(context: Context, flow: Flow, kind: Kind, seq: int) -> bytes:
     message = handoff.Handoff(kind, 0, 0, NO_SCALE, NO_SCALE, sack=False)
     binding = handoff.Binding(_client_key(flow), flow.c, flow.b, seq)
-    return handoff.encode(context.keys, message, binding, handoff.epoch_at(context.wall))
+    keys = context.answering(flow.entry)
+    return handoff.encode(keys, message, binding, handoff.epoch_at(context.wall))
 
 
 def _client_key(flow: Flow) -> bytes:

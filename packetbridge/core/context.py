@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.core.keys import Keys
+from common.core.keys import Keyring, Keys
 from common.core.ledger import Ledger, Outcome
 from common.core.segment import RST, build_along
 from common.core.timing import Schedule
@@ -29,7 +29,7 @@ class Context:
     __slots__ = ("keys", "ledger", "out", "schedule", "table", "wall")
 
     def __init__(
-        self, keys: Keys, ledger: Ledger, table: FlowTable, now: float, wall: float
+        self, keys: Keyring, ledger: Ledger, table: FlowTable, now: float, wall: float
     ) -> None:
         self.keys = keys
         self.ledger = ledger
@@ -37,6 +37,11 @@ class Context:
         self.out: list[tuple[int, bytes]] = []
         self.schedule: Schedule[Flow] = Schedule(now)
         self.wall = wall
+
+    def answering(self, entry: Entry) -> Keys:
+        """The keys that the entry's balancer is answered under: those that it used last."""
+        keys = entry.balancer_keys
+        return self.keys.signing if keys not in self.keys.accepted or keys is None else keys
 
     def to_server(
         self,

@@ -11,12 +11,12 @@ it comes from, its flags and its flow's state.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-
+from collections.abc import Iterator, Sequence
 from common.core import handoff
 from common.core.errors import MalformedError
-from common.core.keys import Keys
+from common.core.keys import Keyring, Keys
 from common.core.ledger import DROP, Ledger, Occurrence, Outcome
+from enum import StrEnum
 from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before, reverse
 from common.core.unknown_flows import TokenBucket, UnknownFlows
 from packetbridge.core import answers, icmp_errors, splice
@@ -63,7 +63,7 @@ class Bridge:
         entries: list[Entry],
         limits: Limits,
         timeouts: Timeouts,
-        keys: Keys,
+        keys: Keyring,
         ledger: Ledger,
         now: float,
         wall_offset: float,
@@ -118,7 +118,13 @@ class Bridge:
         """Do what is due by ``now``; the wall clock may have been set since the last call."""
         self._wall_offset = wall_offset
         self._context.wall = now + wall_offset
+        self._context.keys.expire(now)
         self._context.schedule.run(now, self._end_idle)
+
+    def rekey(self, held: Sequence[Keys], now: float) -> str:
+        """Accept handoffs under these keys from now on; says which keys are in force."""
+        self._context.keys.replace(held, now)
+        return str(self._context.keys)
 
     def farewell(self, now: float) -> Iterator[None]:
         """End all flows, as nobody will translate them any more: both sides are reset, and what is

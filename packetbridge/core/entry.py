@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from ipaddress import IPv4Address
 
+from common.core.keys import Keys
 from packetbridge.core.addressing import Addressing
 from packetbridge.core.config import Backend
 
@@ -28,6 +29,7 @@ class Entry:
         "_hops",
         "_plain",
         "address",
+        "balancer_keys",
         "dscp",
         "local",
         "mark",
@@ -53,6 +55,7 @@ class Entry:
         self.own_source = configured.source == "bridge"
         self.ports = configured.ports
         self.local = local
+        self.balancer_keys: Keys | None = None  # those of the latest handoff
         self._plain: Addressing | None = None  # of flows with the client's own address and port
         self.no_timestamps_until = 0.0  # learned from the server's SYN-ACKs
         # One hop is counted here, but not twice: what the kernel forwards it counts itself.

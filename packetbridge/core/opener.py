@@ -20,7 +20,7 @@ from common.core.segment import (
     before,
 )
 from common.core.tcp_options import NO_SCALE
-from packetbridge.core import answers, sources, stamper
+from packetbridge.core import answers, credentials, sources, stamper
 from packetbridge.core.context import Context
 from packetbridge.core.early import Early
 from packetbridge.core.ending import end_idle
@@ -41,8 +41,6 @@ TIME_WAIT_RESETS = 2  # of one opening
 class Refusal(Outcome):
     """Why a handoff was not taken, or a packet of a flow that is being opened."""
 
-    BAD_MAC = "bad_handoff_mac"
-    OLD_EPOCH = "old_handoff_epoch"
     NOT_A_HANDOFF = "not_a_handoff"  # our option, but not from a balancer to a bridge
     REPLAYED = "handoff_again"  # a late or replayed handoff of a connection that is over
     TABLE_FULL = "flow_table_full"
@@ -101,15 +99,7 @@ class Opener:
         c = flow.c if flow is not None and known else (segment.seq - 1) & MASK
         client_key = segment.key[:4] + entry.vip + segment.key[8:]
         binding = handoff.Binding(client_key, c, b, segment.seq)
-        if not handoff.authentic(context.keys, option, binding, context.wall):
-            drop(Refusal.BAD_MAC, segment.data)
-            context.ledger.warn(
-                "handoffs with a wrong MAC",
-                f"forged, or the balancer has another key, or another VIP for DSCP {entry.dscp}",
-            )
-            return None
-        if not handoff.timely(option, context.wall):
-            drop(Refusal.OLD_EPOCH, segment.data)
+        if not credentials.believed(context, entry, segment, option, binding):
             return None
         if flow is not None and (flow.c, flow.b) == (c, b):
             return self._same(flow, message.kind, segment, now)

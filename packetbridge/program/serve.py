@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
-from common.adapters import checks, keyfile, routes
+from common.adapters import checks, routes
 from common.adapters.aside import aside
 from common.adapters.firewall import Firewall
-from common.core.keys import derive
+from common.core.keys import Keyring
 from common.core.ledger import Ledger
 from common.program.datapath import choose_datapath
+from common.program.keys import read_keys
 from common.program.loop import run, wall_offset
 from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
@@ -26,7 +28,8 @@ def serve(config: Config) -> None:
     Raises OSError, FirewallError or KeyFileError where something cannot be had.
     """
     choose_datapath(config.datapath)
-    keys = derive(keyfile.load(config.key_file))
+    keys = Keyring(read_keys(config.key_file, "packetbridge"))
+    log.info("keys: %s", keys)
     verbose = log.isEnabledFor(logging.DEBUG)
     now = time.monotonic()
     local = aside(_local, config)
@@ -44,7 +47,8 @@ def serve(config: Config) -> None:
         f"source {backend.source}"
         for backend in config.backends
     ]
-    run(core, config.queue, Firewall("packetbridge", *rules(config, local)), ready)
+    firewall = Firewall("packetbridge", *rules(config, local))
+    run(core, config.queue, firewall, ready, partial(read_keys, config.key_file))
 
 
 def _entries(config: Config, local: set[str], bbr: bool) -> list[Entry]:

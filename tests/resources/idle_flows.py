@@ -20,7 +20,7 @@ from balancer.core import config as balancer_config
 from balancer.core.engine import Balancer
 from balancer.core.service import Service
 from common.core import handoff
-from common.core.keys import Keys, derive
+from common.core.keys import Keyring, Keys, derive
 from common.core.ledger import Ledger
 from common.core.segment import ACK, PSH, SYN, Segment, build
 from packetbridge.core import config as bridge_config
@@ -56,7 +56,7 @@ def fill_balancer(flows: int, room: int, keys: Keys, watch: Watch) -> Balancer:
         Service(service, [1500] * len(service.backends), 1500) for service in config.services
     ]
     limits = balancer_config.Limits(flows=room, closed=max(room // 4, 1))
-    core = Balancer(services, limits, config.timeouts, keys, Ledger(), NOW, OFFSET)
+    core = Balancer(services, limits, config.timeouts, Keyring([keys]), Ledger(), NOW, OFFSET)
     arrivals = min(ARRIVALS, room // FILLED_IN)
     for number in range(flows):
         now = NOW + number / arrivals
@@ -91,7 +91,7 @@ def fill_bridge(flows: int, room: int, keys: Keys, watch: Watch) -> Bridge:
     backend = config.backends[0]
     entry = Entry(backend, 1, config.vip(1), config.mark, local=True, bbr=False)
     limits = bridge_config.Limits(flows=room, closed=max(room // 4, 1))
-    core = Bridge([entry], limits, config.timeouts, keys, Ledger(), NOW, OFFSET)
+    core = Bridge([entry], limits, config.timeouts, Keyring([keys]), Ledger(), NOW, OFFSET)
     arrivals = min(ARRIVALS, room // FILLED_IN)
     for number in range(flows):
         now = NOW + number / arrivals

@@ -11,7 +11,7 @@ from typing import Any
 from balancer.core import config
 from balancer.core.engine import Balancer
 from balancer.core.service import Service
-from common.core.keys import derive
+from common.core.keys import Keyring, derive
 from common.core.ledger import Ledger
 from tests.unit import models
 from tests.unit.accounting import accounted
@@ -44,7 +44,7 @@ class Stage:
             [self.service],
             config.Limits(**(limits or {})),
             config.Timeouts(**(timeouts or {})),
-            derive(models.SHARED_KEY),
+            Keyring([derive(models.SHARED_KEY)]),
             Ledger(),
             T0,
             WALL - T0,

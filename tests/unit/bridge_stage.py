@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.core.keys import derive
+from common.core.keys import Keyring, derive
 from common.core.ledger import Ledger
 from packetbridge.core import config
 from packetbridge.core.engine import Bridge
@@ -48,7 +48,7 @@ class Stage:
             self.entries,
             config.Limits(**(limits or {})),
             config.Timeouts(**(timeouts or {})),
-            derive(models.SHARED_KEY),
+            Keyring([derive(models.SHARED_KEY)]),
             Ledger(),
             T0,
             WALL - T0,

@@ -19,8 +19,9 @@ def test_a_new_key_is_32_bytes_for_its_owner_only(tmp_path: Path) -> None:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
-    assert len(keyfile.load(str(path))) == 32
-    assert path.read_text() == keyfile.load(str(path)).hex() + "\n"
+    (key,) = keyfile.load(str(path))
+    assert len(key) == 32
+    assert path.read_text() == key.hex() + "\n"
 
 
 def test_keys_differ(tmp_path: Path) -> None:
@@ -79,7 +80,22 @@ def test_a_stricter_mode_is_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n", "00" * 15, "00" * 65, "0" * 33, "xy" * 16, "00 " * 16, "00\n" * 16, "é" * 32]
+    "text",
+    [
+        "",
+        "\n",
+        "00" * 15,
+        "00" * 65,
+        "0" * 33,
+        "xy" * 16,
+        "00 " * 16,
+        "00\n" * 16,
+        "é" * 32,
+        ("00" * 16 + "\n") * 3,
+        "00" * 16 + "\n" + "00" * 15,
+        "00" * 16 + "\n\n" + "00" * 16,
+        "\n" + "00" * 16,
+    ],
 )
 def test_other_content_is_refused(tmp_path: Path, text: str) -> None:
     path = _written(tmp_path, text)
@@ -89,8 +105,27 @@ def test_other_content_is_refused(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("size", [16, 32, 64])
 def test_other_sizes_with_or_without_a_line_end(tmp_path: Path, size: int) -> None:
-    assert keyfile.load(str(_written(tmp_path, "aB" * size))) == b"\xab" * size
-    assert keyfile.load(str(_written(tmp_path, "01" * size + "\n"))) == b"\x01" * size
+    assert keyfile.load(str(_written(tmp_path, "aB" * size))) == (b"\xab" * size,)
+    assert keyfile.load(str(_written(tmp_path, "01" * size + "\n"))) == (b"\x01" * size,)
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("sizes", [(32, 32), (16, 64), (64, 64)])
+def test_a_second_line_is_another_key(tmp_path: Path, sizes: tuple[int, int], end: str) -> None:
+    text = "01" * sizes[0] + "\n" + "02" * sizes[1] + end
+    keys = b"\x01" * sizes[0], b"\x02" * sizes[1]
+    assert keyfile.load(str(_written(tmp_path, text))) == keys
+
+
+def test_the_same_key_twice_is_one(tmp_path: Path) -> None:
+    assert keyfile.load(str(_written(tmp_path, "01" * 16 + "\n" + "01" * 16))) == (b"\x01" * 16,)
+
+
+def test_a_running_program_is_not_advised_to_make_a_key_of_its_own(tmp_path: Path) -> None:
+    path = str(tmp_path / "key")
+    with pytest.raises(KeyFileError) as caught:
+        keyfile.load(path, keyfile.RUNNING)
+    assert caught.value.cure == f"copy {path} from a host that has the right one"
 
 
 @pytest.mark.root

@@ -1,0 +1,66 @@
+"""Whether a handoff is the balancer's, and of this moment; and if not, what is likely wrong."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from common.core import handoff, tcp_options
+from common.core.handoff import Binding
+from common.core.segment import Segment
+from packetbridge.core.context import Context
+from packetbridge.core.entry import Entry
+
+LONGEST_WAIT = 48.0  # seconds; the four bits of an epoch tell what is 64 before it from 64 after
+
+
+class Doubt(StrEnum):
+    """Why a handoff was not believed."""
+
+    BAD_MAC = "bad_handoff_mac"
+    OLD_EPOCH = "old_handoff_epoch"
+
+
+def believed(
+    context: Context, entry: Entry, segment: Segment, option: bytes, binding: Binding
+) -> bool:
+    """Whether ``segment`` carries a balancer's own and timely message; drops and counts it if not.
+
+    The balancer knows the keys that it signs with: it is answered under the same.
+    """
+    accepted, wall = context.keys.accepted, context.wall
+    signer = handoff.signer(accepted, option, binding, wall)
+    if signer is not None and handoff.timely(option, wall):
+        if signer is not context.keys.signing:
+            context.ledger.counts["handoffs_of_other_key"] += 1
+        entry.balancer_keys = signer
+        return True
+    if signer is None:
+        wall = _senders_time(segment, wall)
+        signer = handoff.signer(accepted, option, binding, wall)
+    if signer is None:
+        context.ledger.drop(Doubt.BAD_MAC, segment.data)
+        context.ledger.warn(
+            "handoffs with a wrong MAC",
+            "forged, or the balancer has another key (`check` names each host's), another VIP for "
+            f"DSCP {entry.dscp}, or a clock that is more than a minute off",
+        )
+        return False
+    context.ledger.drop(Doubt.OLD_EPOCH, segment.data)
+    seconds = (handoff.epoch_of(option, wall) * handoff.EPOCH_SECONDS) - context.wall
+    way = "ahead of" if seconds > 0 else "behind"
+    context.ledger.warn(
+        "handoffs of another time",
+        f"the balancer's clock is about {abs(seconds):.0f} s {way} this host's, and "
+        f"{handoff.EPOCH_SECONDS} s are allowed: is the time of both synchronised? (or replayed)",
+    )
+    return False
+
+
+def _senders_time(segment: Segment, wall: float) -> float:
+    """Seconds since 1970 at the balancer, should its clock be another: what the client echoes is
+    the balancer's timestamp, its milliseconds, from when the client opened the connection."""
+    stamps = tcp_options.timestamps(segment.options)
+    if stamps is None:
+        return wall
+    ahead = (stamps[1] - int(wall * 1000) + 2**31) % 2**32 - 2**31
+    return max(wall + ahead / 1000 + LONGEST_WAIT, 0)
