@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import select
@@ -32,6 +33,7 @@ MAX_SIGNALS = 16  # not yet heeded; who sends more gets an answer to the last on
 TURN, SYN_TURN = 64, 16
 SYNS = 4096  # waiting at most, as many as a listener of Linux lets wait (somaxconn)
 HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's losses and the log
+CLOCK_STEP = 0.5  # seconds in that time: no drift, nor slewing, is as fast
 
 ReadKeys = Callable[[], Sequence[Keys]]  # may raise KeyFileError
 
@@ -50,8 +52,27 @@ class Loop(Occurrence):
     PACKETS = "packets"
     QUEUE_LOST = "kernel_queue_lost"
     SYN_QUEUE_LOST = "kernel_syn_queue_lost"
-    SEND_FAILED = "send_failed"
+    CLOCK_STEPS = "clock_steps"
+    KEYS_READ = "key_file_read"
+    KEYS_REFUSED = "key_file_refused"
+    SEND_FAILED_ENOBUFS = "send_failed_enobufs"
+    SEND_FAILED_EAGAIN = "send_failed_eagain"
+    SEND_FAILED_EPERM = "send_failed_eperm"
+    SEND_FAILED_ENETUNREACH = "send_failed_enetunreach"
+    SEND_FAILED_EHOSTUNREACH = "send_failed_ehostunreach"
+    SEND_FAILED_ENETDOWN = "send_failed_enetdown"
+    SEND_FAILED_OTHER = "send_failed_other"
     TIMER_ERROR = "timer_error"  # an error of ours, without a packet
+
+
+SEND_FAILED = {
+    errno.ENOBUFS: Loop.SEND_FAILED_ENOBUFS,
+    errno.EAGAIN: Loop.SEND_FAILED_EAGAIN,
+    errno.EPERM: Loop.SEND_FAILED_EPERM,
+    errno.ENETUNREACH: Loop.SEND_FAILED_ENETUNREACH,
+    errno.EHOSTUNREACH: Loop.SEND_FAILED_EHOSTUNREACH,
+    errno.ENETDOWN: Loop.SEND_FAILED_ENETDOWN,
+}
 
 
 class Core(Protocol):
@@ -165,10 +186,8 @@ class PacketLoop:
 
     def _timers(self, now: float) -> None:
         if now >= self._housekeeping:
-            self._offset = wall_offset()
-            self._core.ledger.counts[Loop.QUEUE_LOST] = self._queue.lost()
-            if self._syn_queue is not None:
-                self._core.ledger.counts[Loop.SYN_QUEUE_LOST] = self._syn_queue.lost()
+            self._look_at_clock()
+            self._look_at_queues()
             self._bounded.flush()
             self._housekeeping = now + HOUSEKEEPING
         try:
@@ -178,6 +197,29 @@ class PacketLoop:
         self._send()
         self._log_notes()
         self._due = min(self._core.next_deadline(), self._housekeeping)
+
+    def _look_at_clock(self) -> None:
+        """The time of day may have been set, here by hand or by whoever keeps it right."""
+        offset = wall_offset()
+        step, self._offset = offset - self._offset, offset
+        if abs(step) >= CLOCK_STEP:
+            self._core.ledger.counts[Loop.CLOCK_STEPS] += 1
+            way = "forward" if step > 0 else "back"
+            text = "this host's clock was set %s by %.1f s; connections are not affected, but new"
+            text += " ones fail while the clocks of balancer and bridge differ"
+            self._bounded.log(logging.WARNING, Loop.CLOCK_STEPS, text, way, abs(step))
+
+    def _look_at_queues(self) -> None:
+        self._look_at_queue(Loop.QUEUE_LOST, self._queue)
+        if self._syn_queue is not None:
+            self._look_at_queue(Loop.SYN_QUEUE_LOST, self._syn_queue)
+
+    def _look_at_queue(self, name: Loop, queue: PacketQueue) -> None:
+        counts, lost = self._core.ledger.counts, queue.lost()
+        more, counts[name] = lost - counts[name], lost
+        if more > 0:
+            text = "%d packets that came faster than this program takes them, or while it stood"
+            self._bounded.log(logging.WARNING, name, text, more)
 
     def _say_farewell(self) -> bool:
         """Send what the core has to tell its peers before it goes; whether there was anything."""
@@ -203,8 +245,9 @@ class PacketLoop:
             try:
                 self._raw.send(mark, packet)
             except OSError as error:
-                counts[Loop.SEND_FAILED] += 1
-                self._bounded.log(logging.WARNING, Loop.SEND_FAILED, "%s: %s", _ends(packet), error)
+                reason = SEND_FAILED.get(error.errno or 0, Loop.SEND_FAILED_OTHER)
+                counts[reason] += 1
+                self._bounded.log(logging.WARNING, reason, "%s: %s", _ends(packet), error.strerror)
         out.clear()
 
     def _error(self, name: Fault | Loop, data: bytes) -> bytes | None:
@@ -226,6 +269,7 @@ class PacketLoop:
         ledger.events.clear()
 
     def _log_counters(self) -> None:
+        self._look_at_queues()
         counts = self._core.counts()
         counts[Loop.PACKETS] = self._packets
         numbers = [*self._core.gauges().items(), *sorted(counts.items())]
@@ -257,11 +301,11 @@ class PacketLoop:
         try:
             held = self._read_keys()
         except KeyFileError as error:
-            self._core.ledger.counts["key_file_refused"] += 1
+            self._core.ledger.counts[Loop.KEYS_REFUSED] += 1
             log.warning("SIGHUP: the keys stay as they are, as the %s", error)
             log.warning("SIGHUP: mend: %s; then send SIGHUP again", error.cure)
             return
-        self._core.ledger.counts["key_file_read"] += 1
+        self._core.ledger.counts[Loop.KEYS_READ] += 1
         words = self._core.rekey(held, time.monotonic())
         log.info("SIGHUP: keys: %s; a changed configuration is read at the next start", words)
 
