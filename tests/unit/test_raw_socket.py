@@ -1,5 +1,5 @@
-"""Errors that the kernel reports in place of sending: a stand-in for a socket of kernels that let an
-ICMP error about any packet of protocol 255 become one (Linux 6.18 does not)."""
+"""Errors that the kernel reports in place of sending: a stand-in for a socket of kernels that let
+an ICMP error about any packet of protocol 255 become one (Linux 6.18 does not)."""
 
 from __future__ import annotations
 
