@@ -51,15 +51,11 @@ class Context:
         """RST with the sequence number that a client which has had no data expects."""
         self.to_client(flow, RST, seq=flow.b + 1, ack=0)
 
-    def epoch(self) -> int:
-        """The handoffs' epoch of this moment."""
-        return handoff.epoch_at(self.wall)
-
     def forget_at_bridge(self, flow: Flow) -> None:
         """Tell the flow's bridge that this incarnation is over."""
         if flow.target is None:
             return
-        option = self.option(flow, handoff.Kind.FORGET, flow.first, self.epoch())
+        option = self.option(flow, handoff.Kind.FORGET, flow.first, handoff.epoch_at(self.wall))
         steering = flow.target.steering
         along = steering.along(flow.key)
         tos = steering.dscp_bits

@@ -246,7 +246,7 @@ class Balancer:
         if segment.payload and self._handover.is_repeating(flow, offset):
             return self.ledger.drop(Failure.ON_ITS_WAY, segment.data)
         if segment.payload and offset == 0 and flow.handoff_bytes:
-            return self._handover.repeat(flow, segment)
+            return self._handover.repeat(flow, segment, now)
         return self.ledger.passed(Served.STEERED, target.steering.segment(segment))
 
 

@@ -26,8 +26,8 @@ class Flow:
         "c",
         "client_scale",
         "closing",
-        "epoch",
         "first",
+        "handed_at",
         "handoff_bytes",
         "head",
         "judged",
@@ -52,7 +52,7 @@ class Flow:
         self.state = State.WAITING
         self.seen = self.placed = now  # see common.core.eviction
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out
-        self.epoch = 0  # of the handoff
+        self.handed_at = now  # once it is HANDED
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
         self.judged = (0, 0)  # seq and ack of a segment that was found to be this incarnation's
         self.head: Head | None = None

@@ -11,16 +11,20 @@ from common.core import handoff, tcp_options
 from common.core.handoff import Kind
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ACK, FIN, MASK, PSH, Segment, build_along
+from common.core.unknown_flows import UnknownFlows
 
 CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
 CONFIRM_TRIES = 5
-UNANSWERED = 3  # handoffs repeated in a row, from which a bridge is taken for silent
+SILENT_FROM = 3  # handoffs repeated in a row, from which a bridge is taken for silent
+# Seconds. A bridge asks its server for as long, and then gives the connection back.
+GIVE_UP_AFTER = 10.0
 
 
 class Failure(Outcome):
     """Why a request was not handed over, or an answer not heeded."""
 
     TABLE_FULL = "flow_table_full"
+    UNANSWERED = "handoff_unanswered"
     BAD_MAC = "bad_answer_mac"
     OLD_EPOCH = "old_answer_epoch"
     ON_ITS_WAY = "handoff_on_its_way"  # what the client repeats is being repeated by us already
@@ -50,6 +54,7 @@ class Handover:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._repeating = UnknownFlows(sightings=3)  # not one late duplicate of a request
 
     def start(self, flow: Flow, key: bytes, last: Segment, now: float) -> bytes | None:
         """Choose by ``key`` and hand over what was read; the verdict on ``last``, its last part."""
@@ -60,7 +65,7 @@ class Handover:
             context.reset_client(flow)
             context.table.remove(flow, now)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
-        flow.epoch = context.epoch()
+        flow.handed_at = now
         target = flow.target = flow.service.choose(key)
         context.ledger.counts[Handoffs.BEGUN] += 1
         if context.ledger.verbose:
@@ -68,7 +73,7 @@ class Handover:
             asked, chosen_by = (_readable(text) for text in (line, key))
             context.ledger.event(f"{flow}: {asked}; key {chosen_by} -> {target.name}")
         if head.owned:
-            self._send_owned(flow, head, target)
+            self._send_owned(flow, head, target, now)
             for packet in head.behind_gap():
                 context.send(target.steering.segment(packet))
             context.schedule.add(now + CONFIRM_AFTER, self._confirm, flow)
@@ -77,7 +82,7 @@ class Handover:
         context.table.drop_head(flow)
         first = packets[0]
         flow.handoff_bytes = len(first.payload)
-        handed = self._handoff(flow, first, target)
+        handed = self._handoff(flow, first, target, now)
         if len(packets) == 1:
             return context.ledger.passed(Served.STEERED, handed)
         context.send(handed)
@@ -91,18 +96,27 @@ class Handover:
         connection is lost, and end it."""
         return flow.head is not None and 0 <= offset < len(flow.head.data)
 
-    def repeat(self, flow: Flow, segment: Segment) -> bytes:
+    def repeat(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
         """The client sends the first bytes again: so do we, to the bridge that was chosen. A
         repetition is worth no more than the first: it keeps its epoch, so that a bridge which has
-        closed the flow, and in the end forgotten it, does not open it a second time."""
-        assert flow.target is not None, "a handed flow has a target"
-        ledger = self._context.ledger
-        if self._context.epoch() - flow.epoch > handoff.EPOCH_SLACK:
-            ledger.counts[Handoffs.TOO_LATE] += 1
-            return ledger.passed(Served.STEERED, flow.target.steering.segment(segment))
-        self._repeated(flow.target)
+        closed the flow, and in the end forgotten it, does not open it a second time.
+
+        A client that still does so when a bridge would long have given up its server is told that
+        there is nobody: the bridge is away, or does not believe us, or its packets get lost."""
+        context, target = self._context, flow.target
+        assert target is not None, "a handed flow has a target"
+        insists = self._repeating.insists(flow.incarnation, now)
+        if insists and now - flow.handed_at >= GIVE_UP_AFTER:
+            context.reset_client(flow)
+            context.forget_at_bridge(flow)
+            context.table.remove(flow, now)
+            return context.ledger.drop(Failure.UNANSWERED, segment.data)
+        if handoff.epoch_at(context.wall) - self._epoch(flow, now) > handoff.EPOCH_SLACK:
+            context.ledger.counts[Handoffs.TOO_LATE] += 1
+            return context.ledger.passed(Served.STEERED, target.steering.segment(segment))
+        self._repeated(target)
         flow.handoff_bytes = max(flow.handoff_bytes, len(segment.payload))
-        return ledger.passed(Served.STEERED, self._handoff(flow, segment, flow.target))
+        return context.ledger.passed(Served.STEERED, self._handoff(flow, segment, target, now))
 
     def answer(
         self, flow: Flow | None, segment: Segment, option: bytes, now: float
@@ -144,8 +158,13 @@ class Handover:
         context.table.remove(idle, now)
         return context.table.hand(flow)
 
-    def _handoff(self, flow: Flow, segment: Segment, target: Target) -> bytes:
-        option = self._context.option(flow, Kind.HANDOFF, segment.seq, flow.epoch)
+    def _epoch(self, flow: Flow, now: float) -> int:
+        """The epoch in which the flow was handed over, by the clock as it is set now."""
+        return handoff.epoch_at(self._context.wall - (now - flow.handed_at))
+
+    def _handoff(self, flow: Flow, segment: Segment, target: Target, now: float) -> bytes:
+        epoch = self._epoch(flow, now)
+        option = self._context.option(flow, Kind.HANDOFF, segment.seq, epoch)
         options = handoff.segment_options(segment, option)
         return target.steering.segment(segment, options)
 
@@ -153,7 +172,7 @@ class Handover:
         """Count, and say so where a bridge seems not to be there: one lost packet is nothing."""
         self._context.ledger.counts[Handoffs.REPEATED] += 1
         target.unanswered += 1
-        if target.unanswered >= UNANSWERED:
+        if target.unanswered >= SILENT_FROM:
             bridge = ".".join(str(byte) for byte in target.steering.bridge)
             dscp = target.steering.dscp_bits >> 2
             self._context.ledger.warn(
@@ -185,25 +204,26 @@ class Handover:
             context.table.remove(flow, now)
             return
         self._repeated(target)
-        self._send_owned(flow, head, target)
+        self._send_owned(flow, head, target, now)
         again = now + CONFIRM_AFTER * 2**head.tries
         self._context.schedule.add(again, self._confirm, flow)
 
-    def _send_owned(self, flow: Flow, head: Head, target: Target) -> None:
+    def _send_owned(self, flow: Flow, head: Head, target: Target, now: float) -> None:
         """The bytes without a gap, from the first unconfirmed one, in segments of full size."""
         data, size = bytes(head.data), target.segment_bytes
+        epoch = self._epoch(flow, now)
         flow.handoff_bytes = len(data)
         for at in range(head.confirmed, len(data), size):
             part = data[at : at + size]
             last = at + size >= len(data)
             ended = last and head.complete_fin()
-            self._context.send(self._owned_segment(flow, head, target, at, part, ended))
+            self._context.send(self._owned_segment(flow, head, target, at, part, ended, epoch))
 
     def _owned_segment(
-        self, flow: Flow, head: Head, target: Target, at: int, part: bytes, fin: bool
+        self, flow: Flow, head: Head, target: Target, at: int, part: bytes, fin: bool, epoch: int
     ) -> bytes:
         seq = (flow.first + at) & MASK
-        options = self._context.option(flow, Kind.HANDOFF_CONFIRM, seq, flow.epoch)
+        options = self._context.option(flow, Kind.HANDOFF_CONFIRM, seq, epoch)
         if head.stamp is not None:
             options += tcp_options.encode_timestamps(*head.stamp)
         return build_along(

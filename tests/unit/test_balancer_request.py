@@ -173,6 +173,58 @@ def test_a_handoff_is_not_repeated_for_ever() -> None:
     assert stage.count("handoff_too_late") == 1
 
 
+def test_a_client_that_gets_nothing_for_long_is_told() -> None:
+    """As Linux repeats a request: 0.2 s after it, and after twice as long each time."""
+    stage = Stage()
+    client, bridge = handed(stage)
+    for repeated in (0.2, 0.6, 1.4, 3.0, 6.2):
+        stage.at(repeated)
+        assert client.send(REQUEST, flags="PA") is not None
+        assert not stage.sent()
+    stage.at(12.6)
+    assert client.send(REQUEST, flags="PA") is None
+    reset, forget = stage.sent()
+    assert (fields(reset)["flags"], fields(reset)["dst"]) == ("R", client.address[0])
+    assert fields(reset)["seq"] == (client.b + 1) % 2**32
+    assert fields(forget)["dst"] == bridge
+    assert handoff_of(forget)[7] & 7 == models.FORGET
+    assert stage.count("handoff_unanswered") == 1
+    assert stage.core.gauges()["flows"] == 0
+
+
+@pytest.mark.parametrize("late", [(11.0,), (11.0, 11.1, 11.15), (1.0, 100.0)])
+def test_late_duplicates_of_a_request_end_nothing(late: tuple[float, ...]) -> None:
+    stage = Stage()
+    client, bridge = handed(stage)
+    for when in late:
+        stage.at(when)
+        verdict = client.send(REQUEST, flags="PA")
+        assert verdict is not None
+        assert fields(verdict)["dst"] == bridge
+    assert stage.core.gauges()["flows"] == 1
+
+
+@pytest.mark.parametrize("step", [-3600, -10, 10, 3600])
+def test_a_handoff_is_repeated_by_the_clock_as_it_is_set_now(step: float) -> None:
+    """So that a bridge believes it whose clock is the right one."""
+    stage = Stage()
+    client, _ = handed(stage)
+    stage.core.timers(stage.now, stage.wall - stage.now + step)
+    again = handoff_of(client.send(REQUEST, flags="PA"))
+    assert again == models.handoff_option(
+        models.HANDOFF,
+        client.address,
+        VIP,
+        c=client.c,
+        b=client.b,
+        seq=client.c + 1,
+        wall=stage.wall + step,
+        mss=1460,
+        scales=(8, 7),
+        sack=True,
+    )
+
+
 def test_a_longer_first_segment_again_is_a_handoff_too() -> None:
     """The client may cut its bytes anew; what starts in the handoff is looked at."""
     stage = Stage()

@@ -16,6 +16,7 @@ PIECES = st.lists(
     st.tuples(st.integers(1, 30), st.sampled_from([0.0, 0.01, 0.06])), max_size=12
 )  # bytes, and the seconds that the client pauses after them
 GIVEN_UP = (
+    "handoff_unanswered",
     "unknown_flow_reset",
     "handoff_unconfirmed",
     "owed_bytes_unacknowledged",
