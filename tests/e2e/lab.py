@@ -97,11 +97,13 @@ class Lab:
 
     # --- the lab as a whole ---
 
-    def script(self, *arguments: str) -> str:
-        """Output of provisioning/lab.sh; fails the test with its error message."""
+    def script(self, *arguments: str, **environment: str) -> str:
+        """Output of provisioning/lab.sh; fails the test with its error message.
+
+        What it starts has more in its ``environment``."""
         done = subprocess.run(
             [SCRIPT, *arguments],
-            env=self._environment,
+            env=self._environment | environment,
             capture_output=True,
             text=True,
             timeout=90,

@@ -101,7 +101,8 @@ class Download:
     """One file by curl, read as it comes."""
 
     def __init__(self, lab: Lab, file: str, rate: str) -> None:
-        options = ["-sS", "--limit-rate", rate, "--max-time", "1000"]
+        file = file.lstrip("/")
+        options = ["-sS", "--path-as-is", "--limit-rate", rate, "--max-time", "1000"]
         self._curl = subprocess.Popen(
             lab.command("client", "curl", *options, f"http://{VIP}/{file}"), stdout=subprocess.PIPE
         )
@@ -114,6 +115,11 @@ class Download:
     def received(self) -> int:
         """Bytes so far."""
         return len(self._body)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return (LAB / "www" / self._file).stat().st_size
 
     def goes_on(self, size: int, seconds: float = 30) -> None:
         """Wait until so many more bytes have come."""
