@@ -34,6 +34,12 @@ Files:
   /etc/l3dsr/key                       secret shared with the bridges, mode 0600
 
 \b
+Signals:
+  SIGTERM, SIGINT, SIGQUIT             stop, and remove all rules
+  SIGHUP                               read the key file again (not the configuration)
+  SIGUSR2                              write all counters to the log
+
+\b
 Exit codes:
   0  all is well, or the program was told to stop
   1  this host is not ready, or a file cannot be used: each problem and its cure are printed
