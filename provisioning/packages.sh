@@ -8,7 +8,7 @@ packages=(
     python3 python3-venv python3-dev gcc libc6-dev libnetfilter-queue-dev libnfnetlink-dev
     iptables iproute2 procps
     # the lab and the tests
-    nginx curl wrk tcpdump ethtool openssh-server openssh-client libfaketime
+    nginx curl wrk tcpdump ethtool openssh-server openssh-client
 )
 
 installed() {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from balancer.core.context import Context, Served
-from balancer.core.flow import Flow
+from balancer.core.flow import Flow, State
 from balancer.core.flow_table import Admitted
 from balancer.core.head import Head, offset_of
 from balancer.core.service import Target
@@ -18,13 +18,13 @@ CONFIRM_TRIES = 5
 SILENT_FROM = 3  # handoffs repeated in a row, from which a bridge is taken for silent
 # Seconds. A bridge asks its server for as long, and then gives the connection back.
 GIVE_UP_AFTER = 10.0
+LAST_CHANCE = 1.0  # for what a repeated handoff brings about to come back as an acknowledgment
 
 
 class Failure(Outcome):
     """Why a request was not handed over, or an answer not heeded."""
 
     TABLE_FULL = "flow_table_full"
-    UNANSWERED = "handoff_unanswered"
     BAD_MAC = "bad_answer_mac"
     OLD_EPOCH = "old_answer_epoch"
     ON_ITS_WAY = "handoff_on_its_way"  # what the client repeats is being repeated by us already
@@ -46,6 +46,7 @@ class Handoffs(Occurrence):
     BEGUN = "handoffs"
     REPEATED = "handoffs_repeated"
     UNCONFIRMED = "handoff_unconfirmed"  # given up
+    UNANSWERED = "handoff_unanswered"  # likewise
     TOO_LATE = "handoff_too_late"  # to be repeated; it goes on as a plain segment
 
 
@@ -101,22 +102,34 @@ class Handover:
         repetition is worth no more than the first: it keeps its epoch, so that a bridge which has
         closed the flow, and in the end forgotten it, does not open it a second time.
 
-        A client that still does so when a bridge would long have given up its server is told that
-        there is nobody: the bridge is away, or does not believe us, or its packets get lost."""
+        A client that still does so when a bridge would have given up its server, and then hears
+        nothing again, is told that there is nobody: the bridge is away, or does not believe us, or
+        its packets get lost."""
         context, target = self._context, flow.target
         assert target is not None, "a handed flow has a target"
         insists = self._repeating.insists(flow.incarnation, now)
         if insists and now - flow.handed_at >= GIVE_UP_AFTER:
-            context.reset_client(flow)
-            context.forget_at_bridge(flow)
-            context.table.remove(flow, now)
-            return context.ledger.drop(Failure.UNANSWERED, segment.data)
+            context.schedule.add(now + LAST_CHANCE, self._give_up, flow)
         if handoff.epoch_at(context.wall) - self._epoch(flow, now) > handoff.EPOCH_SLACK:
             context.ledger.counts[Handoffs.TOO_LATE] += 1
             return context.ledger.passed(Served.STEERED, target.steering.segment(segment))
         self._repeated(target)
         flow.handoff_bytes = max(flow.handoff_bytes, len(segment.payload))
         return context.ledger.passed(Served.STEERED, self._handoff(flow, segment, target, now))
+
+    def _give_up(self, flow: Flow, now: float) -> None:
+        """Reset a client that has been silent since it last repeated its request: it would have
+        acknowledged what it got."""
+        context = self._context
+        if flow.state is not State.HANDED or now - flow.seen < LAST_CHANCE:
+            return
+        context.ledger.counts[Handoffs.UNANSWERED] += 1
+        if flow.target is not None:
+            name = flow.target.name
+            context.ledger.warn(Handoffs.UNANSWERED, f"{flow}: {name} did not take it, reset")
+        context.reset_client(flow)
+        context.forget_at_bridge(flow)
+        context.table.remove(flow, now)
 
     def answer(
         self, flow: Flow | None, segment: Segment, option: bytes, now: float

@@ -1,7 +1,9 @@
-"""Programs with a clock that a test can set, while the machine's stays right (libfaketime)."""
+"""Programs with a clock that a test can set, while the machine's stays as it is."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +11,8 @@ from pathlib import Path
 
 from tests.e2e.lab import LAB, Lab, until
 
-LIBRARIES = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+SOURCE = Path(__file__).with_name("clock.c")
+LIBRARY = LAB / "run" / "clock.so"
 
 
 class Clocks:
@@ -23,15 +26,18 @@ class Clocks:
     def file(program: str) -> Path:
         return LAB / "run" / f"{program}.clock"
 
+    def write(self, seconds: int, program: str) -> None:
+        """In place, as the program has the file mapped."""
+        with self.file(program).open("r+b" if self.file(program).exists() else "wb") as file:
+            file.write(seconds.to_bytes(8, sys.byteorder, signed=True))
+        self._now[program] = seconds
+
     def set(self, seconds: int, *programs: str) -> None:
         """Let these programs' clocks differ by so much from the machine's; they have noticed."""
         wrong = [program for program in programs if self._now[program] != seconds]
         starts = {program: self._lab.log_end(program) for program in wrong}
         for program in wrong:
-            part = self.file(program).with_suffix(".part")
-            part.write_text(f"{seconds:+d}\n")
-            part.replace(self.file(program))
-            self._now[program] = seconds
+            self.write(seconds, program)
         for program, start in starts.items():
             until(
                 lambda: "this host's clock was set" in self._lab.log(program, start),  # noqa: B023
@@ -43,23 +49,17 @@ class Clocks:
 @contextmanager
 def settable_clocks(lab: Lab, *programs: str) -> Iterator[Clocks]:
     """The programs, restarted with such clocks, which are right at first."""
-    (library,) = LIBRARIES
+    build = ["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", LIBRARY, SOURCE]
+    subprocess.run(build, check=True, timeout=30)
     clocks = Clocks(lab)
     try:
         for program in programs:
-            clocks.file(program).write_text("+0\n")
-            lab.script(
-                "restart",
-                program,
-                LD_PRELOAD=f"{library}",
-                FAKETIME_TIMESTAMP_FILE=f"{clocks.file(program)}",
-                FAKETIME_NO_CACHE="1",
-                FAKETIME_DONT_FAKE_MONOTONIC="1",
-                DONT_FAKE_MONOTONIC="1",
-                FAKETIME_DISABLE_SHM="1",
-            )
+            clocks.write(0, program)
+            own = {"LD_PRELOAD": f"{LIBRARY}", "CLOCK_OFFSET": f"{clocks.file(program)}"}
+            lab.script("restart", program, **own)
         yield clocks
     finally:
         for program in programs:
             lab.script("restart", program)
             clocks.file(program).unlink(missing_ok=True)
+        LIBRARY.unlink()

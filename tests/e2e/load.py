@@ -116,11 +116,6 @@ class Download:
         """Bytes so far."""
         return len(self._body)
 
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-        return (LAB / "www" / self._file).stat().st_size
-
     def goes_on(self, size: int, seconds: float = 30) -> None:
         """Wait until so many more bytes have come."""
         so_far = self.received

@@ -53,10 +53,11 @@ def test_a_queue_that_is_full(
     """Nothing fails for it: what was dropped is sent again."""
     rounds, packets = amount(1, 5), QUEUE + amount(4000, 40_000)
     counted, start, before = lab.growth(program), lab.log_end(program), lab.lost(program)
-    path = "20m" if program == "balancer" else lab.path_for("20m", program)
+    size, rate = amount(("20m", "2M"), ("100m", "1M"))
+    path = size if program == "balancer" else lab.path_for(size, program)
     with (
         raw_sender(lab) as sender,
-        download(lab, path, "3M") as whole,
+        download(lab, path, rate) as whole,
         load(lab, 4, 20) as requests,
     ):
         for number in range(rounds):
@@ -67,8 +68,7 @@ def test_a_queue_that_is_full(
                 flood(sender, program, packets)
                 until(lambda: lab.lost(program) > lost, 5, "the queue overruns")  # noqa: B023
             requests.goes_on(20, 20)
-            if whole.received < whole.size:
-                whole.goes_on(100_000, 20)
+            whole.goes_on(100_000, 20)
             amount.progress(number + 1, rounds)
         whole.arrives(60)
     lost = lab.lost(program) - before

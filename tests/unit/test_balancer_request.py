@@ -182,7 +182,10 @@ def test_a_client_that_gets_nothing_for_long_is_told() -> None:
         assert client.send(REQUEST, flags="PA") is not None
         assert not stage.sent()
     stage.at(12.6)
-    assert client.send(REQUEST, flags="PA") is None
+    assert client.send(REQUEST, flags="PA") is not None
+    stage.at(13.5)
+    assert not stage.sent()
+    stage.at(13.7)
     reset, forget = stage.sent()
     assert (fields(reset)["flags"], fields(reset)["dst"]) == ("R", client.address[0])
     assert fields(reset)["seq"] == (client.b + 1) % 2**32
@@ -190,6 +193,19 @@ def test_a_client_that_gets_nothing_for_long_is_told() -> None:
     assert handoff_of(forget)[7] & 7 == models.FORGET
     assert stage.count("handoff_unanswered") == 1
     assert stage.core.gauges()["flows"] == 0
+
+
+def test_a_client_that_gets_something_at_last_is_not_told() -> None:
+    stage = Stage()
+    client, _ = handed(stage)
+    for repeated in (0.2, 0.6, 1.4, 3.0, 6.2, 12.6):
+        stage.at(repeated)
+        client.send(REQUEST, flags="PA")
+    stage.at(13.0)
+    assert client.send(b"", len(REQUEST), acked=100) is not None
+    stage.at(60.0)
+    assert not stage.sent()
+    assert stage.core.gauges()["flows"] == 1
 
 
 @pytest.mark.parametrize("late", [(11.0,), (11.0, 11.1, 11.15), (1.0, 100.0)])
