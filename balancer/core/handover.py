@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State
 from balancer.core.flow_table import Admitted
@@ -16,8 +18,8 @@ from common.core.unknown_flows import UnknownFlows
 CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
 CONFIRM_TRIES = 5
 SILENT_FROM = 3  # handoffs repeated in a row, from which a bridge is taken for silent
-# Seconds. A bridge asks its server for as long, and then gives the connection back.
-GIVE_UP_AFTER = 10.0
+# Seconds; a bridge asks its server for ten, and then gives the connection back.
+GIVE_UP_AFTER = 12.0
 LAST_CHANCE = 1.0  # for what a repeated handoff brings about to come back as an acknowledgment
 
 
@@ -102,14 +104,14 @@ class Handover:
         repetition is worth no more than the first: it keeps its epoch, so that a bridge which has
         closed the flow, and in the end forgotten it, does not open it a second time.
 
-        A client that still does so when a bridge would have given up its server, and then hears
-        nothing again, is told that there is nobody: the bridge is away, or does not believe us, or
+        A client that did so again and again, and has heard nothing when a bridge would have given
+        up its server, is told that there is nobody: the bridge is away, or does not believe us, or
         its packets get lost."""
         context, target = self._context, flow.target
         assert target is not None, "a handed flow has a target"
-        insists = self._repeating.insists(flow.incarnation, now)
-        if insists and now - flow.handed_at >= GIVE_UP_AFTER:
-            context.schedule.add(now + LAST_CHANCE, self._give_up, flow)
+        if self._repeating.insists(flow.incarnation, now):
+            when = max(flow.handed_at + GIVE_UP_AFTER, now + LAST_CHANCE)
+            context.schedule.add(when, partial(self._give_up, now), flow)
         if handoff.epoch_at(context.wall) - self._epoch(flow, now) > handoff.EPOCH_SLACK:
             context.ledger.counts[Handoffs.TOO_LATE] += 1
             return context.ledger.passed(Served.STEERED, target.steering.segment(segment))
@@ -117,11 +119,11 @@ class Handover:
         flow.handoff_bytes = max(flow.handoff_bytes, len(segment.payload))
         return context.ledger.passed(Served.STEERED, self._handoff(flow, segment, target, now))
 
-    def _give_up(self, flow: Flow, now: float) -> None:
-        """Reset a client that has been silent since it last repeated its request: it would have
+    def _give_up(self, repeated: float, flow: Flow, now: float) -> None:
+        """Reset a client that has sent nothing since it ``repeated`` its request: it would have
         acknowledged what it got."""
         context = self._context
-        if flow.state is not State.HANDED or now - flow.seen < LAST_CHANCE:
+        if flow.state is not State.HANDED or flow.seen != repeated:
             return
         context.ledger.counts[Handoffs.UNANSWERED] += 1
         if flow.target is not None:

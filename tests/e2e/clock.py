@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.lab import LAB, Lab, until
+from tests.e2e.lab import LAB, Lab
 
 SOURCE = Path(__file__).with_name("clock.c")
 LIBRARY = LAB / "run" / "clock.so"
@@ -35,15 +35,11 @@ class Clocks:
     def set(self, seconds: int, *programs: str) -> None:
         """Let these programs' clocks differ by so much from the machine's; they have noticed."""
         wrong = [program for program in programs if self._now[program] != seconds]
-        starts = {program: self._lab.log_end(program) for program in wrong}
+        steps = {program: self._lab.growth(program) for program in wrong}
         for program in wrong:
             self.write(seconds, program)
-        for program, start in starts.items():
-            until(
-                lambda: "this host's clock was set" in self._lab.log(program, start),  # noqa: B023
-                5,
-                f"{program} sees its clock set",
-            )
+        for growth in steps.values():
+            growth.reaches("clock_steps")
 
 
 @contextmanager

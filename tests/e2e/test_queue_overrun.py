@@ -70,7 +70,7 @@ def test_a_queue_that_is_full(
             requests.goes_on(20, 20)
             whole.goes_on(100_000, 20)
             amount.progress(number + 1, rounds)
-        whole.arrives(60)
+        whole.arrives(150)
     lost = lab.lost(program) - before
     assert requests.tally.failures == []
     assert counted("kernel_queue_lost") == lost > 0
