@@ -53,7 +53,7 @@ def test_a_queue_that_is_full(
     """Nothing fails for it: what was dropped is sent again."""
     rounds, packets = amount(1, 5), QUEUE + amount(4000, 40_000)
     counted, start, before = lab.growth(program), lab.log_end(program), lab.lost(program)
-    size, rate = amount(("20m", "2M"), ("100m", "1M"))
+    size, rate = amount(("20m", "5M"), ("100m", "1M"))
     path = size if program == "balancer" else lab.path_for(size, program)
     with (
         raw_sender(lab) as sender,
