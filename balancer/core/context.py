@@ -5,7 +5,7 @@ from __future__ import annotations
 from balancer.core.flow import Flow
 from balancer.core.flow_table import FlowTable
 from common.core import handoff
-from common.core.keys import Keyring, Keys
+from common.core.keys import Keyring
 from common.core.ledger import Ledger, Outcome
 from common.core.segment import ACK, RST, build_along, reverse
 from common.core.timing import Schedule

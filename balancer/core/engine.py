@@ -12,7 +12,6 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 
 from balancer.core import cookie, handshake, icmp_errors
 from balancer.core.config import Limits, Timeouts

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from common.core import handoff, tcp_options
 from common.core.handoff import Binding
+from common.core.ledger import Occurrence, Outcome
 from common.core.segment import Segment
 from packetbridge.core.context import Context
 from packetbridge.core.entry import Entry
@@ -13,11 +12,17 @@ from packetbridge.core.entry import Entry
 LONGEST_WAIT = 48.0  # seconds; the four bits of an epoch tell what is 64 before it from 64 after
 
 
-class Doubt(StrEnum):
+class Doubt(Outcome):
     """Why a handoff was not believed."""
 
     BAD_MAC = "bad_handoff_mac"
     OLD_EPOCH = "old_handoff_epoch"
+
+
+class Rotation(Occurrence):
+    """While keys rotate."""
+
+    OTHER_KEY = "handoffs_of_other_key"  # not of that which this bridge would sign with
 
 
 def believed(
@@ -31,7 +36,7 @@ def believed(
     signer = handoff.signer(accepted, option, binding, wall)
     if signer is not None and handoff.timely(option, wall):
         if signer is not context.keys.signing:
-            context.ledger.counts["handoffs_of_other_key"] += 1
+            context.ledger.counts[Rotation.OTHER_KEY] += 1
         entry.balancer_keys = signer
         return True
     if signer is None:

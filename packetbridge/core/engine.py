@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+
 from common.core import handoff
 from common.core.errors import MalformedError
 from common.core.keys import Keyring, Keys
 from common.core.ledger import DROP, Ledger, Occurrence, Outcome
-from enum import StrEnum
 from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before, reverse
 from common.core.unknown_flows import TokenBucket, UnknownFlows
 from packetbridge.core import answers, icmp_errors, splice

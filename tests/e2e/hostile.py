@@ -79,7 +79,7 @@ def sender(lab: Lab) -> Iterator[RawSender]:
 
 @pytest.fixture(scope="module")
 def keys(running_lab: Lab) -> Keys:
-    return derive(keyfile.load(str(LAB / "etc" / "key")))
+    return derive(keyfile.load(str(LAB / "etc" / "key"))[0])
 
 
 @dataclass

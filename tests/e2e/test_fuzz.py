@@ -133,7 +133,7 @@ def test_all_that_reaches_a_program_has_an_outcome(
         clients="192.168.33",
         hosts=range(1, 2),
         ports=range(FIRST_PORT, LAST_PORT + 1),
-        keys=derive(keyfile.load(str(LAB / "etc" / "key"))),
+        keys=derive(keyfile.load(str(LAB / "etc" / "key"))[0]),
         now=time.monotonic(),
         wall_offset=time.time() - time.monotonic(),
     )
