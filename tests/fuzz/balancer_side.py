@@ -11,6 +11,7 @@ from balancer.core.engine import Balancer
 from balancer.core.service import Service
 from common.core import handoff
 from common.core.handoff import Kind
+from common.core.keys import Keyring
 from common.core.ledger import Ledger
 from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
 from tests.fuzz import recorded
@@ -46,7 +47,7 @@ class BalancerSide:
             [Service(s, [1500] * len(backends), 1500) for s in services],
             self.limits,
             config.Timeouts(request=60.0),
-            self.keys,
+            Keyring([self.keys]),
             Ledger(verbose=True),  # packets reach what is logged, too
             place.now,
             place.wall_offset,

@@ -10,6 +10,7 @@ from typing import Any
 
 from common.core import handoff
 from common.core.handoff import Kind
+from common.core.keys import Keyring
 from common.core.ledger import Ledger
 from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
 from packetbridge.core import config
@@ -54,7 +55,7 @@ class BridgeSide:
             entries,
             self.limits,
             config.Timeouts(),
-            self.keys,
+            Keyring([self.keys]),
             Ledger(verbose=True),  # packets reach what is logged, too
             place.now,
             place.wall_offset,
