@@ -78,6 +78,12 @@ class FlowTable:
         self._wheel.add(flow.seen + self._ask_again, flow)
         self._ledger.counts[Flows.OPENED] += 1
 
+    def readdress(self, flow: Flow, source: bytes) -> None:
+        """Another address and port (6 bytes) for the server to see as the client's."""
+        del self.outbound[flow.outbound]
+        flow.address(source)
+        self.outbound[flow.outbound] = flow
+
     def remove(self, flow: Flow, event: Event, now: float) -> None:
         """Forget a flow for ``event``, but not that it was: late packets and replays are known."""
         flow.apply(event)

@@ -32,6 +32,7 @@ from packetbridge.core.splice import shifted
 from packetbridge.core.states import Event, State
 
 SYN_WAITS = (1.0, 2.0, 4.0, 3.0)  # SYNs at 0, 1, 3 and 7 seconds; given up at 10
+OTHER_PORT_AT = 2  # the SYN, counted from 0, that comes from another port
 OWED_AFTER = 0.2  # seconds to the first retransmission of owed bytes, doubled at each
 OWED_TRIES = 6
 NO_TIMESTAMPS_SECONDS = 600.0  # that a server without timestamps is believed to stay so
@@ -283,8 +284,19 @@ class Opener:
         if opening.tries == len(SYN_WAITS):
             first = self._refuse(flow, now)
             self._context.ledger.gave_up(Openings.SERVER_SILENT, first.data)
-        else:
-            self._send_syn(flow, opening, now)
+            return
+        if opening.tries == OTHER_PORT_AT and not flow.entry.own_source:
+            self._move(flow)
+        self._send_syn(flow, opening, now)
+
+    def _move(self, flow: Flow) -> None:
+        """Ask from another port: the client may have a connection of its own with the server from
+        the one that was tried, and answers about that go straight to the client."""
+        table, client = self._context.table, flow.inbound[:4]
+        port = int.from_bytes(flow.inbound[8:10], "big")
+        source = self._sources.source(flow.entry, client, port, table.outbound)
+        if source is not None:
+            table.readdress(flow, source)
 
     def _time_wait(
         self, flow: Flow, opening: Opening, segment: Segment, now: float

@@ -9,6 +9,7 @@ import pytest
 from packetbridge.core.states import State
 from tests.unit import models
 from tests.unit.bridge_stage import REQUEST, SERVER, VIPS, Connection, Stage
+from tests.unit.scapy_oracle import fields
 
 
 def options_of(packet: dict[str, Any]) -> dict[str, Any]:
@@ -357,13 +358,36 @@ def test_a_silent_server_is_asked_at_0_1_3_and_7_seconds_and_refused_at_10() -> 
         stage.at(seconds - 0.01)
         assert not stage.sent()
         stage.at(seconds + 0.01)
-        assert stage.reply() == first
+        again = stage.reply()
+        assert (again["sport"] == first["sport"]) == (seconds == 1)
+        assert again["options"] == first["options"]
     stage.at(9.99)
     assert not stage.sent()
     stage.at(10.01)
     assert stage.reply()["raw_options"][:16] == refusal(connection)
     assert stage.count("backend_silent") == 1
     assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
+
+
+def test_the_third_syn_comes_from_another_port() -> None:
+    """The client's own may be in use between the two directly, which is not seen here."""
+    stage = Stage()
+    connection = Connection(stage)
+    connection.asked()
+    stage.at(3.01)
+    *_, syn = stage.sent()
+    assert syn["src"] == connection.client[0]
+    connection.source = (syn["src"], syn["sport"])
+    connection.syn_ack()
+    held = stage.reply()
+    assert (held["sport"], held["payload"]) == (syn["sport"], REQUEST)
+    down = connection.from_server(b"answer", acked=len(REQUEST))
+    assert down is not None
+    assert fields(down)["dport"] == connection.client[1]
+    connection.source = connection.client
+    connection.from_server(b"", -1, flags="SA")
+    late = stage.reply()
+    assert (late["flags"], late["sport"]) == ("R", connection.client[1]), "what comes too late"
 
 
 # --- TIME-WAIT at the server ---
