@@ -160,8 +160,12 @@ class Bridge:
 
     def _upward(self, flow: Flow, translated: bytes) -> bytes | None:
         """With the bridge's own address as source a packet cannot go on from where one came in:
-        the kernel takes it for a martian. It is sent as a packet of this host."""
-        if not flow.entry.own_source:
+        the kernel takes it for a martian. It is sent as a packet of this host.
+
+        So is, for the mark, what may be the server's first: a server that has run out of memory
+        for handshakes (SYN cookies, RFC 4987 section 3.6) makes its socket from that packet, and
+        the socket's mark is that packet's."""
+        if not flow.entry.own_source and flow.opening is None:
             return translated
         self.out.append((flow.entry.mark, translated))
         return DROP
@@ -202,6 +206,7 @@ class Bridge:
         if flow.state is State.SYN_SENT:
             return self._opener.hold(flow, segment, now)
         if flow.opening is not None:
+            segment.check_checksum()  # what is noted goes into other segments
             flow.opening.note(segment)
         if flow.stamper is not None:
             flow.stamper.note(segment)

@@ -160,6 +160,15 @@ class Connection:
     def send(self, payload: bytes = b"", at: int = 0, **changes: Any) -> bytes | None:
         return self.stage.packet(self.segment(payload, at, **changes))
 
+    def forwarded(self, payload: bytes = b"", at: int = 0, **changes: Any) -> bytes:
+        """Send a segment before the server has acknowledged anything: what the bridge sends on."""
+        assert not self.stage.core.out
+        assert self.send(payload, at, **changes) is None
+        ((mark, packet),) = self.stage.core.out
+        assert mark == MARK | self.dscp, "the socket that it may make is known by its mark"
+        self.stage.sent()
+        return packet
+
     def handoff(
         self,
         payload: bytes = REQUEST,

@@ -46,8 +46,7 @@ def test_timestamps_are_added_in_such_a_servers_name() -> None:
     stage.sent()
     stage.at(2.5)
     connection.value += 99
-    up = connection.send(b"", len(REQUEST))
-    assert up is not None
+    up = connection.forwarded(b"", len(REQUEST))
     assert fields(up)["raw_options"] == b"\x01" * 12, "the client's are not for the server"
     sack = b"\x01\x01\x05\x0a" + (1).to_bytes(4, "big") + (9).to_bytes(4, "big")
     down = connection.from_server(b"data", options=sack, acked=len(REQUEST))
@@ -77,7 +76,7 @@ def test_a_server_without_sack_does_not_matter() -> None:
     connection.asked()
     connection.syn_ack(sack=False)
     assert stage.reply()["payload"] == REQUEST
-    assert connection.send(b"", len(REQUEST), acked=100) is not None
+    assert fields(connection.forwarded(b"", len(REQUEST), acked=100))["flags"] == "A"
 
 
 @pytest.mark.parametrize(
@@ -100,8 +99,7 @@ def test_windows_change_scale(
     connection.asked()
     connection.syn_ack(scale=server)
     stage.sent()
-    sent = connection.send(b"", len(REQUEST), window=up[0])
-    assert sent is not None
+    sent = connection.forwarded(b"", len(REQUEST), window=up[0])
     assert fields(sent)["window"] == up[1]
     for options in (b"", b"\x01" * 4):
         back = connection.from_server(b"", window=down[0], options=options)
