@@ -34,7 +34,7 @@ class Context:
         self.ledger = ledger
         self.table = table
         self.out: list[tuple[int, bytes]] = []
-        self.schedule: Schedule[Flow] = Schedule(now)
+        self.schedule = Schedule(now)
         self.wall = wall
 
     def send(self, packet: bytes) -> None:

@@ -23,6 +23,7 @@ from balancer.core.handshake import Refusal
 from balancer.core.head import offset_of
 from balancer.core.reading import Reading
 from balancer.core.service import Service
+from balancer.core.strangers import Strangers
 from common.core import handoff
 from common.core.errors import MalformedError
 from common.core.keys import Keyring, Keys
@@ -38,10 +39,7 @@ from common.core.segment import (
     SYN,
     TCP,
     Segment,
-    build_along,
-    reverse,
 )
-from common.core.unknown_flows import UnknownFlows
 
 SUSPECT_SECONDS = cookie.LIFETIME  # as long as what answers the SYN can come
 # Bytes. Segments whose numbers are both so near to those of one that was found to be the old
@@ -53,12 +51,10 @@ _PEEK = struct.Struct("!BxHxxHxB14xI4xBB")
 _TIMESTAMPS_ONLY = b"\x01\x01\x08\x0a"
 
 
-class Unknown(Outcome):
+class Senseless(Outcome):
     """Why a packet of no flow was dropped."""
 
     NO_SERVICE = "no_service"
-    UNKNOWN_FLOW = "unknown_flow"
-    RESET_UNKNOWN = "unknown_flow_reset"
     NO_ACK = "no_ack_flag"
 
 
@@ -94,7 +90,7 @@ class Balancer:
         }
         self._handover = Handover(self._context)
         self._reading = Reading(self._context, self._handover)
-        self._unknown = UnknownFlows()
+        self._strangers = Strangers(self._context)
         self._handed = self.table.handed
         self._wall_offset = wall_offset
         self._steered = 0  # by the short way, since they were last added to the ledger
@@ -179,7 +175,7 @@ class Balancer:
         self._context.wall = now + self._wall_offset
         service = self._services.get(segment.dst + segment.key[10:12])
         if service is None:
-            return self.ledger.drop(Unknown.NO_SERVICE, data)
+            return self.ledger.drop(Senseless.NO_SERVICE, data)
         flow = self.table.find(segment.key)
         option = handoff.find(segment.options)
         if option is not None:
@@ -217,23 +213,17 @@ class Balancer:
     def _newcomer(self, service: Service, segment: Segment, now: float) -> bytes | None:
         """The first packet that shows a cookie, or one of a flow that is not known (any more)."""
         if segment.flags & RST:
-            return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
+            return self._strangers.reset(service, segment, now)
         if not segment.flags & ACK:
-            return self.ledger.drop(Unknown.NO_ACK, segment.data)
+            return self.ledger.drop(Senseless.NO_ACK, segment.data)
         segment.check_checksum()
         promise = handshake.proven(self._context, segment)
         if promise is None:
-            return self._unknown_flow(segment, now)
+            return self._strangers.segment(service, segment, now)
         flow = handshake.admit(self._context, service, segment, promise, now)
         if flow is None:
             return self.ledger.drop(Refusal.CLOSED_FLOW, segment.data)
         return self._reading.segment(flow, segment, now)
-
-    def _unknown_flow(self, segment: Segment, now: float) -> bytes | None:
-        if not self._unknown.insists(segment.key, now):
-            return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
-        self._context.send(build_along(reverse(segment.key), RST, seq=segment.ack))
-        return self.ledger.drop(Unknown.RESET_UNKNOWN, segment.data)
 
     def _handed_segment(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
         """A handed flow's packet that is not plain: repeated handoffs, unusual options, and ends:

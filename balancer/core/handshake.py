@@ -65,6 +65,14 @@ def proven(context: Context, segment: Segment) -> cookie.Promise | None:
     return None
 
 
+def unused(context: Context, segment: Segment) -> bool:
+    """Whether it is a keep-alive probe (RFC 9293 section 3.8.4) of a client that has not sent
+    anything yet, and whose acknowledgment of our SYN-ACK was lost: there is no flow, and all is
+    well."""
+    c, b = segment.seq, (segment.ack - 1) & MASK
+    return cookie.check(context.keys.cookie, segment.key, c, b, context.wall) is not None
+
+
 def admit(
     context: Context, service: Service, segment: Segment, promise: cookie.Promise, now: float
 ) -> Flow | None:

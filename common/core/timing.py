@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -101,11 +101,11 @@ class IdleWheel(Generic[T]):
         return found, self.advance(now, verdict, ENDS_AT_ONCE) == ENDS_AT_ONCE
 
 
-class Schedule(Generic[T]):
+class Schedule:
     """What a core has to do without a packet: timers of its items, and a look at the idle ones."""
 
     def __init__(self, now: float) -> None:
-        self._timers: Deadlines[tuple[Callable[[T, float], None], T]] = Deadlines()
+        self._timers: Deadlines[tuple[Callable[[Any, float], None], Any]] = Deadlines()
         self._next_look = now + LOOK_EVERY
 
     def add(self, when: float, act: Callable[[T, float], None], item: T) -> None:

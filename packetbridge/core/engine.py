@@ -17,8 +17,7 @@ from common.core import handoff
 from common.core.errors import MalformedError
 from common.core.keys import Keyring, Keys
 from common.core.ledger import DROP, Ledger, Occurrence, Outcome
-from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before, reverse
-from common.core.unknown_flows import TokenBucket, UnknownFlows
+from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before
 from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.context import Context, Served
@@ -28,21 +27,17 @@ from packetbridge.core.flow import BOTH, CLIENT, RESET_SHIFT, SERVER, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.states import Event, State
+from packetbridge.core.strangers import Strangers
 
 FAREWELL_PART = 64  # flows ended in one go
 ASK_AFTER = 1.0  # seconds after a RST that need not be the client's: the server has it by then
-PROBES_PER_SECOND = 100.0  # questions and resets for flows that nobody knows
 
 
-class Unknown(Outcome):
-    """Why a packet of no flow was dropped."""
+class Senseless(Outcome):
+    """Why a packet was dropped that cannot be of any flow."""
 
     SYN = "syn_at_bridge"  # connections begin with a handoff
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
-    UNKNOWN_FLOW = "unknown_flow"
-    RESET_UNKNOWN = "unknown_flow_reset"
-    LATE = "late_packet"  # of a flow that has ended
-    ORPHAN = "orphaned_backend_packet"  # the server's connection outlived the bridge's record
 
 
 class Doubted(Occurrence):
@@ -77,11 +72,7 @@ class Bridge:
         for entry in entries:
             self._by_server.setdefault(entry.server_key, []).append(entry)
         self._opener = Opener(self._context)
-        # Three sightings: a tail loss probe (RFC 8985 section 7) repeats the last segment of a flow
-        # whose handoff was lost, and comes before what repeats the handoff.
-        self._unknown = UnknownFlows(sightings=3)
-        self._asked = UnknownFlows()  # clients that were asked about a connection we lost
-        self._probes = TokenBucket(PROBES_PER_SECOND, PROBES_PER_SECOND)
+        self._strangers = Strangers(self._context, self._opener.early)
         self._outbound = self.table.outbound
         self._inbound = self.table.inbound
         self._wall_offset = wall_offset
@@ -188,7 +179,7 @@ class Bridge:
         servers = self._by_server.get(segment.src + segment.sport.to_bytes(2, "big"))
         if servers is not None:
             return self._from_server(servers, segment, now, mark)
-        return self.ledger.drop(Unknown.NO_ENTRY, data)
+        return self.ledger.drop(Senseless.NO_ENTRY, data)
 
     def _from_client(self, entry: Entry, segment: Segment, now: float) -> bytes | None:
         flow = self._inbound[entry.dscp].get(segment.key)
@@ -199,9 +190,9 @@ class Bridge:
             if flow is None:
                 return DROP
         if segment.flags & SYN:
-            return self.ledger.drop(Unknown.SYN, segment.data)
+            return self.ledger.drop(Senseless.SYN, segment.data)
         if flow is None:
-            return self._unknown_client(entry, segment, now)
+            return self._strangers.from_client(entry, segment, now, self._leaving)
         flow.seen = now
         if flow.state is State.SYN_SENT:
             return self._opener.hold(flow, segment, now)
@@ -220,7 +211,7 @@ class Bridge:
     ) -> bytes | None:
         flow = self._outbound.get(segment.key)
         if flow is None:
-            return self._unknown_server(servers, segment, now, mark)
+            return self._strangers.from_server(servers, segment, now, mark)
         flow.seen = now
         if flow.state is State.SYN_SENT or segment.flags & SYN:
             return self._opener.from_server(flow, segment, now)
@@ -298,50 +289,3 @@ class Bridge:
         if flow.state is State.LINGER and flow.fins & side << RESET_SHIFT:
             flow.fins = 0
             flow.apply(Event.REVIVED)
-
-    def _unknown_client(self, entry: Entry, segment: Segment, now: float) -> bytes | None:
-        if segment.flags & RST:
-            return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
-        asked = self._leaving or self._asked.known(segment.key, now)
-        # The same segment again: others of the flow may follow a handoff that was lost and is yet
-        # to be repeated.
-        again = segment.key + segment.seq.to_bytes(4, "big")
-        if not segment.flags & ACK or not (asked or self._unknown.insists(again, now)):
-            if segment.payload or segment.flags & FIN:
-                segment.check_checksum()  # as of all that is held
-                self._opener.early.keep(entry.dscp, segment, now)
-            return self.ledger.drop(Unknown.UNKNOWN_FLOW, segment.data)
-        self._context.to_client(entry, segment.key, RST, seq=segment.ack)
-        return self.ledger.drop(Unknown.RESET_UNKNOWN, segment.data)
-
-    def _unknown_server(
-        self, servers: list[Entry], segment: Segment, now: float, mark: int
-    ) -> bytes | None:
-        """A packet of a direct connection goes on; one of a spliced socket that we do not know
-        any more (the mark tells) ends its connection on both sides.
-
-        The server's side is exact at once. For the client's a SYN is sent: whoever has the
-        connection answers it with an acknowledgment that says what a RST must carry (RFC 5961
-        section 4), whoever has not, with a RST.
-        """
-        entry = next((entry for entry in servers if entry.mark == mark), None)
-        if entry is None:
-            return self.ledger.passed(Served.DIRECT, segment.data)
-        if self.table.was_spliced(segment.key, now):
-            return self._late(entry, segment)
-        if segment.flags & RST or not self._probes.take(now):
-            return self.ledger.drop(Unknown.ORPHAN, segment.data)
-        address = reverse(segment.key)
-        self._context.send(entry, address, RST, seq=segment.ack)
-        if not segment.flags & SYN and not entry.own_source:
-            inbound = address[:4] + entry.address + address[8:10] + entry.port.to_bytes(2, "big")
-            self._asked.remember(inbound, now)
-            self._context.to_client(entry, inbound, SYN, seq=segment.seq)
-        return self.ledger.drop(Unknown.ORPHAN, segment.data)
-
-    def _late(self, entry: Entry, segment: Segment) -> bytes | None:
-        """A server's packet for a flow that is over: only a SYN-ACK still wants an answer."""
-        if segment.flags & (SYN | RST) == SYN:
-            address = reverse(segment.key)
-            self._context.send(entry, address, RST, seq=segment.ack)
-        return self.ledger.drop(Unknown.LATE, segment.data)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit import models
 from tests.unit.balancer_stage import REQUEST, VIP, Client, Stage, handoff_of
-from tests.unit.scapy_oracle import fields, raw_options, tcp_packet
+from tests.unit.scapy_oracle import raw_options, tcp_packet
 
 
 def option_of(packet: dict, name: str) -> object:  # type: ignore[type-arg]
@@ -171,47 +171,3 @@ def test_a_request_may_come_with_the_acknowledgment() -> None:
     verdict = Client(stage).shake().send(REQUEST, flags="PA")
     handoff_of(verdict)
     assert stage.core.gauges()["flows"] == 1
-
-
-# --- packets of connections nobody knows ---
-
-
-def stranger(stage: Stage, port: int = 40000, flags: str = "A") -> bytes | None:
-    return stage.packet(tcp_packet(("198.51.100.7", port), VIP, seq=5, ack=0x12345678, flags=flags))
-
-
-@pytest.mark.parametrize(("again", "resets"), [(0.19, 0), (0.21, 1), (129.9, 1), (130.1, 0)])
-def test_an_unknown_flow_is_reset_only_if_it_insists(again: float, resets: int) -> None:
-    stage = Stage()
-    assert stranger(stage) is None
-    assert not stage.sent()
-    stage.at(again)
-    assert stranger(stage) is None
-    packets = [fields(packet) for packet in stage.sent()]
-    assert [(p["flags"], p["seq"], p["src"]) for p in packets] == [
-        ("R", 0x12345678, VIP[0])
-    ] * resets
-    assert stage.count("unknown_flow") == 2 - resets
-    assert stage.count("unknown_flow_reset") == resets
-
-
-def test_resets_are_rate_limited() -> None:
-    stage = Stage()
-    for _ in range(2):
-        for port in range(3000):
-            stranger(stage, port)
-        stage.at(1)
-    assert len(stage.sent()) == 1000
-    assert stage.count("unknown_flow_reset") == 1000
-
-
-def test_a_stranger_without_ack_or_with_rst_gets_no_answer() -> None:
-    stage = Stage()
-    for seconds in (0, 1):
-        stage.at(seconds)
-        assert stranger(stage, flags="R") is None
-        assert stranger(stage, flags="RA") is None
-        assert stranger(stage, flags="P") is None
-    assert not stage.sent()
-    assert stage.count("unknown_flow") == 4
-    assert stage.count("no_ack_flag") == 2

@@ -1,4 +1,4 @@
-"""Bytes that the balancer owns, packets nobody knows, and that nothing raises: scripts."""
+"""Bytes that the balancer owns, and that nothing raises: scripts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit import models
-from tests.unit.bridge_stage import ADDRESS, MARK, REQUEST, SERVER, VIPS, Connection, Stage
+from tests.unit.bridge_stage import ADDRESS, MARK, REQUEST, SERVER, Connection, Stage
 from tests.unit.scapy_oracle import icmp_error, tcp_packet
 
 END = len(REQUEST)
@@ -89,7 +89,9 @@ def test_a_repeated_confirm_is_answered_again() -> None:
     stage = Stage()
     connection = owed(stage)
     connection.handoff(kind=models.CONFIRM)
-    assert stage.reply()["raw_options"] == accepted(connection, END)
+    answer, again = stage.sent()
+    assert answer["raw_options"] == accepted(connection, END)
+    assert again["payload"] == REQUEST
     connection.from_server(acked=END)
     connection.handoff(kind=models.CONFIRM)
     assert stage.reply()["raw_options"] == accepted(connection, END)
@@ -120,8 +122,9 @@ def test_a_missing_part_is_what_is_lacking() -> None:
     *_, answer = stage.sent()
     assert answer["raw_options"] == accepted(connection, 5)
     connection.handoff(b"abc", 5, kind=models.CONFIRM)
-    answer = stage.reply()
+    answer, missing = stage.sent()
     assert answer["raw_options"] == accepted(connection, 21)
+    assert missing["payload"] == b"abc"
     assert connection.from_server(acked=8) is not None
     stage.at(0.21)
     assert [packet["payload"] for packet in stage.sent()] == [b" HTTP/1.1\r\n\r\n"]
@@ -133,103 +136,6 @@ def test_a_later_part_before_the_first_opens_nothing() -> None:
     assert connection.handoff(b"abc", 5, kind=models.CONFIRM) is None
     assert not stage.sent()
     assert stage.count("bad_handoff_mac") == 1
-
-
-# --- packets of connections nobody knows ---
-
-
-def test_a_packet_for_no_entry_is_dropped_by_name() -> None:
-    stage = Stage()
-    connection = Connection(stage)
-    for changes in ({"tos": 9 << 2}, {"tos": 0}):
-        assert connection.send(b"x", **changes) is None
-    assert stage.packet(tcp_packet(("198.51.100.7", 5), (ADDRESS[0], 81), tos=5 << 2)) is None
-    assert stage.count("no_entry") == 3
-
-
-@pytest.mark.parametrize(("again", "resets"), [(0.19, 0), (0.21, 1), (129.9, 1), (130.1, 0)])
-def test_an_unknown_clients_packet_is_reset_only_if_it_insists(again: float, resets: int) -> None:
-    """For the third time, that is: the second may be a tail loss probe behind a lost handoff."""
-    stage = Stage()
-    connection = Connection(stage)
-    assert connection.send(b"x") is None
-    stage.at(min(again, 0.205))
-    assert connection.send(b"x") is None
-    stage.at(again)
-    assert connection.send(b"x") is None
-    packets = stage.sent()
-    assert len(packets) == resets
-    for packet in packets:
-        assert (packet["src"], packet["dst"]) == (VIPS[5], connection.client[0])
-        assert (packet["flags"], packet["seq"]) == ("R", (connection.b + 1) % 2**32)
-    assert stage.count("unknown_flow") == 3 - resets
-    assert stage.count("unknown_flow_reset") == resets
-
-
-def test_an_unknown_reset_is_dropped_by_name() -> None:
-    stage = Stage()
-    connection = Connection(stage)
-    for seconds in (0, 1):
-        stage.at(seconds)
-        assert connection.send(b"", flags="R") is None
-        assert connection.send(b"x", flags="P") is None
-    assert not stage.sent()
-    assert stage.count("unknown_flow") == 4
-
-
-def direct(seq: int = 1, flags: str = "A") -> bytes:
-    return tcp_packet(SERVER, ("198.51.100.7", 40000), seq=seq, ack=1234, flags=flags)
-
-
-@pytest.mark.parametrize("mark", [0, MARK, MARK | 9, 5])
-def test_a_direct_connections_packet_goes_on_as_it_is(mark: int) -> None:
-    stage = Stage()
-    data = direct()
-    assert stage.packet(data, mark) is data
-    assert not stage.sent()
-
-
-def test_a_marked_packet_of_a_lost_flow_ends_it_on_both_sides() -> None:
-    stage = Stage()
-    assert stage.packet(direct(seq=777), MARK | 5) is None
-    server, client = stage.sent()
-    assert (server["src"], server["sport"]) == ("198.51.100.7", 40000)
-    assert (server["dst"], server["dport"]) == SERVER
-    assert (server["flags"], server["seq"]) == ("R", 1234)
-    assert (client["src"], client["sport"]) == (VIPS[5], ADDRESS[1])
-    assert (client["flags"], client["seq"]) == ("S", 777)
-    assert stage.count("orphaned_backend_packet") == 1
-    connection = Connection(stage)
-    assert connection.send(b"", acked=999) is None, "the challenge ACK, at once"
-    reset = stage.reply()
-    assert (reset["flags"], reset["seq"]) == ("R", (connection.b + 1000) % 2**32)
-    assert reset["src"] == VIPS[5]
-    assert stage.count("unknown_flow_reset") == 1
-
-
-def test_a_lost_flows_reset_is_not_answered() -> None:
-    stage = Stage()
-    assert stage.packet(direct(flags="R"), MARK | 5) is None
-    assert not stage.sent()
-    assert stage.count("orphaned_backend_packet") == 1
-
-
-def test_orphans_are_answered_at_a_bounded_rate() -> None:
-    stage = Stage()
-    for _ in range(300):
-        stage.packet(direct(), MARK | 5)
-    assert len(stage.sent()) == 200
-
-
-def test_a_late_packet_of_an_ended_flow_is_dropped_by_name() -> None:
-    stage = Stage(timeouts={"linger": 1.0})
-    connection = Connection(stage).open()
-    connection.send(b"", END, flags="R")
-    stage.at(5)
-    stage.sent()
-    assert connection.from_server(b"late", acked=END) is None
-    assert not stage.sent()
-    assert stage.count("late_packet") == 1
 
 
 # --- what is not whole ---
