@@ -59,6 +59,32 @@ def test_a_killed_bridge_ends_its_connections_when_it_is_back(lab: Lab) -> None:
     until(lambda: not lab.states(bridge, tcp.getsockname()[1]), WAIT, "so does the server's side")
 
 
+def test_a_balancer_that_stops_leaves_its_clients_to_the_host(lab: Lab) -> None:
+    tcp, _ = _downloading(lab)
+    lab.script("stop", "balancer")
+    try:
+        assert _ends(tcp) < 1
+        with pytest.raises(ConnectionRefusedError):
+            lab.connect()
+    finally:
+        lab.script("start", "balancer")
+    assert lab.curl("/").status == 200
+
+
+@pytest.mark.parametrize("program", ["balancer", "backend1"])
+def test_a_request_waits_for_what_was_killed(lab: Lab, program: str) -> None:
+    """The connection was opened before, the request comes while nobody is there."""
+    path = lab.path_for("1k", "backend1")
+    with lab.connect() as tcp:
+        pid = lab.pid(program)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not lab.alive(program), WAIT, "it is gone")
+        tcp.sendall(web.request(path))
+        time.sleep(0.5)
+        lab.script("restart", program)
+        assert web.response(tcp).status == 200
+
+
 def test_a_hang_up_ends_nothing(lab: Lab) -> None:
     pids = {program: lab.pid(program) for program in ("balancer", "backend1", "backend2")}
     starts = {program: lab.log_end(program) for program in pids}
