@@ -2,7 +2,7 @@
 # nothing beforehand but make. Paths are relative: the checkout's own path may contain spaces.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages venv lab lab-down lab-status demo test check load-test soak
+.PHONY: help packages bpf venv lab lab-down lab-status demo test check load-test soak
 
 # Debian's own Python where there is one: a later one from elsewhere may lack wheels.
 PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
@@ -13,8 +13,16 @@ help: ## list these targets
 packages: ## install the Debian packages that are missing
 	@provisioning/packages.sh
 
-venv: packages ## make .venv with both programs and the test tools in it
+venv: bpf ## make .venv with both programs and the test tools in it
 	@provisioning/venv.sh "$(PYTHON)"
+
+FASTPATH := balancer/fastpath/steer.bpf.o packetbridge/fastpath/splice.bpf.o
+bpf: $(FASTPATH) ## compile the eBPF programs
+
+%.bpf.o: %.bpf.c common/fastpath/packet.h common/fastpath/options.h | packages
+	@echo "compiling $< ..."
+	@clang -O2 -g -Wall -Wextra -Werror -target bpf -Icommon/fastpath \
+	    -I/usr/include/$$(gcc -print-multiarch) -c $< -o $@
 
 lab: venv ## start the lab (LAB_TOPOLOGY=switched|routed, LAB_DATAPATH=auto|ebpf|nfqueue)
 	@provisioning/lab.sh up

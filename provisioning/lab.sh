@@ -62,9 +62,9 @@ down() {
     if ((${#pids[@]})) || network_exists || [[ -e $lab/run || -e $lab/etc ]]; then
         was_up=yes
     fi
-    end_processes "${pids[@]}"
-    network_down
+    end_processes TERM "${pids[@]}"
     bpffs_down
+    network_down
     rm -rf "${lab:?}/run" "${lab:?}/etc" "${lab:?}/www.temp"
     [[ $was_up == no ]] || echo "lab is down"
 }

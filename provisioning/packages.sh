@@ -7,6 +7,8 @@ packages=(
     # the programs: Python, and a compiler for the NetfilterQueue extension
     python3 python3-venv python3-dev gcc libc6-dev libnetfilter-queue-dev libnfnetlink-dev
     iptables iproute2 procps
+    # their fast path: a compiler for eBPF, its headers, and the library that loads it
+    clang libbpf-dev libbpf1 linux-libc-dev
     # the lab and the tests
     nginx curl wrk tcpdump ethtool openssh-server openssh-client
 )

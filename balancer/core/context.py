@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from balancer.core.fast_path import FastPath
 from balancer.core.flow import Flow
 from balancer.core.flow_table import FlowTable
 from common.core import handoff
@@ -25,11 +26,18 @@ class Context:
     ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
     """
 
-    __slots__ = ("keys", "ledger", "out", "schedule", "table", "wall")
+    __slots__ = ("fast", "keys", "ledger", "out", "schedule", "table", "wall")
 
     def __init__(
-        self, keys: Keyring, ledger: Ledger, table: FlowTable, now: float, wall: float
+        self,
+        keys: Keyring,
+        ledger: Ledger,
+        table: FlowTable,
+        fast: FastPath,
+        now: float,
+        wall: float,
     ) -> None:
+        self.fast = fast
         self.keys = keys
         self.ledger = ledger
         self.table = table

@@ -14,8 +14,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from balancer.core import cookie, handshake, icmp_errors
+from balancer.core.adoption import Adoption
 from balancer.core.config import Limits, Timeouts
 from balancer.core.context import Context, Served
+from balancer.core.fast_path import FastPath, NoFastPath
 from balancer.core.flow import Flow, State
 from balancer.core.flow_table import FlowTable
 from balancer.core.handover import Failure, Handover
@@ -80,15 +82,18 @@ class Balancer:
         ledger: Ledger,
         now: float,
         wall_offset: float,
+        fast: FastPath | None = None,
     ) -> None:
         self.ledger = ledger
-        self.table = FlowTable(limits, timeouts, ledger, now)
-        self._context = Context(keys, ledger, self.table, now, now + wall_offset)
+        self._fast: FastPath = NoFastPath() if fast is None else fast
+        self.table = FlowTable(limits, timeouts, ledger, self._fast, now)
+        self._context = Context(keys, ledger, self.table, self._fast, now, now + wall_offset)
         self.out = self._context.out
         self._services = {
             service.vip + service.port.to_bytes(2, "big"): service for service in services
         }
         self._handover = Handover(self._context)
+        self._adoption = Adoption(self._context, self._services)
         self._reading = Reading(self._context, self._handover)
         self._strangers = Strangers(self._context)
         self._handed = self.table.handed
@@ -120,9 +125,14 @@ class Balancer:
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
 
+    def settle(self) -> None:
+        """The queue's packets have been judged, as far as a turn goes: what the kernel is given
+        now overtakes few of them, or none."""
+        self._fast.settle()
+
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
-        return self._context.schedule.next()
+        return 0.0 if self._adoption.pending else self._context.schedule.next()
 
     def timers(self, now: float, wall_offset: float) -> None:
         """Do what is due by ``now``; the wall clock may have been set since the last call."""
@@ -130,6 +140,8 @@ class Balancer:
         self._context.wall = now + wall_offset
         self._context.keys.expire(now)
         self._context.schedule.run(now, self._end_idle)
+        if self._adoption.pending:
+            self._adoption.step(now)
 
     def rekey(self, held: Sequence[Keys], now: float) -> str:
         """Sign with the first of these keys from now on; says which keys are in force."""
@@ -153,6 +165,7 @@ class Balancer:
             "flows": len(self.table.handed),
             "waiting": len(self.table.waiting),
             "buffered_bytes": self.table.buffered_bytes,
+            **self._fast.gauges(),
         }
 
     def _end_idle(self, now: float) -> bool:
@@ -177,6 +190,8 @@ class Balancer:
         if service is None:
             return self.ledger.drop(Senseless.NO_SERVICE, data)
         flow = self.table.find(segment.key)
+        if flow is None and self._adoption.pending:
+            flow = self._adoption.find(segment.key, now)
         option = handoff.find(segment.options)
         if option is not None:
             handed = flow if flow is not None and flow.state is State.HANDED else None
@@ -185,7 +200,7 @@ class Balancer:
             segment.check_checksum()
             if flow is not None:
                 flow.suspect_until = now + SUSPECT_SECONDS
-            return handshake.answer_syn(self._context, service, segment)
+            return handshake.answer_syn(self._context, service, segment, flow)
         if flow is not None and flow.suspect_until >= now:
             flow = self._incarnation(flow, segment, now)
         if flow is None:

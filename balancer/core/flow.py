@@ -26,6 +26,7 @@ class Flow:
         "c",
         "client_scale",
         "closing",
+        "fast",
         "first",
         "handed_at",
         "handoff_bytes",
@@ -52,6 +53,7 @@ class Flow:
         self.state = State.WAITING
         self.seen = self.placed = now  # see common.core.eviction
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out
+        self.fast = False  # the kernel has a record of it
         self.handed_at = now  # once it is HANDED
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
         self.judged = (0, 0)  # seq and ack of a segment that was found to be this incarnation's

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from balancer.core import cookie
 from balancer.core.config import Limits, Timeouts
+from balancer.core.fast_path import FastPath
 from balancer.core.flow import Flow, State
 from balancer.core.head import Head
 from common.core.eviction import longest_idle
@@ -30,7 +31,10 @@ class FlowTable:
     but only those that are idle.
     """
 
-    def __init__(self, limits: Limits, timeouts: Timeouts, ledger: Ledger, now: float) -> None:
+    def __init__(
+        self, limits: Limits, timeouts: Timeouts, ledger: Ledger, fast: FastPath, now: float
+    ) -> None:
+        self._fast = fast
         self.waiting: OrderedDict[bytes, Flow] = OrderedDict()
         self.handed: OrderedDict[bytes, Flow] = OrderedDict()
         self.buffered_bytes = 0  # of all request heads
@@ -70,9 +74,18 @@ class FlowTable:
         flow.state = State.HANDED
         return True
 
+    def adopt(self, flow: Flow) -> bool:
+        """Take a flow that a bridge has, as the kernel remembers; False where there is no room."""
+        if len(self.handed) >= self._limits.flows:
+            return False
+        self.handed[flow.key] = flow
+        flow.state = State.HANDED
+        self._wheel.add(flow.seen + self._ask_again, flow)
+        return True
+
     def longest_idle(self, now: float) -> Flow | None:
         """Of the handed flows, the one to end in favour of a new one; None: all are in use."""
-        return longest_idle(self.handed, now)
+        return longest_idle(self.handed, now, self._fast.recall)
 
     def remove(self, flow: Flow, now: float) -> None:
         """Forget a flow, but not that it was: its request, come again, opens nothing."""
@@ -112,8 +125,10 @@ class FlowTable:
     def _deadline(self, flow: Flow) -> float | None:
         if flow.state is State.GONE:
             return None
+        self._fast.recall(flow)
         return flow.seen + (self._closing if flow.closing else self._idle[flow.state])
 
     def _forget(self, flow: Flow) -> None:
         self.drop_head(flow)
+        self._fast.forget(flow)
         flow.state = State.GONE

@@ -85,6 +85,7 @@ class Handover:
         context.table.drop_head(flow)
         first = packets[0]
         flow.handoff_bytes = len(first.payload)
+        context.fast.steer(flow)
         handed = self._handoff(flow, first, target, now)
         if len(packets) == 1:
             return context.ledger.passed(Served.STEERED, handed)
@@ -116,13 +117,16 @@ class Handover:
             context.ledger.counts[Handoffs.TOO_LATE] += 1
             return context.ledger.passed(Served.STEERED, target.steering.segment(segment))
         self._repeated(target)
-        flow.handoff_bytes = max(flow.handoff_bytes, len(segment.payload))
+        if len(segment.payload) > flow.handoff_bytes:
+            flow.handoff_bytes = len(segment.payload)
+            context.fast.steer(flow)
         return context.ledger.passed(Served.STEERED, self._handoff(flow, segment, target, now))
 
     def _give_up(self, repeated: float, flow: Flow, now: float) -> None:
         """Reset a client that has sent nothing since it ``repeated`` its request: it would have
         acknowledged what it got."""
         context = self._context
+        context.fast.recall(flow)
         if flow.state is not State.HANDED or flow.seen != repeated:
             return
         context.ledger.counts[Handoffs.UNANSWERED] += 1
@@ -204,6 +208,7 @@ class Handover:
         if head.confirmed >= head.owned:
             self._context.table.drop_head(flow)
             flow.handoff_bytes = 0
+            self._context.fast.steer(flow)
 
     def _confirm(self, flow: Flow, now: float) -> None:
         """Send again what the bridge has not confirmed, or give up."""

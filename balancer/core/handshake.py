@@ -28,8 +28,9 @@ class Answered(Outcome):
     SYN = "syn"
 
 
-def answer_syn(context: Context, service: Service, syn: Segment) -> bytes | None:
-    """Send the SYN-ACK; nothing is kept. The SYN's own data, ECN and unknown options are declined
+def answer_syn(context: Context, service: Service, syn: Segment, live: Flow | None) -> bytes | None:
+    """Send the SYN-ACK; nothing is kept, but for the fast path where there is a ``live`` flow of
+    the same addresses and ports. The SYN's own data, ECN and unknown options are declined
     by not being mentioned (RFC 7413 section 3: data not acknowledged is sent again)."""
     ledger = context.ledger
     if syn.flags & ~(0xC0 | 0x08) != SYN:  # ECE and CWR offer ECN (RFC 3168), PSH comes with data
@@ -40,6 +41,8 @@ def answer_syn(context: Context, service: Service, syn: Segment) -> bytes | None
     wall = context.wall
     promise = cookie.Promise(offer.mss, offer.sack, offer.scale)
     isn = cookie.make(context.keys.signing.cookie, syn.key, syn.seq, promise, wall)
+    if live is not None:
+        context.fast.expect(live, syn.seq, isn)
     stamps = None if offer.timestamps is None else (_ticks(wall), offer.timestamps[0])
     scale = NO_SCALE if offer.scale == NO_SCALE else service.window_scale
     context.send(
@@ -57,20 +60,22 @@ def answer_syn(context: Context, service: Service, syn: Segment) -> bytes | None
 
 def proven(context: Context, segment: Segment) -> cookie.Promise | None:
     """What we promised to the sender of ``segment``, if it acknowledges a cookie of ours."""
-    c, b = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK
-    for keys in context.keys.accepted:
-        promise = cookie.check(keys.cookie, segment.key, c, b, context.wall)
-        if promise is not None:
-            return promise
-    return None
+    return _promise(context, segment.key, (segment.seq - 1) & MASK, (segment.ack - 1) & MASK)
 
 
 def unused(context: Context, segment: Segment) -> bool:
     """Whether it is a keep-alive probe (RFC 9293 section 3.8.4) of a client that has not sent
     anything yet, and whose acknowledgment of our SYN-ACK was lost: there is no flow, and all is
     well."""
-    c, b = segment.seq, (segment.ack - 1) & MASK
-    return cookie.check(context.keys.cookie, segment.key, c, b, context.wall) is not None
+    return _promise(context, segment.key, segment.seq, (segment.ack - 1) & MASK) is not None
+
+
+def _promise(context: Context, key: bytes, c: int, b: int) -> cookie.Promise | None:
+    for keys in context.keys.accepted:
+        promise = cookie.check(keys.cookie, key, c, b, context.wall)
+        if promise is not None:
+            return promise
+    return None
 
 
 def admit(

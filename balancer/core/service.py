@@ -57,6 +57,10 @@ class Service:
             configured.table_size,
         )
 
+    def target_at(self, bridge: bytes) -> Target | None:
+        """The target with that bridge address (4 bytes)."""
+        return next((t for t in self.targets if t.steering.bridge == bridge), None)
+
     def choose(self, key: bytes) -> Target:
         """The target of a key: Maglev over its hash."""
         return self.targets[self._table.lookup(maglev.key_hash(key))]

@@ -1,5 +1,6 @@
 """The `balancer` command. What runs is imported when it runs, so that help and errors are quick."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,20 @@ def _problems(checked: Config) -> list[Problem]:
     return startup.problems(checked)
 
 
+def _load_fast_path(checked: Config) -> object:
+    from balancer.program.fast_path import KernelPath  # noqa: PLC0415
+
+    return KernelPath(checked.limits.flows, Counter())
+
+
+def _flush() -> None:
+    from balancer.program import fast_path  # noqa: PLC0415
+    from common.adapters.firewall import Firewall  # noqa: PLC0415
+
+    Firewall("balancer", [], []).remove()
+    fast_path.clear()
+
+
 def _host_problems(checked: Config) -> list[Problem]:
     from balancer.program import startup  # noqa: PLC0415
 
@@ -96,6 +111,8 @@ PROGRAM = commands.Program(
     describe=_describe,
     problems=_problems,
     host_problems=_host_problems,
+    load_fast_path=_load_fast_path,
+    flush=_flush,
     serve=_serve,
 )
 

@@ -10,6 +10,8 @@ from balancer.core.config import Config
 from balancer.core.engine import Balancer
 from balancer.core.rules import rules
 from balancer.core.service import Service
+from balancer.program import fast_path
+from balancer.program.fast_path import KernelPath
 from common.adapters import routes
 from common.adapters.aside import aside
 from common.adapters.firewall import Firewall
@@ -28,13 +30,25 @@ def serve(config: Config) -> None:
 
     Raises OSError, FirewallError or KeyFileError where something cannot be had.
     """
-    choose_datapath(config.datapath)
+    ledger = Ledger(log.isEnabledFor(logging.DEBUG))
+    fast = choose_datapath(
+        config.datapath,
+        lambda: KernelPath(config.limits.flows, ledger.counts, fast_path.directory()),
+    )
+    if fast is None:
+        fast_path.clear()
     keys = Keyring(read_keys(config.key_file, "balancer"))
     log.info("keys: %s", keys)
-    verbose = log.isEnabledFor(logging.DEBUG)
     now = time.monotonic()
     core = Balancer(
-        _services(config), config.limits, config.timeouts, keys, Ledger(verbose), now, wall_offset()
+        _services(config),
+        config.limits,
+        config.timeouts,
+        keys,
+        ledger,
+        now,
+        wall_offset(),
+        fast,
     )
     ready = [
         f"{service.vip} port {service.port} -> "
@@ -43,7 +57,7 @@ def serve(config: Config) -> None:
     ]
     firewall = Firewall("balancer", *rules(config))
     reread = partial(read_keys, config.key_file)
-    run(core, config.queue, firewall, ready, reread, config.syn_queue)
+    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast)
 
 
 def _services(config: Config) -> list[Service]:

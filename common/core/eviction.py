@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 LOOKS = 64  # flows looked at in one go
@@ -20,16 +21,20 @@ class Placed(Protocol):
 P = TypeVar("P", bound=Placed)
 
 
-def longest_idle(flows: OrderedDict[bytes, P], now: float) -> P | None:
+def longest_idle(
+    flows: OrderedDict[bytes, P], now: float, recall: Callable[[P], None] = lambda _: None
+) -> P | None:
     """The flow that has been silent longest, as far as LOOKS looks tell; None where all that were
     looked at have been heard of lately.
 
     A packet only writes the time (``seen``): a flow that was heard of since it took its place goes
     to the end when it is met here, so that the first that was not has been silent longest.
+    ``recall`` brings ``seen`` up to what only the kernel has seen.
     """
     longest: P | None = None
     for _ in range(min(LOOKS, len(flows))):
         key, flow = next(iter(flows.items()))
+        recall(flow)
         if longest is None or flow.seen < longest.seen:
             longest = flow
         if flow.seen == flow.placed:

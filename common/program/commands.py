@@ -9,12 +9,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import click
 
 from common import __version__
-from common.adapters import key_rotation, keyfile
+from common.adapters import checks, key_rotation, keyfile
 from common.adapters.aside import aside
+from common.adapters.bpf.libbpf import BpfError
 from common.adapters.checks import Problem
 from common.core.keys import Keyring, derive
 from common.program import logs
-from common.program.datapath import DatapathError, choose_datapath
 from common.program.keys import read_keys
 from common.program.reporting import (
     HOST_ERRORS,
@@ -31,6 +31,12 @@ CHECK_HELP = """Check the configuration and the key; start nothing.
 
 As root also tell what about this host would prevent a start. The exit code is 2 if the
 configuration, a flag or the key file is wrong, else 0.
+"""
+
+FLUSH_HELP = """Remove what an ended program left on this host.
+
+Its firewall rules, and the connections that the kernel goes on with after SIGTERM or a crash, which
+then stand still. The exit code is 1 while the program runs: end it by SIGINT, which leaves nothing.
 """
 
 KEYGEN_HELP = """Make a new secret key in FILE (default /etc/l3dsr/key), readable by its owner only.
@@ -65,6 +71,9 @@ class Configuration(Protocol):
     def datapath(self) -> str: ...
 
     @property
+    def queue(self) -> int: ...
+
+    @property
     def log_level(self) -> str: ...
 
 
@@ -78,6 +87,8 @@ class Program(Generic[C]):
 
     `describe` gives the lines of a valid configuration, `problems` what prevents a start, and
     `host_problems` the same without the key, and what a running program would hold itself.
+    `load_fast_path` gives the kernel's part, or raises BpfError where the kernel refuses it;
+    `flush` removes what an ended program left in the kernel.
     """
 
     name: str
@@ -91,6 +102,8 @@ class Program(Generic[C]):
     describe: Callable[[C], Iterable[str]]
     problems: Callable[[C], list[Problem]]
     host_problems: Callable[[C], list[Problem]]
+    load_fast_path: Callable[[C], object]
+    flush: Callable[[], None]
     serve: Callable[[C], None]
     key_advice: str = ""
 
@@ -179,6 +192,7 @@ def group(program: Program[C]) -> click.Group:
             _run(program, program.configuration(flags))
 
     main.add_command(_check(program))
+    main.add_command(_flush(program))
     main.add_command(_keygen(program))
     return main
 
@@ -217,8 +231,8 @@ def _check(program: Program[C]) -> click.Command:
                 click.echo(f"not checked: {error}")
         except keyfile.KeyFileError as error:
             bad_key = error  # told of last: it decides the exit code
-        found += _datapath(configuration.datapath)
         if root:
+            found += _datapath(program, configuration)
             found += program.host_problems(configuration)
         show(found)
         if bad_key is not None:
@@ -230,12 +244,26 @@ def _check(program: Program[C]) -> click.Command:
     return check
 
 
-def _datapath(wanted: str) -> list[Problem]:
-    try:
-        choose_datapath(wanted)
-    except DatapathError as error:
-        what = str(error).partition("; ")[0]
-        return [Problem(f"a start would fail: {what}", "choose nfqueue, or auto (--datapath)")]
+def _flush(program: Program[C]) -> click.Command:
+    @click.command(help=FLUSH_HELP)
+    @with_flags(program.flags)
+    @click.pass_obj
+    def flush(before: dict[str, Any], /, **flags: Any) -> None:
+        configuration = program.configuration(merged(before, flags))
+        refuse(checks.privileges(program.name) or checks.queue(configuration.queue))
+        with failures(program.name, *HOST_ERRORS):
+            program.flush()
+
+    return flush
+
+
+def _datapath(program: Program[C], configuration: C) -> list[Problem]:
+    if configuration.datapath == "ebpf":
+        try:
+            program.load_fast_path(configuration)
+        except BpfError as error:
+            what = f"a start would fail: datapath ebpf: {error}"
+            return [Problem(what, "choose nfqueue, or auto (--datapath)")]
     return []
 
 

@@ -83,6 +83,10 @@ class Core(Protocol):
 
     def packet(self, data: bytes, now: float, mark: int) -> bytes | None: ...
 
+    def settle(self) -> None:
+        """A turn is over, and most often no packet is waiting: what the kernel is given now
+        overtakes none."""
+
     def next_deadline(self) -> float: ...
 
     def timers(self, now: float, wall_offset: float) -> None: ...
@@ -101,14 +105,29 @@ def wall_offset() -> float:
     return time.time() - time.monotonic()
 
 
+class Kernel(Protocol):
+    """The fast path, if there is one."""
+
+    def attach(self) -> None: ...
+
+    def detach(self) -> None: ...
+
+
 class PacketLoop:
     """Runs ``core`` over queue ``number`` until SIGINT, SIGTERM or SIGQUIT; SIGUSR2 logs the
     counters, SIGHUP has ``read_keys`` called. Where SYNs come apart, ``syn_number`` is their
     queue."""
 
     def __init__(
-        self, core: Core, number: int, read_keys: ReadKeys, syn_number: int | None = None
+        self,
+        core: Core,
+        number: int,
+        read_keys: ReadKeys,
+        syn_number: int | None = None,
+        outlived: bool = False,
     ) -> None:
+        """``outlived``: the kernel goes on with connections when SIGTERM ends the program."""
+        self._may_be_outlived, self.outlived = outlived, False
         self._core = core
         self._read_keys = read_keys
         self._bounded = BoundedLog(log)
@@ -147,11 +166,13 @@ class PacketLoop:
                     else:
                         queue, most = turns[fd]
                         queue.run(most)
+                self._core.settle()
                 self._heed_signals()
                 now = time.monotonic()
                 if now >= self._due:
                     self._timers(now)
-            if self._say_farewell():
+            self._heed_signals()  # one may have come after the last look
+            if not self.outlived and self._say_farewell():
                 self._hear_last_words()
 
     def close(self) -> None:
@@ -295,6 +316,7 @@ class PacketLoop:
                 self._reread_keys()
             else:
                 log.info("stopping: %s", signal.Signals(number).name)
+                self.outlived = self._may_be_outlived and number == signal.SIGTERM
 
     def _reread_keys(self) -> None:
         """A file that cannot be used changes nothing: who has replaced it looks at the log."""
@@ -317,21 +339,30 @@ def run(
     ready: Iterable[str],
     read_keys: ReadKeys,
     syn_queue: int | None = None,
+    kernel: Kernel | None = None,
 ) -> None:
     """Run ``core`` with its rules in place, having logged the lines of ``ready``; removes all it
     set up, also when something fails on the way. ``read_keys`` is called for each SIGHUP.
 
-    Raises OSError or FirewallError where something cannot be had.
+    Where the ``kernel`` has connections, SIGTERM leaves all as it is instead: these go on without
+    the program, and what is for the program waits for its next start to be sent again.
+
+    Raises OSError, FirewallError or BpfError where something cannot be had.
     """
-    loop = PacketLoop(core, queue, read_keys, syn_queue)
+    loop = PacketLoop(core, queue, read_keys, syn_queue, outlived=kernel is not None)
     try:
         try:
+            if kernel is not None:
+                kernel.attach()
             firewall.install()
             for line in ready:
                 log.info("ready: %s", line)
             loop.run()
         finally:
-            firewall.remove()
+            if not loop.outlived:
+                firewall.remove()
+                if kernel is not None:
+                    kernel.detach()
     finally:
         loop.close()
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import click
 
+from common.adapters.bpf.libbpf import BpfError
 from common.adapters.checks import Problem
 from common.adapters.firewall import FirewallError
 from common.adapters.keyfile import KeyFileError
@@ -15,7 +16,7 @@ from common.program.datapath import DatapathError
 
 FAILED, USAGE = 1, 2  # exit codes: the host, or what the user asked for
 
-HOST_ERRORS = (DatapathError, FirewallError, KeyFileError, RouteError, OSError)
+HOST_ERRORS = (BpfError, DatapathError, FirewallError, KeyFileError, RouteError, OSError)
 
 
 class UsageProblems(click.ClickException):

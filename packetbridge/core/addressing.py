@@ -11,7 +11,9 @@ class Addressing:
     """Up (to the server): source ``up_source``, or as it is where None; destination ``up_target``.
     Down (to the client) likewise. ``up_ports`` and ``down_ports`` are added to the 32 bits of
     source and destination port. The four ``_ip`` and ``_tcp`` numbers are what all that adds to the
-    checksums, modulo 0xFFFF; ``up_hop`` and ``down_hop`` are taken off the TTL."""
+    checksums, modulo 0xFFFF; ``up_hop`` and ``down_hop`` are taken off the TTL. ``seq_up`` and
+    ``stamp_up`` are what sequence numbers and timestamps grow by going up: 0 but where the server
+    sees the bridge's own address, and there every flow has an object of its own."""
 
     __slots__ = (
         "down_hop",
@@ -20,6 +22,8 @@ class Addressing:
         "down_source",
         "down_target",
         "down_tcp",
+        "seq_up",
+        "stamp_up",
         "up_hop",
         "up_ip",
         "up_ports",
@@ -31,6 +35,7 @@ class Addressing:
     def __init__(self, vip: bytes, hops: tuple[int, int], inbound: bytes, outbound: bytes) -> None:
         """``inbound`` and ``outbound`` are the keys of the client's and the server's packets;
         ``hops`` what is taken off the TTL, up and down."""
+        self.seq_up = self.stamp_up = 0
         server = outbound[:4]
         client, own = inbound[:4], outbound[4:8]
         self.up_source = None if own == client else own

@@ -7,6 +7,7 @@ from common.core.ledger import Ledger, Outcome
 from common.core.segment import RST, build_along
 from common.core.timing import Schedule
 from packetbridge.core.entry import Entry
+from packetbridge.core.fast_path import FastPath
 from packetbridge.core.flow import Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.states import State
@@ -26,11 +27,18 @@ class Context:
     ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
     """
 
-    __slots__ = ("keys", "ledger", "out", "schedule", "table", "wall")
+    __slots__ = ("fast", "keys", "ledger", "out", "schedule", "table", "wall")
 
     def __init__(
-        self, keys: Keyring, ledger: Ledger, table: FlowTable, now: float, wall: float
+        self,
+        keys: Keyring,
+        ledger: Ledger,
+        table: FlowTable,
+        fast: FastPath,
+        now: float,
+        wall: float,
     ) -> None:
+        self.fast = fast
         self.keys = keys
         self.ledger = ledger
         self.table = table

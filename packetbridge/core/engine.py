@@ -19,11 +19,13 @@ from common.core.keys import Keyring, Keys
 from common.core.ledger import DROP, Ledger, Occurrence, Outcome
 from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before
 from packetbridge.core import answers, icmp_errors, splice
+from packetbridge.core.adoption import Adoption
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.context import Context, Served
 from packetbridge.core.ending import end_idle
 from packetbridge.core.entry import Entry
-from packetbridge.core.flow import BOTH, CLIENT, RESET_SHIFT, SERVER, Flow
+from packetbridge.core.fast_path import FastPath, NoFastPath
+from packetbridge.core.flow import BOTH, CLIENT, DOUBTED, FOLLOWED, RESET_SHIFT, SERVER, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.states import Event, State
@@ -62,15 +64,18 @@ class Bridge:
         ledger: Ledger,
         now: float,
         wall_offset: float,
+        fast: FastPath | None = None,
     ) -> None:
         self.ledger = ledger
-        self.table = FlowTable(limits, timeouts, ledger, now)
-        self._context = Context(keys, ledger, self.table, now, now + wall_offset)
+        self._fast: FastPath = NoFastPath() if fast is None else fast
+        self.table = FlowTable(limits, timeouts, ledger, self._fast, now)
+        self._context = Context(keys, ledger, self.table, self._fast, now, now + wall_offset)
         self.out = self._context.out
         self._entries = {(entry.address, entry.dscp, entry.port): entry for entry in entries}
         self._by_server: dict[bytes, list[Entry]] = {}
         for entry in entries:
             self._by_server.setdefault(entry.server_key, []).append(entry)
+        self._adoption = Adoption(self._context, self._entries)
         self._opener = Opener(self._context)
         self._strangers = Strangers(self._context, self._opener.early)
         self._outbound = self.table.outbound
@@ -89,6 +94,7 @@ class Bridge:
                 self._down += 1
                 if flow.client_fin is not None:
                     self._server_has(flow)
+                    self._fast.follow(flow)
                 return translated
         elif len(data) >= MIN_PACKET:
             flow = self._inbound[data[1] >> 2].get(key)
@@ -101,9 +107,14 @@ class Bridge:
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
 
+    def settle(self) -> None:
+        """The queue's packets have been judged, as far as a turn goes: what the kernel is given
+        now overtakes few of them, or none."""
+        self._fast.settle()
+
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
-        return self._context.schedule.next()
+        return 0.0 if self._adoption.pending else self._context.schedule.next()
 
     def timers(self, now: float, wall_offset: float) -> None:
         """Do what is due by ``now``; the wall clock may have been set since the last call."""
@@ -111,6 +122,8 @@ class Bridge:
         self._context.wall = now + wall_offset
         self._context.keys.expire(now)
         self._context.schedule.run(now, self._end_idle)
+        if self._adoption.pending:
+            self._adoption.step(now)
 
     def rekey(self, held: Sequence[Keys], now: float) -> str:
         """Accept handoffs under these keys from now on; says which keys are in force."""
@@ -147,7 +160,11 @@ class Bridge:
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
-        return {"flows": len(self.table), "held_bytes": self.table.held_bytes}
+        return {
+            "flows": len(self.table),
+            "held_bytes": self.table.held_bytes,
+            **self._fast.gauges(),
+        }
 
     def _upward(self, flow: Flow, translated: bytes) -> bytes | None:
         """With the bridge's own address as source a packet cannot go on from where one came in:
@@ -183,6 +200,8 @@ class Bridge:
 
     def _from_client(self, entry: Entry, segment: Segment, now: float) -> bytes | None:
         flow = self._inbound[entry.dscp].get(segment.key)
+        if flow is None and self._adoption.pending:
+            flow = self._adoption.find(segment.key, entry.dscp, now)
         option = handoff.find(segment.options)
         if option is not None:
             segment.check_checksum()
@@ -193,6 +212,7 @@ class Bridge:
             return self.ledger.drop(Senseless.SYN, segment.data)
         if flow is None:
             return self._strangers.from_client(entry, segment, now, self._leaving)
+        self._fast.recall(flow)
         flow.seen = now
         if flow.state is State.SYN_SENT:
             return self._opener.hold(flow, segment, now)
@@ -203,6 +223,7 @@ class Bridge:
             flow.stamper.note(segment)
         translated = splice.up_any(flow, segment)
         self._client_ends(flow, segment, now)
+        self._fast.follow(flow)
         self.ledger.counts[Served.UP] += 1
         return self._upward(flow, translated)
 
@@ -210,8 +231,11 @@ class Bridge:
         self, servers: list[Entry], segment: Segment, now: float, mark: int
     ) -> bytes | None:
         flow = self._outbound.get(segment.key)
+        if flow is None and self._adoption.pending:
+            flow = self._adoption.find(segment.key, None, now)
         if flow is None:
             return self._strangers.from_server(servers, segment, now, mark)
+        self._fast.recall(flow)
         flow.seen = now
         if flow.state is State.SYN_SENT or segment.flags & SYN:
             return self._opener.from_server(flow, segment, now)
@@ -220,6 +244,7 @@ class Bridge:
             self._opener.acknowledged(flow, segment.ack)
             self._server_has(flow)
         self._server_ends(flow, segment)
+        self._fast.follow(flow)
         return self.ledger.passed(Served.DOWN, translated)
 
     def _client_ends(self, flow: Flow, segment: Segment, now: float) -> None:
@@ -229,14 +254,15 @@ class Bridge:
         if segment.flags & RST:
             if segment.seq != (flow.server_ack - flow.seq_up) & MASK:
                 self.ledger.counts[Doubted.INEXACT_RESET] += 1
-                if not flow.doubted:
-                    flow.doubted = True
+                if not flow.marked(DOUBTED):
+                    flow.mark(DOUBTED, True)
                     self._context.schedule.add(now + ASK_AFTER, self._ask_server, flow)
                 return
             self._reset(flow, CLIENT)
         elif segment.flags & FIN:
             if not flow.fins & CLIENT:
                 flow.client_fin = segment.end
+                flow.mark(FOLLOWED, False)
         else:
             self._revive(flow, CLIENT)
 
@@ -245,7 +271,8 @@ class Bridge:
         server, but not to us, and nobody sends anything more. A keep-alive probe (RFC 9293 section
         3.8.4) is answered by RST where the server has ended, and changes nothing where it has not.
         """
-        flow.doubted = False
+        flow.mark(DOUBTED, False)
+        self._fast.recall(flow)
         if flow.state in (State.SPLICED, State.CLOSING):
             self.ledger.counts[Doubted.SERVER_ASKED] += 1
             ack = flow.client_ack - flow.seq_down
@@ -257,6 +284,7 @@ class Bridge:
         if flow.client_fin is None or before(reached, flow.client_fin):
             return
         ended, flow.client_fin = reached == flow.client_fin, None
+        flow.mark(FOLLOWED, False)
         if ended:  # else bytes beyond it: the FIN was not the client's
             self._fin(flow, CLIENT)
 

@@ -81,7 +81,7 @@ class Entry:
 
     def addressing(self, inbound: bytes, outbound: bytes) -> Addressing:
         """For flows with those keys: one for all plain ones, or one for this flow."""
-        if outbound[4:8] != inbound[:4] or outbound[10:12] != inbound[8:10]:
+        if self.own_source or outbound[4:8] != inbound[:4] or outbound[10:] != inbound[8:10]:
             return Addressing(self.vip, self._hops, inbound, outbound)
         if self._plain is None:
             self._plain = Addressing(self.vip, self._hops, inbound, outbound)

@@ -8,6 +8,11 @@ from packetbridge.core.stamper import Stamper
 from packetbridge.core.states import Event, State, after
 
 CLIENT, SERVER, BOTH = 1, 2, 3  # bits of Flow.fins: FINs seen
+SHORT = (State.SPLICED, State.CLOSING)  # states of the short way
+# Bits of Flow.marks. DOUBTED: an inexact RST passed, and the server will be asked whether it has
+# ended. RECORDED: the kernel has records of the flow; IN_KERNEL: and translates by them.
+# FOLLOWED: the records, if any, are as the flow is.
+DOUBTED, RECORDED, IN_KERNEL, FOLLOWED = 1, 2, 4, 8
 RESET_SHIFT = 2  # and above them the RSTs
 
 
@@ -22,25 +27,22 @@ class Flow:
 
     __slots__ = (
         "addressing",
-        "b",
-        "c",
         "client_ack",
         "client_fin",
-        "doubted",
         "down_window",
         "entry",
         "fast",
         "fins",
         "inbound",
+        "isns",
+        "marks",
         "opening",
         "outbound",
         "placed",
         "seen",
         "seq_down",
-        "seq_up",
         "server_ack",
         "stamp_down",
-        "stamp_up",
         "stamper",
         "state",
         "up_window",
@@ -49,16 +51,16 @@ class Flow:
     def __init__(self, entry: Entry, inbound: bytes, c: int, b: int, now: float) -> None:
         self.entry = entry
         self.inbound = inbound
-        self.c, self.b = c, b
+        self.isns = c.to_bytes(4, "big") + b.to_bytes(4, "big")
         self.state = State.HANDOFF
         self.seen = self.placed = now  # see common.core.eviction
         self.fast = False  # SPLICED and nothing special: packets take the short way
         self.fins = 0  # FIN seen from client 1, server 2; RST from client 4, server 8
+        self.marks = 0  # see DOUBTED and those beside it
         self.client_fin: int | None = None  # end of the client's FIN, the server not having it yet
-        self.doubted = False  # an inexact RST has passed: the server will be asked whether it ended
         self.opening: Opening | None = None
         self.stamper: Stamper | None = None
-        self.seq_up = self.seq_down = self.stamp_up = self.stamp_down = 0
+        self.seq_down = self.stamp_down = 0
         self.up_window = self.down_window = 0  # bits to shift left; right where negative
         self.client_ack = (b + 1) & 0xFFFFFFFF  # the next byte each side expects, as it said
         self.server_ack = 0
@@ -72,6 +74,30 @@ class Flow:
         self.addressing = entry.addressing(self.inbound, self.outbound)
 
     @property
+    def c(self) -> int:
+        """The client's initial sequence number."""
+        return int.from_bytes(self.isns[:4], "big")
+
+    @property
+    def b(self) -> int:
+        """The balancer's."""
+        return int.from_bytes(self.isns[4:], "big")
+
+    @property
+    def seq_up(self) -> int:
+        return self.addressing.seq_up
+
+    @property
+    def stamp_up(self) -> int:
+        return self.addressing.stamp_up
+
+    def marked(self, mark: int) -> bool:
+        return bool(self.marks & mark)
+
+    def mark(self, mark: int, on: bool) -> None:
+        self.marks = self.marks | mark if on else self.marks & ~mark
+
+    @property
     def up_address(self) -> bytes:
         """12 bytes, addresses and ports, of what goes to the server."""
         return self.addressing.up(self.inbound)
@@ -83,7 +109,7 @@ class Flow:
 
     def refresh(self) -> None:
         """See whether the short way may be taken."""
-        self.fast = self.state is State.SPLICED and self.opening is None and self.stamper is None
+        self.fast = self.state in SHORT and self.opening is None and self.stamper is None
 
     def __str__(self) -> str:
         client = ".".join(str(byte) for byte in self.inbound[:4])

@@ -11,6 +11,7 @@ from common.core.ledger import Ledger, Occurrence
 from common.core.remembered import Remembered
 from common.core.timing import ASK_AGAIN, IdleWheel
 from packetbridge.core.config import Limits, Timeouts
+from packetbridge.core.fast_path import FastPath
 from packetbridge.core.flow import Flow
 from packetbridge.core.states import Event, State
 
@@ -41,7 +42,10 @@ class FlowTable:
     """``inbound[dscp]`` finds a flow by the key of the client's packets, ``outbound`` by that of
     the server's. ``held_bytes`` is what all openings hold."""
 
-    def __init__(self, limits: Limits, timeouts: Timeouts, ledger: Ledger, now: float) -> None:
+    def __init__(
+        self, limits: Limits, timeouts: Timeouts, ledger: Ledger, fast: FastPath, now: float
+    ) -> None:
+        self._fast = fast
         self.inbound: list[dict[bytes, Flow]] = [{} for _ in range(64)]
         self.outbound: OrderedDict[bytes, Flow] = OrderedDict()
         self.held_bytes = 0
@@ -67,7 +71,7 @@ class FlowTable:
 
     def longest_idle(self, now: float) -> Flow | None:
         """The flow to end in favour of a new one; None: all are in use."""
-        return longest_idle(self.outbound, now)
+        return longest_idle(self.outbound, now, self._fast.recall)
 
     def may_hold(self) -> bool:
         return self.held_bytes < self._limits.held_bytes
@@ -77,6 +81,12 @@ class FlowTable:
         self.outbound[flow.outbound] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)
         self._ledger.counts[Flows.OPENED] += 1
+
+    def adopt(self, flow: Flow) -> None:
+        """Take a flow that was spliced before, as the kernel remembers."""
+        self.inbound[flow.entry.dscp][flow.inbound] = flow
+        self.outbound[flow.outbound] = flow
+        self._wheel.add(flow.seen + self._ask_again, flow)
 
     def readdress(self, flow: Flow, source: bytes) -> None:
         """Another address and port (6 bytes) for the server to see as the client's."""
@@ -88,6 +98,7 @@ class FlowTable:
         """Forget a flow for ``event``, but not that it was: late packets and replays are known."""
         flow.apply(event)
         self.settle(flow)
+        self._fast.forget(flow)
         self.inbound[flow.entry.dscp].pop(flow.inbound, None)
         self.outbound.pop(flow.outbound, None)
         incarnation = _incarnation(flow.entry.dscp, flow.inbound, flow.c, flow.b)
@@ -123,6 +134,7 @@ class FlowTable:
     def _deadline(self, flow: Flow) -> float | None:
         if flow.state is State.GONE:
             return None
+        self._fast.recall(flow)
         return flow.seen + self._idle[flow.state]
 
 

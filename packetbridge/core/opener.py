@@ -231,8 +231,8 @@ class Opener:
         if entry.own_source:
             opening.isn = sources.own_isn(wall, int.from_bytes(source[4:], "big"))
             if opening.stamp is not None:
-                flow.stamp_up = (sources.own_stamp(wall) - opening.stamp) & MASK
-        flow.seq_up = (opening.isn - c) & MASK
+                flow.addressing.stamp_up = (sources.own_stamp(wall) - opening.stamp) & MASK
+            flow.addressing.seq_up = (opening.isn - c) & MASK
         table.held_bytes += opening.hold(segment) or 0
         if message.kind is Kind.HANDOFF_CONFIRM:
             opening.owe(segment)

@@ -10,12 +10,18 @@ from common.core import icmp
 from packetbridge.core.config import MARK_MASK, Backend, Config
 
 
-def rules(config: Config, local: Container[str]) -> tuple[list[str], list[str]]:
+def rules(
+    config: Config, local: Container[str], unusual: object = None
+) -> tuple[list[str], list[str]]:
     """The rules for (PREROUTING, OUTPUT); in each, what exempts from connection tracking is first.
 
     `local` holds this host's own addresses. Whatever the bridge sends by raw socket must carry
     `config.mark` (any low 8 bits): the mark is what keeps it, and with tcp_fwmark_accept the
-    answers of a local server, apart from direct connections to the same server, which stay tracked.
+    answers of a local server, apart from direct connections to the same server, which stay
+    tracked.
+
+    `unusual` is the path of the pinned eBPF program that says which of a local server's packets the
+    kernel leaves to the bridge; what it has translated for a local server carries the mark as well.
     """
     here = [b for b in config.backends if b.server_address in local]
     remote = [b for b in config.backends if b.server_address not in local]
@@ -23,11 +29,14 @@ def rules(config: Config, local: Container[str]) -> tuple[list[str], list[str]]:
     queued_in += _unique(_from_server(b) for b in remote)
     to_servers = _unique(_to_server(b) for b in remote)
     queued_out = _unique(m for b in here for m in _from_local_server(config, b))
+    if unusual is not None:
+        queued_out = [f"{match} -m bpf --object-pinned {unusual}" for match in queued_out]
     marked = [_marked(config)]
+    untracked_in = queued_in + to_servers + (marked if unusual is not None else [])
     to_clients = _unique(m for b in config.backends for m in _to_clients(config, b))
     queue = f"-j NFQUEUE --queue-num {config.queue}"
     return (
-        _untracked(queued_in + to_servers) + [f"{match} {queue}" for match in queued_in],
+        _untracked(untracked_in) + [f"{match} {queue}" for match in queued_in],
         _untracked(marked + to_clients + to_servers) + [f"{match} {queue}" for match in queued_out],
     )
 

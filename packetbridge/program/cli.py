@@ -1,5 +1,6 @@
 """The `packetbridge` command. What runs is imported when it runs, so that help is quick."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import click
@@ -78,6 +79,20 @@ def _problems(checked: Config) -> list[Problem]:
     return startup.problems(checked)
 
 
+def _load_fast_path(checked: Config) -> object:
+    from packetbridge.program.fast_path import KernelPath  # noqa: PLC0415
+
+    return KernelPath(checked.limits.flows, Counter())
+
+
+def _flush() -> None:
+    from common.adapters.firewall import Firewall  # noqa: PLC0415
+    from packetbridge.program import fast_path  # noqa: PLC0415
+
+    Firewall("packetbridge", [], []).remove()
+    fast_path.clear()
+
+
 def _host_problems(checked: Config) -> list[Problem]:
     from packetbridge.program import startup  # noqa: PLC0415
 
@@ -102,6 +117,8 @@ PROGRAM = commands.Program(
     describe=_describe,
     problems=_problems,
     host_problems=_host_problems,
+    load_fast_path=_load_fast_path,
+    flush=_flush,
     serve=_serve,
     key_advice=KEY_ADVICE,
 )

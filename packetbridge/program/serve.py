@@ -18,6 +18,8 @@ from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 from packetbridge.core.rules import rules
+from packetbridge.program import fast_path
+from packetbridge.program.fast_path import KernelPath
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +29,15 @@ def serve(config: Config) -> None:
 
     Raises OSError, FirewallError or KeyFileError where something cannot be had.
     """
-    choose_datapath(config.datapath)
+    ledger = Ledger(log.isEnabledFor(logging.DEBUG))
+    fast = choose_datapath(
+        config.datapath,
+        lambda: KernelPath(config.limits.flows, ledger.counts, fast_path.directory()),
+    )
+    if fast is None:
+        fast_path.clear()
     keys = Keyring(read_keys(config.key_file, "packetbridge"))
     log.info("keys: %s", keys)
-    verbose = log.isEnabledFor(logging.DEBUG)
     now = time.monotonic()
     local = aside(_local, config)
     core = Bridge(
@@ -38,17 +45,20 @@ def serve(config: Config) -> None:
         config.limits,
         config.timeouts,
         keys,
-        Ledger(verbose),
+        ledger,
         now,
         wall_offset(),
+        fast,
     )
     ready = [
         f"{backend.address} port {backend.port} -> {backend.server_address}:{backend.server_port}, "
         f"source {backend.source}"
         for backend in config.backends
     ]
-    firewall = Firewall("packetbridge", *rules(config, local))
-    run(core, config.queue, firewall, ready, partial(read_keys, config.key_file))
+    unusual = None if fast is None else fast_path.unusual()
+    firewall = Firewall("packetbridge", *rules(config, local, unusual))
+    reread = partial(read_keys, config.key_file)
+    run(core, config.queue, firewall, ready, reread, kernel=fast)
 
 
 def _entries(config: Config, local: set[str], bbr: bool) -> list[Entry]:

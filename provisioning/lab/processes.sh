@@ -70,14 +70,15 @@ is_own_ancestor() { # PID
     return 1
 }
 
-# SIGTERM, five seconds of grace, SIGKILL.
-end_processes() { # PID...
-    local pid start signal tries
+# The signal, five seconds of grace, SIGKILL.
+end_processes() { # SIGNAL PID...
+    local first=$1 pid start signal tries
     local -A alive=()
+    shift
     for pid in "$@"; do
         is_own_ancestor "$pid" || ! start=$(start_time_of "$pid") || alive[$pid]=$start
     done
-    for signal in TERM KILL; do
+    for signal in "$first" KILL; do
         for pid in "${!alive[@]}"; do
             kill -s "$signal" "$pid" 2>/dev/null || true
         done

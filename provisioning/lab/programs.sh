@@ -39,7 +39,11 @@ start_program() { # PROGRAM
 stop_program() { # PROGRAM
     local pids
     mapfile -t pids < <(pids_of_program "$1")
-    end_processes "${pids[@]}"
+    # A balancer or bridge that is sent SIGTERM may leave its connections to the kernel.
+    case $1 in
+    nginx-*) end_processes TERM "${pids[@]}" ;;
+    *) end_processes INT "${pids[@]}" ;;
+    esac
     rm -f "$(pid_file_of "$1")"
 }
 

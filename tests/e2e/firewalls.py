@@ -37,7 +37,7 @@ def web_rules(vip: str, backends: Mapping[str, tuple[str, str]]) -> dict[str, st
     for host, (_, server) in backends.items():
         rules[host] = [
             f"INPUT -d {server} -p tcp --dport 80",
-            f"OUTPUT -s {vip} -p tcp --sport 80",
+            f"OUTPUT -s {vip},{server} -p tcp --sport 80",
             f"OUTPUT -d {vip} -p tcp --dport 80",
             *(f"INPUT -d {server} -p icmp --icmp-type {kind}" for kind in ICMP_ERRORS),
         ]

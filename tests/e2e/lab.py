@@ -95,6 +95,11 @@ class Lab:
             "no_proxy": "*",
         }
 
+    @property
+    def in_kernel(self) -> bool:
+        """Whether established connections are the kernel's, and outlive the programs."""
+        return self.datapath == "ebpf"
+
     # --- the lab as a whole ---
 
     def script(self, *arguments: str, **environment: str) -> str:

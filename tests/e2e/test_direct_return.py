@@ -139,6 +139,9 @@ def test_balancer_marks_what_it_steers(lab: Lab, recorded: Recorded) -> None:
     assert steered
     assert {packet.dscp for packet in steered} == {ADDRESSES_DSCP}
     arrived = [packet for packet in recorded.backend if not packet.outgoing]
+    if lab.in_kernel:  # which takes packets on either processor
+        arrived.sort(key=lambda packet: packet.data)
+        steered.sort(key=lambda packet: packet.data)
     assert [packet.data for packet in arrived] == [packet.data for packet in steered]
 
 
@@ -175,7 +178,10 @@ def test_sequence_numbers_continue_the_balancers(lab: Lab, recorded: Recorded) -
     data = [packet for packet in received if packet.payload]
     assert data[0].seq == (syn_ack.seq + 1) % 2**32
     stamps = [int.from_bytes(packet.options[8][:4], "big") for packet in received]
-    assert all((after - before) % 2**32 < 2**31 for before, after in zip(stamps, stamps[1:]))  # noqa: B905, RUF007
+    steps = zip(stamps, stamps[1:])  # noqa: B905, RUF007
+    backwards = sum((after - before) % 2**32 >= 2**31 for before, after in steps)
+    # where the kernel takes over, what still waits for Python may be overtaken, once
+    assert backwards <= (1 if lab.in_kernel else 0)
 
 
 def test_checksums_are_right_everywhere(lab: Lab, recorded: Recorded) -> None:

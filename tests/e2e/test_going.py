@@ -37,6 +37,17 @@ def _ends(tcp: socket.socket) -> float:
     return time.monotonic() - started
 
 
+def _ends_or_goes_on(lab: Lab, tcp: socket.socket, seconds: float) -> None:
+    """It is reset within so many seconds, or, where the kernel has it, arrives whole."""
+    if not lab.in_kernel:
+        assert _ends(tcp) < seconds
+        return
+    missing = (100 << 20) - 1000
+    while missing > 0 and (part := tcp.recv(1 << 20)):
+        missing -= len(part)
+    assert missing <= 0, "it has ended"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_bridge_that_stops_ends_its_connections(lab: Lab, number: int) -> None:
     tcp, bridge = _downloading(lab)
@@ -44,19 +55,25 @@ def test_a_bridge_that_stops_ends_its_connections(lab: Lab, number: int) -> None
     pid = lab.pid(bridge)
     os.kill(pid, number)
     until(lambda: not lab.alive(bridge), WAIT, "it stops")
-    assert _ends(tcp) < 1
-    assert set(lab.states(bridge, port)) <= {"TIME-WAIT"}
+    if number == signal.SIGTERM:
+        _ends_or_goes_on(lab, tcp, 1)
+    else:
+        assert _ends(tcp) < 1
+    tcp.close()
+    until(lambda: set(lab.states(bridge, port)) <= {"TIME-WAIT"} or lab.in_kernel, 1, "both sides")
     lab.script("restart", bridge)
     assert lab.curl("/100m", "-I").backend == bridge
 
 
 def test_a_killed_bridge_ends_its_connections_when_it_is_back(lab: Lab) -> None:
     tcp, bridge = _downloading(lab)
+    port = tcp.getsockname()[1]
     os.kill(lab.pid(bridge), signal.SIGKILL)
     until(lambda: not lab.alive(bridge), WAIT, "it is gone")
     lab.script("restart", bridge)
-    assert _ends(tcp) < WAIT
-    until(lambda: not lab.states(bridge, tcp.getsockname()[1]), WAIT, "so does the server's side")
+    _ends_or_goes_on(lab, tcp, WAIT)
+    tcp.close()
+    until(lambda: not lab.states(bridge, port), WAIT, "so does the server's side")
 
 
 def test_a_balancer_that_stops_leaves_its_clients_to_the_host(lab: Lab) -> None:

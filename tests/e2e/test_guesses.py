@@ -38,6 +38,7 @@ def test_no_false_handoff_opens_a_connection(
     """Forged, of another key, too old, and recorded ones again, from the same source and another:
     the server, where a capture watches, does not get one SYN."""
     each, recordings = amount((400, 20), (10_000, 200))
+    until(lambda: not unfinished(lab), 30, "what other tests have left has ended")
     before = logged(lab, "?guessed")
     genuine = _recorded(lab, recordings)
     turns = each // recordings
@@ -247,3 +248,9 @@ def _numbered(count: int) -> Iterator[tuple[int, random.Random]]:
 
 def _source(number: int) -> str:
     return socket.inet_ntoa((0x0A00_0001 + number).to_bytes(4, "big"))
+
+
+def unfinished(lab: Lab) -> list[str]:
+    """The client's connections that may still have something to send."""
+    lines = lab.run("client", "ss", "-Htan").splitlines()
+    return [line for line in lines if line.split()[0] not in ("TIME-WAIT", "LISTEN")]

@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.lab import CONFIGURATIONS, LAB, NAME, PROGRAMS, ROOT, SCRIPT, Lab, running, until
+from tests.e2e.lab import (
+    CONFIGURATIONS,
+    LAB,
+    NAME,
+    PROGRAMS,
+    ROOT,
+    SCRIPT,
+    Lab,
+    namespace,
+    running,
+    until,
+)
 
 pytestmark = pytest.mark.root
 
@@ -58,9 +69,14 @@ def test_signal_removes_all_rules(
     start = lab.log_end(program)
     os.kill(lab.pid(program), ending)
     until(lambda: not lab.alive(program), 5, f"{program} ends")
+    if lab.in_kernel and ending is signal.SIGTERM:
+        assert lab.rules(program) == rules  # what the kernel leaves to the program waits for it
+        assert _filters(lab, program)
+        flush(lab, program)
     left = lab.rules(program)
     assert [rule for rule in left if "L3DSR" in rule or "NFQUEUE" in rule] == []
     assert set(foreign_rules) <= set(left)
+    assert _filters(lab, program) == []
     assert f"stopping: {ending.name}" in lab.log(program, start)
     assert _queues(lab, program) == []
     lab.script("start", program)
@@ -79,11 +95,28 @@ def test_rules_of_a_killed_program_are_taken_over(
     lab.script("start", program)
     assert lab.rules(program) == rules  # the same and not twice
     assert lab.curl("/1k").status == 200
-    os.kill(lab.pid(program), signal.SIGTERM)
+    os.kill(lab.pid(program), signal.SIGINT)
     until(lambda: not lab.alive(program), 5, f"{program} ends")
     left = lab.rules(program)
     assert [rule for rule in left if "L3DSR" in rule or "NFQUEUE" in rule] == []
     assert set(foreign_rules) <= set(left)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_a_killed_program_left_can_be_flushed(
+    lab: Lab, foreign_rules: list[str], repaired: None, program: str
+) -> None:
+    refused = lab.result(program, *flush_command(program))
+    assert refused.returncode == 1
+    assert "is in use by process" in refused.stderr
+    os.kill(lab.pid(program), signal.SIGKILL)
+    until(lambda: not lab.alive(program), 5, f"{program} ends")
+    flush(lab, program)
+    left = lab.rules(program)
+    assert [rule for rule in left if "L3DSR" in rule or "NFQUEUE" in rule] == []
+    assert set(foreign_rules) <= set(left)
+    assert _filters(lab, program) == []
+    flush(lab, program)  # there is nothing, and nothing to complain of
 
 
 def test_restarts_leave_nothing_behind(lab: Lab) -> None:
@@ -203,6 +236,7 @@ def test_host_that_does_not_forward(
 
 def test_lab_down_leaves_nothing(lab: Lab) -> None:
     pids = [lab.pid(program) for program in CONFIGURATIONS]
+    spaces = [os.stat(namespace(host)).st_ino for host in PROGRAMS]
     lab.down()
     try:
         namespaces = subprocess.run(
@@ -213,7 +247,8 @@ def test_lab_down_leaves_nothing(lab: Lab) -> None:
         assert _processes_with(f"{LAB}/etc") == []
         assert not (LAB / "run").exists()
         assert not (LAB / "etc").exists()
-        assert not Path("/sys/fs/bpf/l3dsr").exists()
+        pins = Path("/sys/fs/bpf/l3dsr")
+        assert [pin for space in spaces for pin in pins.glob(f"*-{space}")] == []
         assert lab_links() == []
     finally:
         lab.up()
@@ -262,6 +297,25 @@ def _edited(tmp_path: Path, program: str, old: str, new: str) -> Path:
     config = tmp_path / "config.toml"
     config.write_text(text.replace(old, new))
     return config
+
+
+def flush_command(program: str) -> list[str]:
+    command = "balancer" if program == "balancer" else "packetbridge"
+    configuration = LAB / "etc" / CONFIGURATIONS[program]
+    return [str(ROOT / ".venv" / "bin" / command), "--config", str(configuration), "flush"]
+
+
+def flush(lab: Lab, program: str) -> None:
+    lab.run(program, *flush_command(program))
+
+
+def _filters(lab: Lab, host: str) -> list[str]:
+    """What of ours there is at tc."""
+    shown = [
+        lab.run(host, "tc", "filter", "show", "dev", "eth0", side) for side in ("ingress", "egress")
+    ]
+    lines = "".join(shown).splitlines()
+    return [line for line in lines if "l3dsr" in line]
 
 
 def _queues(lab: Lab, host: str) -> list[str]:

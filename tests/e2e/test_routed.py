@@ -105,6 +105,9 @@ def test_the_server_obeys_an_icmp_error_to_the_vip(
         links = {link: stack.enter_context(capture(routed, *link, ICMP)) for link in LINKS}
         to_kernel = stack.enter_context(delivered(routed, mode.host))
         at_client = stack.enter_context(capture(routed, "client"))
+        # what is captured there shall be segments, as they go over the wire
+        routed.run("backend1", "ethtool", "-K", "eth0", "tso", "off", "gso", "off")
+        stack.callback(routed.run, "backend1", "ethtool", "-K", "eth0", "tso", "on", "gso", "on")
         at_bridge = stack.enter_context(capture(routed, "backend1"))
         to_server = stack.enter_context(_towards(routed, mode))
         beyond = stack.enter_context(capture(routed, "router", "transit"))

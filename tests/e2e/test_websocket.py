@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -34,6 +35,7 @@ def test_traffic_both_ways_after_silence(lab: Lab, amount: Amount, speaks_first:
     with _serving(lab, echo), capture(lab, "client") as packets, _client(lab) as client:
         _exchange(client)
         for silence in amount((3.0,), (60.0, 90.0)):
+            time.sleep(0.5)  # what belongs to the last exchange has been captured
             before = len(packets.packets)
             amount.wait(silence)
             assert len(packets.packets) == before, "nobody has said anything"

@@ -17,9 +17,11 @@ import packetbridge.program.startup as bridge_startup
 from common import __version__
 from common.adapters import keyfile
 from common.adapters.aside import aside
+from common.adapters.bpf.libbpf import BpfError
 from common.adapters.checks import Problem
 from common.adapters.firewall import FirewallError
 from common.program import commands
+from common.program.datapath import DatapathError, choose_datapath
 
 PROVISIONING = Path(__file__).parents[2] / "provisioning"
 PROGRAMS = {
@@ -130,12 +132,16 @@ def test_a_failure_while_serving_is_a_message(
 
 
 def test_a_data_path_that_cannot_be_had_is_a_message(program: str) -> None:
-    result = run(program, "--datapath", "ebpf")
-    assert result.exit_code == 1
-    assert result.stderr == (
-        f"{program}: datapath ebpf: this version has no eBPF programs; "
-        "right would be nfqueue, or auto\n"
-    )
+    """As on a host whose kernel or library refuses it; `auto` would go on."""
+
+    def refused(*_: object) -> None:
+        raise BpfError("the kernel says no")
+
+    with pytest.raises(DatapathError, match="datapath ebpf: the kernel says no; nfqueue, or auto"):
+        choose_datapath("ebpf", refused)
+    assert choose_datapath("auto", refused) is None
+    assert choose_datapath("nfqueue", refused) is None
+    assert choose_datapath("auto", lambda: program) == program
 
 
 def test_a_key_files_error_crosses_the_process_boundary(tmp_path: Path) -> None:
@@ -218,10 +224,18 @@ def test_check_as_root_tells_of_a_bad_key_and_the_host(
     assert "valid" not in result.stdout
 
 
-def test_check_tells_that_a_data_path_cannot_be_had(program: str) -> None:
+def test_check_tells_that_a_data_path_cannot_be_had(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: object) -> None:
+        raise BpfError("the kernel says no")
+
+    monkeypatch.setattr(commands, "is_root", lambda: True)
+    monkeypatch.setattr(PROGRAMS[program][0].PROGRAM, "load_fast_path", refused)
     result = run(program, "--datapath", "ebpf", "check")
     assert result.exit_code == 0
-    assert "a start would fail: datapath ebpf: this version has no eBPF programs" in result.stderr
+    assert "a start would fail: datapath ebpf: the kernel says no" in result.stderr
+    assert "a start would fail" not in run(program, "check").stderr
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from balancer.core import config as balancer_config
+from balancer.core.fast_path import NoFastPath
 from balancer.core.flow import Flow, State
 from balancer.core.flow_table import FlowTable
 from balancer.core.head import Head
@@ -16,6 +17,7 @@ from packetbridge.core import flow as bridge_flow
 from packetbridge.core import flow_table as bridge_table
 from packetbridge.core import states
 from packetbridge.core.entry import Entry
+from packetbridge.core.fast_path import NoFastPath as BridgeNoFastPath
 
 T0 = 5000.0
 
@@ -25,7 +27,7 @@ T0 = 5000.0
 
 def table_of(**limits: int) -> FlowTable:
     times = balancer_config.Timeouts(request=30.0, idle=100.0, closing=20.0)
-    return FlowTable(balancer_config.Limits(**limits), times, Ledger(), T0)
+    return FlowTable(balancer_config.Limits(**limits), times, Ledger(), NoFastPath(), T0)
 
 
 BACKEND = balancer_config.Backend("b", "203.0.113.20")
@@ -134,7 +136,9 @@ def bridge_entry() -> Entry:
 
 def bridge_table_of() -> bridge_table.FlowTable:
     times = bridge_config.Timeouts(idle=100.0, closing=20.0, linger=0.0)
-    return bridge_table.FlowTable(bridge_config.Limits(flows=2), times, Ledger(), T0)
+    return bridge_table.FlowTable(
+        bridge_config.Limits(flows=2), times, Ledger(), BridgeNoFastPath(), T0
+    )
 
 
 CLIENT = bytes([198, 51, 100, 7])

@@ -153,8 +153,8 @@ def flow_of(shifts: Shifts) -> Flow:
     client, bridge, source = map(packed, (shifts.client, BRIDGE, shifts.source))
     flow = Flow(entry, client[:4] + bridge[:4] + client[4:] + bridge[4:], 1, 2, 0.0)
     flow.address(source)
-    flow.seq_up, flow.seq_down = shifts.seq_up, shifts.seq_down
-    flow.stamp_up, flow.stamp_down = shifts.stamp_up, shifts.stamp_down
+    flow.addressing.seq_up, flow.seq_down = shifts.seq_up, shifts.seq_down
+    flow.addressing.stamp_up, flow.stamp_down = shifts.stamp_up, shifts.stamp_down
     flow.up_window, flow.down_window = shifts.up_window, shifts.down_window
     flow.apply(Event.SYN_OUT)
     flow.apply(Event.CONNECTED)

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Steering in the kernel: packets of connections that a bridge has go on to it from here, at tc
+ * ingress; all others go up, to netfilter and so to the program, which writes the records.
+ */
+#include "options.h"
+
+/* One connection at a bridge. Times are nanoseconds of CLOCK_MONOTONIC. */
+struct steered {
+	__u64 seen; /* the latest packet */
+	__u64 packets;
+	__u64 octets;
+	__be32 bridge;
+	__u32 first; /* sequence number of the request's first byte, c + 1 */
+	__u32 b; /* our own initial sequence number: nothing to steering, but a restart needs it */
+	__u32 handoff_bytes; /* what starts within them is the handoff, repeated: not for us */
+	__u8 dscp_bits; /* as they stand in the type-of-service byte */
+	__u8 suspect; /* a SYN was seen: a new incarnation may follow, see `expected` */
+	__u8 pad[6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1000000);
+	__type(key, struct tuple);
+	__type(value, struct steered);
+} flows SEC(".maps");
+
+/* The addresses of a live connection with the initial sequence numbers of one that may take its
+ * place: what a SYN was answered with. Only who got that answer can name them. */
+struct incarnation {
+	struct tuple key;
+	__be32 c;
+	__be32 b;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct incarnation);
+	__type(value, __u8);
+} expected SEC(".maps");
+
+enum { STEERED, UNROUTED, COUNTERS };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+ALWAYS void count(__u32 what)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &what);
+
+	if (counter)
+		++*counter;
+}
+
+/* Whether a segment is for Python: it has an option of ours, or options that cannot be read. */
+ALWAYS int has_ours(struct __sk_buff *skb, const struct segment *s)
+{
+	const struct shifts none = {};
+	struct options options = {};
+	__u32 size = s->options;
+
+	if (size == 0)
+		return 0;
+	if (size > MAX_OPTIONS ||
+	    bpf_skb_load_bytes(skb, s->tcp_at + sizeof(struct tcphdr), &options, size))
+		return 1;
+	if (size == 12 && *(__u32 *)options.bytes == bpf_htonl(PLAIN_TIMESTAMPS))
+		return 0;
+	return !shift_options(&options, size, &none);
+}
+
+SEC("tc")
+int steer(struct __sk_buff *skb)
+{
+	struct segment s = {};
+	struct steered *flow;
+	__u64 words;
+	__u32 out;
+	__u8 tos;
+
+	if (!read_segment(skb, ETH_HLEN, &s))
+		return NOT_OURS;
+	flow = bpf_map_lookup_elem(&flows, &s.key);
+	if (!flow || s.flags & SYN || !(s.flags & (ACK | RST)) || s.ttl < 2)
+		return NOT_OURS;
+	if (s.payload && s.seq - flow->first < flow->handoff_bytes)
+		return NOT_OURS;
+	if (flow->suspect) {
+		struct incarnation other = {
+			.key = s.key,
+			.c = bpf_htonl(s.seq - 1),
+			.b = bpf_htonl(s.ack - 1),
+		};
+
+		if (bpf_map_lookup_elem(&expected, &other))
+			return NOT_OURS;
+	}
+	if (has_ours(skb, &s))
+		return NOT_OURS;
+	tos = flow->dscp_bits | (s.tos & ECN_BITS);
+	out = way_out(skb, &s, s.key.src, flow->bridge, tos);
+	words = change(s.key.dst, flow->bridge);
+	if (!out)
+		count(UNROUTED);
+	if (!write_ip(skb, &s, s.key.src, flow->bridge, tos, out != 0) ||
+	    bpf_l4_csum_replace(skb, s.tcp_at + offsetof(struct tcphdr, check), 0, folded(words),
+				BPF_F_PSEUDO_HDR))
+		return TC_ACT_SHOT;
+	flow->seen = bpf_ktime_get_ns();
+	__sync_fetch_and_add(&flow->packets, 1);
+	__sync_fetch_and_add(&flow->octets, s.length);
+	count(STEERED);
+	/* what the stack forwards, it counts the hop of */
+	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

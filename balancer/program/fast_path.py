@@ -1,0 +1,143 @@
+"""The balancer's fast path in the kernel: balancer/fastpath/steer.bpf.c and its records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+from balancer.core.fast_path import Fast, Former
+from balancer.core.flow import Flow, State, incarnation
+from common.adapters.aside import aside
+from common.adapters.bpf import attachment
+from common.adapters.bpf.layout import Layout
+from common.adapters.bpf.object import Map, PerCpuCounters, load_adopting
+from common.core.ledger import Occurrence, Outcome
+from common.program.datapath import pin_directory, remove_pins
+
+OBJECT = Path(__file__).parent.parent / "fastpath" / "steer.bpf.o"
+NAME = "l3dsr-balancer"  # of the filters at tc
+COUNTERS = (Fast.PACKETS, Fast.UNROUTED)  # as the object's enum has them
+EXPECTED = 65536  # new incarnations of live flows that may be awaited at once
+
+KEY_BYTES = 12
+INCARNATION_BYTES = 20
+RECORD = Layout(
+    "steered",
+    [
+        ("seen", "Q"),
+        ("packets", "Q"),
+        ("octets", "Q"),
+        ("bridge", "4s"),
+        ("first", "I"),
+        ("b", "I"),
+        ("handoff_bytes", "I"),
+        ("dscp_bits", "B"),
+        ("suspect", "B"),
+        ("pad", "6s"),
+    ],
+)
+NANOSECONDS = 10**9
+
+
+class KernelPath:
+    """Implements balancer.core.fast_path.FastPath. Raises BpfError where the kernel refuses it."""
+
+    def __init__(
+        self, flows: int, counts: Counter[Outcome | Occurrence], directory: Path | None = None
+    ) -> None:
+        """``directory`` is where records are kept beyond this process; nowhere if None."""
+        pins = {} if directory is None else {"flows": directory / f"flows-{RECORD.fingerprint}"}
+        self._object = load_adopting(OBJECT, [RECORD], {"flows": flows, "expected": EXPECTED}, pins)
+        self._flows: Map = self._object.map("flows", KEY_BYTES, RECORD.size)
+        self._expected: Map = self._object.map("expected", INCARNATION_BYTES, 1)
+        self._counters = PerCpuCounters(self._object, "counters", COUNTERS)
+        self._counts = counts
+        self._due: list[Flow] = []
+        # of an earlier run; bounded, as a key that goes meanwhile has the kernel begin again
+        self._earlier = islice(self._flows.keys(), 2 * flows)
+
+    def steer(self, flow: Flow) -> None:
+        if flow.fast:
+            self._write(flow)
+        else:
+            self._due.append(flow)
+
+    def expect(self, flow: Flow, c: int, b: int) -> None:
+        self._expected.put(incarnation(flow.key, c, b), b"\1")
+        if flow.fast:
+            self._write(flow)
+
+    def settle(self) -> None:
+        for flow in self._due:
+            if flow.state is State.HANDED:
+                self._write(flow)
+        self._due.clear()
+
+    def recall(self, flow: Flow) -> None:
+        record = self._flows.get(flow.key) if flow.fast else None
+        if record is not None:
+            flow.seen = max(flow.seen, RECORD.unpack(record)[0] / NANOSECONDS)
+
+    def forget(self, flow: Flow) -> None:
+        if flow.fast:
+            self._flows.remove(flow.key)
+            flow.fast = False
+
+    def drop(self, key: bytes) -> None:
+        self._flows.remove(key)
+
+    def former(self, key: bytes) -> Former | None:
+        record = self._flows.get(key)
+        return None if record is None else _former(key, record)
+
+    def formers(self, most: int) -> list[Former] | None:
+        keys = list(islice(self._earlier, most))
+        if not keys:
+            return None
+        found = [self.former(key) for key in keys]
+        return [former for former in found if former is not None]
+
+    def gauges(self) -> dict[str, int]:
+        return self._counters.read()
+
+    def run(self, program: str, packet: bytes) -> tuple[int, bytes]:
+        """What a program makes of a packet with its Ethernet header: see Object.run."""
+        return self._object.run(program, packet)
+
+    def attach(self) -> None:
+        """Steer what comes in, on every Ethernet interface."""
+        hook = attachment.Hook(self._object.program("steer"), attachment.INGRESS)
+        aside(attachment.attach, NAME, [hook])
+
+    def detach(self) -> None:
+        clear()
+
+    def _write(self, flow: Flow) -> None:
+        assert flow.target is not None, "a handed flow has a target"
+        seen = packets = size = 0
+        if flow.fast and (old := self._flows.get(flow.key)) is not None:
+            seen, packets, size, *_ = RECORD.unpack(old)
+        steering = flow.target.steering
+        record = RECORD.pack(
+            seen, packets, size, steering.bridge, flow.first, flow.b, flow.handoff_bytes,
+            steering.dscp_bits, flow.suspect_until > 0, b"",
+        )  # fmt: skip
+        flow.fast = self._flows.put(flow.key, record)
+        if not flow.fast:
+            self._counts[Fast.TABLE_FULL] += 1
+
+
+def _former(key: bytes, record: bytes) -> Former:
+    seen, _, _, bridge, first, b, handoff_bytes, *_ = RECORD.unpack(record)
+    return Former(key, bridge, first, b, handoff_bytes, seen / NANOSECONDS)
+
+
+def directory() -> Path:
+    return pin_directory("balancer")
+
+
+def clear() -> None:
+    """Remove what this run or an earlier one left in the kernel."""
+    aside(attachment.detach, NAME)
+    remove_pins(directory())

@@ -1,0 +1,192 @@
+"""A compiled eBPF object in the kernel: its maps and programs."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from ctypes import byref, create_string_buffer
+from pathlib import Path
+
+from common.adapters.bpf.layout import Layout
+from common.adapters.bpf.libbpf import BpfError, Library, TestRunOptions
+
+FULL = (errno.E2BIG, errno.ENOMEM)
+
+
+class Map:
+    """A map of fixed key and value sizes; keys and values are bytes."""
+
+    def __init__(self, library: Library, fd: int, key_size: int, value_size: int) -> None:
+        self._functions = library.functions
+        self.fd = fd
+        self._key_size = key_size
+        self._value = create_string_buffer(value_size)
+
+    def put(self, key: bytes, value: bytes) -> bool:
+        """Write a record; False where the map is full. Raises BpfError for anything else."""
+        if self._functions.bpf_map_update_elem(self.fd, key, value, 0) == 0:
+            return True
+        if (error := ctypes.get_errno()) in FULL:
+            return False
+        raise BpfError(f"map: {os.strerror(error)}")
+
+    def get(self, key: bytes) -> bytes | None:
+        if self._functions.bpf_map_lookup_elem(self.fd, key, self._value) != 0:
+            return None
+        return self._value.raw
+
+    def remove(self, key: bytes) -> None:
+        """Remove a record, if there is one."""
+        self._functions.bpf_map_delete_elem(self.fd, key)
+
+    def keys(self) -> Iterator[bytes]:
+        """Keys of all records; those written or removed meanwhile may be missing or come twice."""
+        key, following = None, create_string_buffer(self._key_size)
+        while self._functions.bpf_map_get_next_key(self.fd, key, following) == 0:
+            key = following.raw
+            yield key
+
+
+class PerCpuCounters:
+    """Counters that each processor has its own of; read as sums, by name."""
+
+    def __init__(self, loaded: Object, name: str, names: Sequence[str]) -> None:
+        self._processors = loaded.processors()
+        self._map = loaded.map(name, 4, 8 * self._processors)
+        self._names = names
+
+    def read(self) -> dict[str, int]:
+        """By name; in the order of the map."""
+        sums = {}
+        for number, name in enumerate(self._names):
+            values = self._map.get(number.to_bytes(4, sys.byteorder))
+            assert values is not None, "every index of an array is there"
+            sums[name] = sum(memoryview(values).cast("Q"))
+        return sums
+
+
+class Object:
+    """An object file, loaded: the verifier has accepted it. Raises BpfError with its reason.
+
+    ``sizes`` are the maps' numbers of entries where they differ from the file's, ``pins`` the paths
+    under which maps are kept beyond this process, and adopted where they are there already.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        path: Path,
+        layouts: Sequence[Layout] = (),
+        sizes: Mapping[str, int] | None = None,
+        pins: Mapping[str, str] | None = None,
+    ) -> None:
+        self._library, self._path = library, path
+        functions = self._functions = library.functions
+        library.said = ""
+        self._object = functions.bpf_object__open_file(str(path).encode(), None)
+        if not self._object:
+            raise BpfError(f"{path}: {os.strerror(ctypes.get_errno())} (make bpf builds it)")
+        try:
+            for layout in layouts:
+                layout.check(library, functions.bpf_object__btf(self._object))
+            for name, size in (sizes or {}).items():
+                functions.bpf_map__set_max_entries(self._map(name), size)
+            for name, pin in (pins or {}).items():
+                functions.bpf_map__set_pin_path(self._map(name), pin.encode())
+            if (result := functions.bpf_object__load(self._object)) != 0:
+                raise BpfError(f"{path.name}: {os.strerror(-result)}: {_reason(library.said)}")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of it; what is attached or pinned stays."""
+        self._functions.bpf_object__close(self._object)
+
+    def map(self, name: str, key_size: int, value_size: int) -> Map:
+        fd = self._functions.bpf_map__fd(self._map(name))
+        return Map(self._library, fd, key_size, value_size)
+
+    def processors(self) -> int:
+        """How many values a per-processor map has for each key."""
+        count: int = self._functions.libbpf_num_possible_cpus()
+        return count
+
+    def program(self, name: str) -> int:
+        """The file descriptor of a program."""
+        fd: int = self._functions.bpf_program__fd(self._program(name))
+        return fd
+
+    def pin(self, program: str, path: str) -> None:
+        """Give a program a name under /sys/fs/bpf."""
+        if (result := self._functions.bpf_program__pin(self._program(program), path.encode())) != 0:
+            raise BpfError(f"{path}: {os.strerror(-result)}")
+
+    def run(self, program: str, packet: bytes) -> tuple[int, bytes]:
+        """What a program makes of a packet (BPF_PROG_TEST_RUN): its return value, the packet."""
+        out = create_string_buffer(len(packet) + 256)
+        data = create_string_buffer(packet, len(packet))
+        options = TestRunOptions(
+            sz=ctypes.sizeof(TestRunOptions),
+            data_in=ctypes.addressof(data),
+            data_out=ctypes.addressof(out),
+            data_size_in=len(packet),
+            data_size_out=len(out),
+            repeat=1,
+        )
+        result = self._functions.bpf_prog_test_run_opts(self.program(program), byref(options))
+        if result != 0:
+            raise BpfError(f"{program}: {os.strerror(-result)}")
+        return options.retval, out.raw[: options.data_size_out]
+
+    def _map(self, name: str) -> int:
+        found: int | None = self._functions.bpf_object__find_map_by_name(
+            self._object, name.encode()
+        )
+        if not found:
+            raise BpfError(f"{self._path.name} has no map {name}")
+        return found
+
+    def _program(self, name: str) -> int:
+        found: int | None = self._functions.bpf_object__find_program_by_name(
+            self._object, name.encode()
+        )
+        if not found:
+            raise BpfError(f"{self._path.name} has no program {name}")
+        return found
+
+
+def _reason(said: str) -> str:
+    """The verifier's last words, without the instructions that led there."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    told = [line for line in lines if "processed" not in line and "END PROG" not in line]
+    return " ".join(told[-3:]) or "no reason given"
+
+
+def load_adopting(
+    path: Path, layouts: Sequence[Layout], sizes: Mapping[str, int], pins: Mapping[str, Path]
+) -> Object:
+    """The object, with what an earlier run left in the pinned maps; anew where that is of another
+    size. Other pins in the directory, of other versions, are removed."""
+    kept = list(pins.values())
+    names = {name: str(pin) for name, pin in pins.items()}
+    try:
+        for directory in {pin.parent for pin in kept}:
+            directory.mkdir(parents=True, exist_ok=True)
+            for stale in set(directory.iterdir()) - set(kept):
+                stale.unlink()
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror} (mount -t bpf bpf /sys/fs/bpf)"
+        raise BpfError(text) from None
+    library = Library()
+    try:
+        return Object(library, path, layouts, sizes, names)
+    except BpfError:
+        if not any(pin.exists() for pin in kept):
+            raise
+    for pin in kept:
+        pin.unlink(missing_ok=True)
+    return Object(library, path, layouts, sizes, names)

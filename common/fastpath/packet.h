@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * What both fast paths share: finding a packet's headers, checksums by differences (RFC 1624), and
+ * sending a packet on without a trip through the stack.
+ *
+ * Numbers of a packet are in network byte order until ntoh'd. Checksum differences are one's
+ * complement sums of the raw words, in whatever order the machine reads them: that order is the
+ * same for all words of a packet (RFC 1071 section 2B).
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define ALWAYS static __always_inline
+
+enum {
+	NOT_OURS = TC_ACT_UNSPEC, /* other filters, then the stack */
+	ECN_BITS = 3,
+	FIN = 1,
+	SYN = 2,
+	RST = 4,
+	ACK = 16,
+	MAX_OPTIONS = 40, /* bytes, of TCP */
+	OPTION_END = 0,
+	OPTION_NOP = 1,
+	OPTION_SACK = 5,
+	OPTION_TIMESTAMPS = 8,
+	OPTION_EXPERIMENT = 253, /* RFC 6994; ours is one of those */
+	IP_FRAGMENT = 0x3fff, /* offset, and "more fragments" */
+};
+
+/* Addresses and ports as they stand in a packet without IP options from byte 12 on. */
+struct tuple {
+	__be32 src;
+	__be32 dst;
+	__be16 sport;
+	__be16 dport;
+};
+
+/* One TCP segment: where it is, and the fields that every decision needs (host byte order). */
+struct segment {
+	struct tuple key;
+	__u32 ip_at;
+	__u32 tcp_at;
+	__u32 length; /* of the IP packet */
+	__u32 payload; /* bytes */
+	__u32 options; /* bytes, of TCP */
+	__u32 seq;
+	__u32 ack;
+	__u8 tos;
+	__u8 ttl;
+	__u8 flags;
+};
+
+/* Read the headers that begin at `ip_at`; 0 for whatever is not one whole TCP segment of IPv4. */
+ALWAYS int read_segment(struct __sk_buff *skb, __u32 ip_at, struct segment *s)
+{
+	struct iphdr ip;
+	struct tcphdr tcp;
+	__u32 ip_bytes, header;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ip_at, &ip, sizeof(ip)))
+		return 0;
+	ip_bytes = ip.ihl * 4;
+	if (ip.version != 4 || ip_bytes < sizeof(ip) || ip.protocol != IPPROTO_TCP ||
+	    ip.frag_off & bpf_htons(IP_FRAGMENT))
+		return 0;
+	s->ip_at = ip_at;
+	s->tcp_at = ip_at + ip_bytes;
+	s->length = bpf_ntohs(ip.tot_len);
+	if (skb->len - ip_at < s->length || bpf_skb_load_bytes(skb, s->tcp_at, &tcp, sizeof(tcp)))
+		return 0;
+	header = ip_bytes + tcp.doff * 4;
+	if (tcp.doff < 5 || header > s->length)
+		return 0;
+	s->payload = s->length - header;
+	s->options = tcp.doff * 4 - sizeof(tcp);
+	s->key.src = ip.saddr;
+	s->key.dst = ip.daddr;
+	s->key.sport = tcp.source;
+	s->key.dport = tcp.dest;
+	s->seq = bpf_ntohl(tcp.seq);
+	s->ack = bpf_ntohl(tcp.ack_seq);
+	s->tos = ip.tos;
+	s->ttl = ip.ttl;
+	s->flags = ((__u8 *)&tcp)[13];
+	return 1;
+}
+
+/* One's complement difference of two 32-bit words of a packet, to be added up. */
+ALWAYS __u64 change(__u32 from, __u32 to)
+{
+	return (__u64)to + (__u32)~from;
+}
+
+ALWAYS __u32 folded(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return (sum & 0xffffffff) + (sum >> 32);
+}
+
+/* Set addresses and the type-of-service byte, take `hop` off the TTL, and mend the IP checksum. */
+ALWAYS int write_ip(struct __sk_buff *skb, const struct segment *s, __be32 src, __be32 dst,
+		    __u8 tos, __u8 hop)
+{
+	struct iphdr ip;
+	__u64 sum;
+
+	if (bpf_skb_load_bytes(skb, s->ip_at, &ip, sizeof(ip)))
+		return 0;
+	sum = change(ip.saddr, src) + change(ip.daddr, dst);
+	sum += change(((__u16 *)&ip)[0], 0) + change(((__u16 *)&ip)[4], 0);
+	ip.tos = tos;
+	ip.ttl -= hop;
+	sum += (__u32)((__u16 *)&ip)[0] + ((__u16 *)&ip)[4] + (__u16)~ip.check;
+	sum = folded(sum);
+	sum = (sum & 0xffff) + (sum >> 16);
+	ip.check = ~((sum & 0xffff) + (sum >> 16));
+	ip.saddr = src;
+	ip.daddr = dst;
+	return !bpf_skb_store_bytes(skb, s->ip_at, &ip, sizeof(ip), 0);
+}
+
+/* The interface that a packet to `dst` leaves by, 0 where the stack had better see to it: no
+ * route, a blackhole, a path too narrow for it, forwarding switched off. */
+ALWAYS __u32 way_out(struct __sk_buff *skb, const struct segment *s, __be32 src, __be32 dst,
+		     __u8 tos)
+{
+	struct bpf_fib_lookup to = {
+		.family = 2, /* AF_INET */
+		.l4_protocol = IPPROTO_TCP,
+		.ifindex = skb->ingress_ifindex,
+		.tos = tos,
+		.ipv4_src = src,
+		.ipv4_dst = dst,
+		.sport = s->key.sport,
+		.dport = s->key.dport,
+	};
+	long found;
+
+	/* what is one of many segments is measured by the largest of them */
+	to.tot_len = skb->gso_size ? s->length - s->payload + skb->gso_size : s->length;
+	found = bpf_fib_lookup(skb, &to, sizeof(to), 0);
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return 0;
+	return to.ifindex;
+}

@@ -1,0 +1,108 @@
+"""The fast path: connections that the kernel translates by itself, as the core sees it.
+
+A spliced connection's packets are all translated by the same few numbers. Where the kernel can do
+that, a record for each direction tells it which; what the records do not cover comes up as if there
+were none, and while a flow is not `fast` its records stand still.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.core.ledger import Occurrence
+from packetbridge.core.flow import Flow
+
+
+class Fast(Occurrence):
+    """Of the kernel's path."""
+
+    UP = "fast_packets_up"
+    DOWN = "fast_packets_down"
+    TABLE_FULL = "fast_table_full"  # connections left to Python
+    ADOPTED = "flows_adopted"  # of an earlier run
+    NOT_ADOPTED = "flows_not_adopted"
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What the kernel still knows of a connection of an earlier run: the flow's fields of these
+    names; `slow`, that it was left to Python; `source` is what the server sees as the client's
+    address and port, `server` its own, 6 bytes each."""
+
+    dscp: int
+    inbound: bytes
+    source: bytes
+    server: bytes
+    c: int
+    b: int
+    seq_up: int
+    seq_down: int
+    stamp_up: int
+    stamp_down: int
+    up_window: int
+    down_window: int
+    client_ack: int
+    server_ack: int
+    fins: int
+    client_fin: int | None
+    slow: bool
+    seen: float
+
+
+class FastPath(Protocol):
+    """Keeps the kernel's records in step with the flows."""
+
+    def follow(self, flow: Flow) -> None:
+        """``flow.fast`` or what its records say may have changed."""
+
+    def settle(self) -> None:
+        """Give the kernel what it is to have."""
+
+    def recall(self, flow: Flow) -> None:
+        """Bring ``seen``, ``client_ack`` and ``server_ack`` up to what the kernel has seen."""
+
+    def forget(self, flow: Flow) -> None:
+        """The flow is over: remove its records."""
+
+    def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
+        """What is known of a packet's flow that the table does not know (any more); ``tuple_`` is
+        the packet's 12-byte key, ``dscp`` None for a server's."""
+
+    def formers(self, most: int) -> list[Former] | None:
+        """Flows of an earlier run, from at most so many records, others at each call; None left:
+        none given."""
+
+    def drop(self, former: Former) -> None:
+        """Remove the records of a flow that the table does not have."""
+
+    def gauges(self) -> dict[str, int]:
+        """What the kernel has counted, by name."""
+
+
+class NoFastPath:
+    """Every packet takes the way through Python."""
+
+    def follow(self, flow: Flow) -> None:
+        pass
+
+    def settle(self) -> None:
+        pass
+
+    def recall(self, flow: Flow) -> None:
+        pass
+
+    def forget(self, flow: Flow) -> None:
+        pass
+
+    def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
+        return None
+
+    def formers(self, most: int) -> list[Former] | None:
+        return None
+
+    def drop(self, former: Former) -> None:
+        pass
+
+    def gauges(self) -> dict[str, int]:
+        return {}

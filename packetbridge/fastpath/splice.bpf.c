@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Splicing in the kernel: the translation of packetbridge/core/splice.py for connections that stand
+ * and have nothing special about them. Packets from clients come in at tc ingress, those of a
+ * server on this host go out at tc egress, those of another host's come in at tc ingress. Whatever
+ * is unusual goes up, to netfilter and so to the program, which writes the records.
+ */
+#include "options.h"
+
+enum { FROM_SERVER = 255 };
+
+/* Whose packets: addresses and ports, and the DSCP of the balancer's mark or FROM_SERVER. */
+struct way_key {
+	struct tuple tuple;
+	__u8 from;
+	__u8 pad[3];
+};
+
+/* One direction of a connection: what its packets become. Times are nanoseconds of
+ * CLOCK_MONOTONIC; the `_by` are added modulo 2**32. */
+struct way {
+	__u64 seen; /* the latest packet */
+	__u64 packets;
+	__u64 octets;
+	struct tuple to;
+	__u32 seq_by;
+	__u32 ack_by;
+	__u32 value_by; /* timestamps: TSval, */
+	__u32 echo_by; /* and TSecr */
+	__u32 ack; /* the latest acknowledgment number, as it came */
+	__u32 mark; /* of packets to and from a server on this host */
+	__u32 fin_end; /* the end of the client's FIN: a server's segment that reaches it is for Python */
+	__u32 suspect_ack; /* what a handoff of the same addresses acknowledged, */
+	__u8 suspect; /* if any came */
+	__s8 window_by; /* bits to shift left; right where negative */
+	__u8 hop; /* to take off the TTL */
+	__u8 onward; /* to be sent on from here: the stack would not, or not so directly */
+	__u8 slow; /* Python translates it for now */
+	__u8 fin; /* `fin_end` holds */
+	__u8 fins; /* nothing to translation, as the three below: a restart needs them */
+	__u8 pad;
+	__u32 pad2;
+	__u32 c;
+	__u32 b;
+	struct way_key peer; /* of the other direction */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 2000000);
+	__type(key, struct way_key);
+	__type(value, struct way);
+} ways SEC(".maps");
+
+enum { UPWARD, DOWNWARD, COUNTERS };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+ALWAYS void count(__u32 what)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &what);
+
+	if (counter)
+		++*counter;
+}
+
+/* The way of a segment, by where it comes from (a DSCP, or FROM_SERVER). */
+ALWAYS struct way *way_of(const struct segment *s, __u8 from)
+{
+	struct way_key key = { .tuple = s->key, .from = from };
+
+	return bpf_map_lookup_elem(&ways, &key);
+}
+
+/* Whether a segment of a way needs nothing but translation. */
+ALWAYS int plain(const struct segment *s, const struct way *way)
+{
+	return (s->flags & (SYN | FIN | RST | ACK)) == ACK && !way->slow && s->ttl > way->hop &&
+	       !(way->suspect && s->ack == way->suspect_ack) &&
+	       !(way->fin && (__s32)(s->ack - way->fin_end) >= 0);
+}
+
+/* Read a segment's options and shift their numbers; 0 where they are for Python. */
+ALWAYS int read_options(struct __sk_buff *skb, const struct segment *s, const struct way *way,
+			struct options *old, struct options *new)
+{
+	const struct shifts by = {
+		.sack = way->ack_by, .value = way->value_by, .echo = way->echo_by,
+	};
+	__u32 size = s->options;
+
+	if (size == 0)
+		return 1;
+	if (size > MAX_OPTIONS ||
+	    bpf_skb_load_bytes(skb, s->tcp_at + sizeof(struct tcphdr), old, size))
+		return 0;
+	*new = *old;
+	if (size == 12 && *(__u32 *)old->bytes == bpf_htonl(PLAIN_TIMESTAMPS)) {
+		shift(new->bytes + 4, by.value);
+		shift(new->bytes + 8, by.echo);
+		return 1;
+	}
+	return shift_options(new, size, &by);
+}
+
+ALWAYS __u16 shifted(__u16 window, __s8 by)
+{
+	__u32 scaled = by >= 0 ? (__u32)window << (by & 15) : window >> (-by & 15);
+
+	return scaled > 0xffff ? 0xffff : scaled;
+}
+
+/* Write a segment's translation in its place; 0 where that fails midway. */
+ALWAYS int translate(struct __sk_buff *skb, const struct segment *s, const struct way *way,
+		     struct options *old, struct options *new, __u8 hop)
+{
+	__u32 check = s->tcp_at + offsetof(struct tcphdr, check), size = s->options;
+	struct tcphdr tcp;
+	__u64 pseudo, own;
+	__be32 seq, ack, ports;
+	__be16 window;
+
+	if (bpf_skb_load_bytes(skb, s->tcp_at, &tcp, sizeof(tcp)))
+		return 0;
+	seq = bpf_htonl(s->seq + way->seq_by);
+	ack = bpf_htonl(s->ack + way->ack_by);
+	window = bpf_htons(shifted(bpf_ntohs(tcp.window), way->window_by));
+	__builtin_memcpy(&ports, &way->to.sport, sizeof(ports));
+	pseudo = change(s->key.src, way->to.src) + change(s->key.dst, way->to.dst);
+	own = change(*(__be32 *)&tcp, ports) + change(tcp.seq, seq) + change(tcp.ack_seq, ack) +
+	      change(tcp.window, window);
+	*(__be32 *)&tcp = ports;
+	tcp.seq = seq;
+	tcp.ack_seq = ack;
+	tcp.window = window;
+	if (bpf_skb_store_bytes(skb, s->tcp_at, &tcp, offsetof(struct tcphdr, check), 0))
+		return 0;
+	if (size) {
+		__s64 options = bpf_csum_diff((__be32 *)old, MAX_OPTIONS, (__be32 *)new, MAX_OPTIONS, 0);
+
+		own += (__u32)options;
+		if (size > MAX_OPTIONS || bpf_skb_store_bytes(skb, s->tcp_at + sizeof(tcp), new, size, 0))
+			return 0;
+	}
+	return !bpf_l4_csum_replace(skb, check, 0, folded(pseudo), BPF_F_PSEUDO_HDR) &&
+	       !bpf_l4_csum_replace(skb, check, 0, folded(own), 0) &&
+	       write_ip(skb, s, way->to.src, way->to.dst, s->tos & ECN_BITS, hop);
+}
+
+ALWAYS void note(struct way *way, const struct segment *s, __u32 what)
+{
+	way->seen = bpf_ktime_get_ns();
+	way->ack = s->ack;
+	__sync_fetch_and_add(&way->packets, 1);
+	__sync_fetch_and_add(&way->octets, s->length);
+	count(what);
+}
+
+/* Packets that come in: of clients, steered here by a balancer, and of servers on other hosts. */
+SEC("tc")
+int incoming(struct __sk_buff *skb)
+{
+	struct options old = {}, new = {};
+	struct segment s = {};
+	__u32 out = 0, what = UPWARD;
+	struct way *way;
+	__u8 hop;
+
+	if (!read_segment(skb, ETH_HLEN, &s))
+		return NOT_OURS;
+	way = way_of(&s, s.tos >> 2);
+	if (!way) {
+		way = way_of(&s, FROM_SERVER);
+		what = DOWNWARD;
+	}
+	if (!way || !plain(&s, way))
+		return NOT_OURS;
+	if (!read_options(skb, &s, way, &old, &new)) {
+		/* A handoff, it seems, of a new incarnation or the same: Python will tell. Until then
+		 * what follows it, and acknowledges the same, is not of the old one. */
+		way->suspect_ack = s.ack;
+		way->suspect = 1;
+		return NOT_OURS;
+	}
+	hop = way->hop;
+	if (way->onward) {
+		out = way_out(skb, &s, way->to.src, way->to.dst, s.tos & ECN_BITS);
+		if (!out || s.ttl < 2)
+			return NOT_OURS;
+		hop = 1;
+	}
+	if (!translate(skb, &s, way, &old, &new, hop))
+		return TC_ACT_SHOT;
+	note(way, &s, what);
+	if (out)
+		return bpf_redirect_neigh(out, NULL, 0, 0);
+	skb->mark = way->mark;
+	return NOT_OURS;
+}
+
+/* Packets that leave: of a server on this host. Those that are for Python were queued before. The
+ * mark tells a spliced connection's from those of a direct one, which may have the same addresses
+ * and ports once the spliced one is over. */
+SEC("tc")
+int outgoing(struct __sk_buff *skb)
+{
+	struct options old = {}, new = {};
+	struct segment s = {};
+	struct way *way;
+
+	if (!read_segment(skb, ETH_HLEN, &s))
+		return NOT_OURS;
+	way = way_of(&s, FROM_SERVER);
+	if (!way || way->onward || skb->mark != way->mark)
+		return NOT_OURS;
+	if (!read_options(skb, &s, way, &old, &new) || !translate(skb, &s, way, &old, &new, way->hop))
+		return TC_ACT_SHOT;
+	note(way, &s, DOWNWARD);
+	return NOT_OURS;
+}
+
+/* Whether a server's packet is for Python: asked by netfilter's OUTPUT, which is before egress. */
+SEC("socket")
+int unusual(struct __sk_buff *skb)
+{
+	struct options old = {}, new = {};
+	struct segment s = {};
+	struct way *way;
+
+	if (!read_segment(skb, 0, &s))
+		return 1;
+	way = way_of(&s, FROM_SERVER);
+	return !way || !plain(&s, way) || !read_options(skb, &s, way, &old, &new);
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

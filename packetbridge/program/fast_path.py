@@ -1,0 +1,258 @@
+"""The bridge's fast path in the kernel: packetbridge/fastpath/splice.bpf.c and its records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from common.adapters.aside import aside
+from common.adapters.bpf import attachment
+from common.adapters.bpf.layout import Layout
+from common.adapters.bpf.object import Map, PerCpuCounters, load_adopting
+from common.core.ledger import Occurrence, Outcome
+from common.core.segment import MASK
+from common.program.datapath import pin_directory, remove_pins
+from packetbridge.core.fast_path import Fast, Former
+from packetbridge.core.flow import FOLLOWED, IN_KERNEL, RECORDED, Flow
+
+OBJECT = Path(__file__).parent.parent / "fastpath" / "splice.bpf.o"
+NAME = "l3dsr-packetbridge"  # of the filters at tc
+COUNTERS = (Fast.UP, Fast.DOWN)  # as the object's enum has them
+
+FROM_SERVER = 255  # in a key, in place of the DSCP that a balancer set
+KEY_BYTES = 16
+
+
+class Way(NamedTuple):
+    """struct way, read; see splice.bpf.c."""
+
+    seen: int
+    packets: int
+    octets: int
+    to: bytes
+    seq_by: int
+    ack_by: int
+    value_by: int
+    echo_by: int
+    ack: int
+    mark: int
+    fin_end: int
+    suspect_ack: int
+    suspect: int
+    window_by: int
+    hop: int
+    onward: int
+    slow: int
+    fin: int
+    fins: int
+    pad: int
+    pad2: int
+    c: int
+    b: int
+    peer: bytes
+
+
+WAY = Layout(
+    "way",
+    [
+        ("seen", "Q"),
+        ("packets", "Q"),
+        ("octets", "Q"),
+        ("to", "12s"),
+        ("seq_by", "I"),
+        ("ack_by", "I"),
+        ("value_by", "I"),
+        ("echo_by", "I"),
+        ("ack", "I"),
+        ("mark", "I"),
+        ("fin_end", "I"),
+        ("suspect_ack", "I"),
+        ("suspect", "B"),
+        ("window_by", "b"),
+        ("hop", "B"),
+        ("onward", "B"),
+        ("slow", "B"),
+        ("fin", "B"),
+        ("fins", "B"),
+        ("pad", "B"),
+        ("pad2", "I"),
+        ("c", "I"),
+        ("b", "I"),
+        ("peer", "16s"),
+    ],
+)
+NANOSECONDS = 10**9
+
+
+class KernelPath:
+    """Implements packetbridge.core.fast_path.FastPath. Raises BpfError where the kernel refuses
+    it."""
+
+    def __init__(
+        self, flows: int, counts: Counter[Outcome | Occurrence], directory: Path | None = None
+    ) -> None:
+        pins = {} if directory is None else {"ways": directory / f"ways-{WAY.fingerprint}"}
+        self._object = load_adopting(OBJECT, [WAY], {"ways": 2 * flows}, pins)
+        self._ways: Map = self._object.map("ways", KEY_BYTES, WAY.size)
+        self._counters = PerCpuCounters(self._object, "counters", COUNTERS)
+        self._counts = counts
+        self._due: list[Flow] = []
+        # of an earlier run; bounded, as a key that goes meanwhile has the kernel begin again
+        self._earlier = islice(self._ways.keys(), 4 * flows)
+
+    def run(self, program: str, packet: bytes) -> tuple[int, bytes]:
+        """What a program makes of a packet with its Ethernet header: see Object.run."""
+        return self._object.run(program, packet)
+
+    def attach(self) -> None:
+        """Translate what comes in and what leaves, on every Ethernet interface; and give the
+        program that tells what is for Python a name, which the rules find it by."""
+        hooks = [
+            attachment.Hook(self._object.program("incoming"), attachment.INGRESS),
+            attachment.Hook(self._object.program("outgoing"), attachment.EGRESS),
+        ]
+        aside(attachment.attach, NAME, hooks)
+        unusual().unlink(missing_ok=True)
+        self._object.pin("unusual", str(unusual()))
+
+    def detach(self) -> None:
+        clear()
+
+    def follow(self, flow: Flow) -> None:
+        if flow.marked(FOLLOWED) and flow.fast == flow.marked(IN_KERNEL):
+            return
+        flow.mark(FOLLOWED, True)
+        if flow.entry.own_source and flow.entry.local:
+            return  # what a local server sends to its own host's address passes no interface
+        if flow.fast and not flow.marked(IN_KERNEL):
+            self._due.append(flow)
+        elif flow.marked(RECORDED):
+            self._write(flow)
+
+    def settle(self) -> None:
+        for flow in self._due:
+            if flow.fast and not self._write(flow):
+                self._counts[Fast.TABLE_FULL] += 1
+        self._due.clear()
+
+    def recall(self, flow: Flow) -> None:
+        if not flow.marked(IN_KERNEL):
+            return
+        found = (self._ways.get(key) for key in _keys_of(flow))
+        client, server = (None if each is None else Way(*WAY.unpack(each)) for each in found)
+        if client is not None and server is not None:
+            flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
+            flow.client_ack, flow.server_ack = client.ack, server.ack
+
+    def forget(self, flow: Flow) -> None:
+        if flow.marked(RECORDED):
+            for key in _keys_of(flow):
+                self._ways.remove(key)
+            flow.mark(RECORDED | IN_KERNEL, False)
+
+    def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
+        return self._former(tuple_ + bytes((FROM_SERVER if dscp is None else dscp, 0, 0, 0)))
+
+    def formers(self, most: int) -> list[Former] | None:
+        keys = list(islice(self._earlier, most))
+        if not keys:
+            return None
+        found = [self._former(key) for key in keys]
+        return [former for former in found if former is not None]
+
+    def drop(self, former: Former) -> None:
+        server, source = former.server, former.source
+        outbound = server[:4] + source[:4] + server[4:] + source[4:]
+        for key in _keys(former.inbound, former.dscp, outbound):
+            self._ways.remove(key)
+
+    def _former(self, key: bytes) -> Former | None:
+        """Either record leads to the other."""
+        record = self._ways.get(key)
+        peer = None if record is None else self._ways.get(Way(*WAY.unpack(record)).peer)
+        if record is None or peer is None:
+            return None
+        if key[12] == FROM_SERVER:
+            key, record, peer = Way(*WAY.unpack(record)).peer, peer, record
+        up, down = (Way(*WAY.unpack(each)) for each in (record, peer))
+        return Former(
+            dscp=key[12],
+            inbound=key[:12],
+            source=up.to[:4] + up.to[8:10],
+            server=up.to[4:8] + up.to[10:],
+            c=up.c,
+            b=up.b,
+            seq_up=up.seq_by,
+            seq_down=down.seq_by,
+            stamp_up=up.value_by,
+            stamp_down=down.value_by,
+            up_window=up.window_by,
+            down_window=down.window_by,
+            client_ack=up.ack,
+            server_ack=down.ack,
+            fins=up.fins,
+            client_fin=(down.fin_end - up.seq_by) & MASK if down.fin else None,
+            slow=bool(up.slow),
+            seen=max(up.seen, down.seen) / NANOSECONDS,
+        )
+
+    def gauges(self) -> dict[str, int]:
+        return self._counters.read()
+
+    def _write(self, flow: Flow) -> bool:
+        """Both records, or none."""
+        slow = not flow.fast
+        to, entry = flow.addressing, flow.entry
+        onward = not entry.local
+        keys = _keys_of(flow)
+        fin_end = ((flow.client_fin or 0) + flow.seq_up) & MASK
+        up = WAY.pack(
+            *self._counted(flow, keys[0]), to.up(flow.inbound), flow.seq_up & MASK,
+            -flow.seq_down & MASK, flow.stamp_up & MASK, -flow.stamp_down & MASK, flow.client_ack,
+            entry.mark, 0, 0, 0, flow.up_window, to.up_hop, onward, slow, 0, flow.fins, 0, 0,
+            flow.c, flow.b, keys[1],
+        )  # fmt: skip
+        down = WAY.pack(
+            *self._counted(flow, keys[1]), to.down(flow.outbound), flow.seq_down & MASK,
+            -flow.seq_up & MASK, flow.stamp_down & MASK, -flow.stamp_up & MASK, flow.server_ack,
+            entry.mark, fin_end, 0, 0, flow.down_window, to.down_hop, onward, slow,
+            flow.client_fin is not None, flow.fins, 0, 0, flow.c, flow.b, keys[0],
+        )  # fmt: skip
+        written = self._ways.put(keys[0], up)
+        if written and not self._ways.put(keys[1], down):
+            self._ways.remove(keys[0])
+            written = False
+        flow.mark(RECORDED, written)
+        flow.mark(IN_KERNEL, written and not slow)
+        return written
+
+    def _counted(self, flow: Flow, key: bytes) -> tuple[int, int, int]:
+        """What a record that is about to be written anew has seen so far."""
+        old = self._ways.get(key) if flow.marked(RECORDED) else None
+        return (0, 0, 0) if old is None else Way(*WAY.unpack(old))[:3]
+
+
+def _keys_of(flow: Flow) -> tuple[bytes, bytes]:
+    return _keys(flow.inbound, flow.entry.dscp, flow.outbound)
+
+
+def _keys(inbound: bytes, dscp: int, outbound: bytes) -> tuple[bytes, bytes]:
+    """Of the records: the client's packets and the server's."""
+    return inbound + bytes((dscp, 0, 0, 0)), outbound + bytes((FROM_SERVER, 0, 0, 0))
+
+
+def directory() -> Path:
+    return pin_directory("packetbridge")
+
+
+def unusual() -> Path:
+    """Where the rules find the program that tells what is for Python."""
+    return directory() / "unusual"
+
+
+def clear() -> None:
+    """Remove what this run or an earlier one left in the kernel."""
+    aside(attachment.detach, NAME)
+    remove_pins(directory())
