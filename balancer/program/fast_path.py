@@ -11,7 +11,7 @@ from balancer.core.flow import Flow, State, incarnation
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
-from common.adapters.bpf.object import Map, PerCpuCounters, load_adopting
+from common.adapters.bpf.object import Map, PerCpuCounters, Ran, load_adopting
 from common.core.ledger import Occurrence, Outcome
 from common.program.datapath import pin_directory, remove_pins
 
@@ -49,13 +49,13 @@ class KernelPath:
         """``directory`` is where records are kept beyond this process; nowhere if None."""
         pins = {} if directory is None else {"flows": directory / f"flows-{RECORD.fingerprint}"}
         self._object = load_adopting(OBJECT, [RECORD], {"flows": flows, "expected": EXPECTED}, pins)
-        self._flows: Map = self._object.map("flows", KEY_BYTES, RECORD.size)
+        self.records: Map = self._object.map("flows", KEY_BYTES, RECORD.size)
         self._expected: Map = self._object.map("expected", INCARNATION_BYTES, 1)
         self._counters = PerCpuCounters(self._object, "counters", COUNTERS)
         self._counts = counts
         self._due: list[Flow] = []
         # of an earlier run; bounded, as a key that goes meanwhile has the kernel begin again
-        self._earlier = islice(self._flows.keys(), 2 * flows)
+        self._earlier = islice(self.records.keys(), 2 * flows)
 
     def steer(self, flow: Flow) -> None:
         if flow.fast:
@@ -75,20 +75,20 @@ class KernelPath:
         self._due.clear()
 
     def recall(self, flow: Flow) -> None:
-        record = self._flows.get(flow.key) if flow.fast else None
+        record = self.records.get(flow.key) if flow.fast else None
         if record is not None:
             flow.seen = max(flow.seen, RECORD.unpack(record)[0] / NANOSECONDS)
 
     def forget(self, flow: Flow) -> None:
         if flow.fast:
-            self._flows.remove(flow.key)
+            self.records.remove(flow.key)
             flow.fast = False
 
     def drop(self, key: bytes) -> None:
-        self._flows.remove(key)
+        self.records.remove(key)
 
     def former(self, key: bytes) -> Former | None:
-        record = self._flows.get(key)
+        record = self.records.get(key)
         return None if record is None else _former(key, record)
 
     def formers(self, most: int) -> list[Former] | None:
@@ -101,7 +101,7 @@ class KernelPath:
     def gauges(self) -> dict[str, int]:
         return self._counters.read()
 
-    def run(self, program: str, packet: bytes) -> tuple[int, bytes]:
+    def run(self, program: str, packet: bytes) -> Ran:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
         return self._object.run(program, packet)
 
@@ -116,14 +116,14 @@ class KernelPath:
     def _write(self, flow: Flow) -> None:
         assert flow.target is not None, "a handed flow has a target"
         seen = packets = size = 0
-        if flow.fast and (old := self._flows.get(flow.key)) is not None:
+        if flow.fast and (old := self.records.get(flow.key)) is not None:
             seen, packets, size, *_ = RECORD.unpack(old)
         steering = flow.target.steering
         record = RECORD.pack(
             seen, packets, size, steering.bridge, flow.first, flow.b, flow.handoff_bytes,
             steering.dscp_bits, flow.suspect_until > 0, b"",
         )  # fmt: skip
-        flow.fast = self._flows.put(flow.key, record)
+        flow.fast = self.records.put(flow.key, record)
         if not flow.fast:
             self._counts[Fast.TABLE_FULL] += 1
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
-from common.adapters.bpf.object import Map, PerCpuCounters, load_adopting
+from common.adapters.bpf.object import Map, PerCpuCounters, Ran, load_adopting
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import MASK
 from common.program.datapath import pin_directory, remove_pins
@@ -95,14 +95,14 @@ class KernelPath:
     ) -> None:
         pins = {} if directory is None else {"ways": directory / f"ways-{WAY.fingerprint}"}
         self._object = load_adopting(OBJECT, [WAY], {"ways": 2 * flows}, pins)
-        self._ways: Map = self._object.map("ways", KEY_BYTES, WAY.size)
+        self.records: Map = self._object.map("ways", KEY_BYTES, WAY.size)
         self._counters = PerCpuCounters(self._object, "counters", COUNTERS)
         self._counts = counts
         self._due: list[Flow] = []
         # of an earlier run; bounded, as a key that goes meanwhile has the kernel begin again
-        self._earlier = islice(self._ways.keys(), 4 * flows)
+        self._earlier = islice(self.records.keys(), 4 * flows)
 
-    def run(self, program: str, packet: bytes) -> tuple[int, bytes]:
+    def run(self, program: str, packet: bytes) -> Ran:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
         return self._object.run(program, packet)
 
@@ -140,7 +140,7 @@ class KernelPath:
     def recall(self, flow: Flow) -> None:
         if not flow.marked(IN_KERNEL):
             return
-        found = (self._ways.get(key) for key in _keys_of(flow))
+        found = (self.records.get(key) for key in _keys_of(flow))
         client, server = (None if each is None else Way(*WAY.unpack(each)) for each in found)
         if client is not None and server is not None:
             flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
@@ -149,7 +149,7 @@ class KernelPath:
     def forget(self, flow: Flow) -> None:
         if flow.marked(RECORDED):
             for key in _keys_of(flow):
-                self._ways.remove(key)
+                self.records.remove(key)
             flow.mark(RECORDED | IN_KERNEL, False)
 
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
@@ -166,12 +166,12 @@ class KernelPath:
         server, source = former.server, former.source
         outbound = server[:4] + source[:4] + server[4:] + source[4:]
         for key in _keys(former.inbound, former.dscp, outbound):
-            self._ways.remove(key)
+            self.records.remove(key)
 
     def _former(self, key: bytes) -> Former | None:
         """Either record leads to the other."""
-        record = self._ways.get(key)
-        peer = None if record is None else self._ways.get(Way(*WAY.unpack(record)).peer)
+        record = self.records.get(key)
+        peer = None if record is None else self.records.get(Way(*WAY.unpack(record)).peer)
         if record is None or peer is None:
             return None
         if key[12] == FROM_SERVER:
@@ -220,9 +220,9 @@ class KernelPath:
             entry.mark, fin_end, 0, 0, flow.down_window, to.down_hop, onward, slow,
             flow.client_fin is not None, flow.fins, 0, 0, flow.c, flow.b, keys[0],
         )  # fmt: skip
-        written = self._ways.put(keys[0], up)
-        if written and not self._ways.put(keys[1], down):
-            self._ways.remove(keys[0])
+        written = self.records.put(keys[0], up)
+        if written and not self.records.put(keys[1], down):
+            self.records.remove(keys[0])
             written = False
         flow.mark(RECORDED, written)
         flow.mark(IN_KERNEL, written and not slow)
@@ -230,7 +230,7 @@ class KernelPath:
 
     def _counted(self, flow: Flow, key: bytes) -> tuple[int, int, int]:
         """What a record that is about to be written anew has seen so far."""
-        old = self._ways.get(key) if flow.marked(RECORDED) else None
+        old = self.records.get(key) if flow.marked(RECORDED) else None
         return (0, 0, 0) if old is None else Way(*WAY.unpack(old))[:3]
 
 
