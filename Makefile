@@ -2,7 +2,7 @@
 # nothing beforehand but make. Paths are relative: the checkout's own path may contain spaces.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages bpf venv lab lab-down lab-status demo test check load-test soak bench growth
+.PHONY: help packages bpf venv lab lab-down lab-status demo test check load-test soak bench growth kernel-check
 
 # Debian's own Python where there is one: a later one from elsewhere may lack wheels.
 PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
@@ -44,6 +44,9 @@ bench: venv ## measure beside HAProxy, nginx, kernel DNAT and no balancer (BENCH
 
 growth: venv ## what a packet and a connection cost with 1,000, 100,000 and 1,000,000 connections
 	.venv/bin/python -m tests.bench.growth
+
+kernel-check: venv ## test the kernel's path on Debian 12's own Linux 6.1, in an emulator: half an hour
+	tests/kernel/debian12.sh
 
 check: venv ## lint, formatting, types
 	.venv/bin/ruff check .
