@@ -10,7 +10,7 @@ from typing import NamedTuple
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
-from common.adapters.bpf.object import Map, PerCpuCounters, load_adopting
+from common.adapters.bpf.object import Map, Totals, load_adopting
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import MASK
 from common.program.datapath import pin_directory, remove_pins
@@ -19,7 +19,8 @@ from packetbridge.core.flow import FOLLOWED, IN_KERNEL, RECORDED, Flow
 
 OBJECT = Path(__file__).parent.parent / "fastpath" / "splice.bpf.o"
 NAME = "l3dsr-packetbridge"  # of the filters at tc
-COUNTERS = (Fast.UP, Fast.DOWN)  # as the object's enum has them
+# Packets and bytes, as the object's enum has them.
+TOTALS = ((Fast.UP, "fast_bytes_up"), (Fast.DOWN, "fast_bytes_down"))
 
 FROM_SERVER = 255  # in a key, in place of the DSCP that a balancer set
 KEY_BYTES = 16
@@ -30,7 +31,7 @@ class Way(NamedTuple):
 
     seen: int
     packets: int
-    octets: int
+    size: int  # bytes of IP
     to: bytes
     seq_by: int
     ack_by: int
@@ -59,7 +60,7 @@ WAY = Layout(
     [
         ("seen", "Q"),
         ("packets", "Q"),
-        ("octets", "Q"),
+        ("bytes", "Q"),
         ("to", "12s"),
         ("seq_by", "I"),
         ("ack_by", "I"),
@@ -96,15 +97,15 @@ class KernelPath:
         pins = {} if directory is None else {"ways": directory / f"ways-{WAY.fingerprint}"}
         self._object = load_adopting(OBJECT, [WAY], {"ways": 2 * flows}, pins)
         self._ways: Map = self._object.map("ways", KEY_BYTES, WAY.size)
-        self._counters = PerCpuCounters(self._object, "counters", COUNTERS)
+        self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
         # of an earlier run; bounded, as a key that goes meanwhile has the kernel begin again
         self._earlier = islice(self._ways.keys(), 4 * flows)
 
-    def run(self, program: str, packet: bytes) -> tuple[int, bytes]:
+    def run(self, program: str, packet: bytes, context: bytes = b"") -> tuple[int, bytes]:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
-        return self._object.run(program, packet)
+        return self._object.run(program, packet, context)
 
     def attach(self) -> None:
         """Translate what comes in and what leaves, on every Ethernet interface; and give the
@@ -140,8 +141,7 @@ class KernelPath:
     def recall(self, flow: Flow) -> None:
         if not flow.marked(IN_KERNEL):
             return
-        found = (self._ways.get(key) for key in _keys_of(flow))
-        client, server = (None if each is None else Way(*WAY.unpack(each)) for each in found)
+        client, server = self.ways(flow)
         if client is not None and server is not None:
             flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
             flow.client_ack, flow.server_ack = client.ack, server.ack
@@ -198,8 +198,13 @@ class KernelPath:
             seen=max(up.seen, down.seen) / NANOSECONDS,
         )
 
+    def ways(self, flow: Flow) -> list[Way | None]:
+        """A flow's records: of the client's packets and of the server's."""
+        found = (self._ways.get(key) for key in _keys_of(flow))
+        return [None if each is None else Way(*WAY.unpack(each)) for each in found]
+
     def gauges(self) -> dict[str, int]:
-        return self._counters.read()
+        return self._totals.read()
 
     def _write(self, flow: Flow) -> bool:
         """Both records, or none."""

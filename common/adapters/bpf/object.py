@@ -50,21 +50,23 @@ class Map:
             yield key
 
 
-class PerCpuCounters:
-    """Counters that each processor has its own of; read as sums, by name."""
+class Totals:
+    """Packets and bytes by kind, which each processor has its own of: see counters.h."""
 
-    def __init__(self, loaded: Object, name: str, names: Sequence[str]) -> None:
-        self._processors = loaded.processors()
-        self._map = loaded.map(name, 4, 8 * self._processors)
+    def __init__(self, loaded: Object, names: Sequence[tuple[str, str]]) -> None:
+        """``names`` are those of a kind's packets and of its bytes, in the order of the kinds."""
+        self._map = loaded.map("totals", 4, 16 * loaded.processors())
         self._names = names
 
     def read(self) -> dict[str, int]:
-        """By name; in the order of the map."""
+        """The sums, by name; without those that have no name."""
         sums = {}
-        for number, name in enumerate(self._names):
-            values = self._map.get(number.to_bytes(4, sys.byteorder))
+        for kind, (packets, size) in enumerate(self._names):
+            values = self._map.get(kind.to_bytes(4, sys.byteorder))
             assert values is not None, "every index of an array is there"
-            sums[name] = sum(memoryview(values).cast("Q"))
+            numbers = memoryview(values).cast("Q")
+            sums[packets], sums[size] = sum(numbers[::2]), sum(numbers[1::2])
+        sums.pop("", None)
         return sums
 
 
@@ -125,8 +127,9 @@ class Object:
         if (result := self._functions.bpf_program__pin(self._program(program), path.encode())) != 0:
             raise BpfError(f"{path}: {os.strerror(-result)}")
 
-    def run(self, program: str, packet: bytes) -> tuple[int, bytes]:
-        """What a program makes of a packet (BPF_PROG_TEST_RUN): its return value, the packet."""
+    def run(self, program: str, packet: bytes, context: bytes = b"") -> tuple[int, bytes]:
+        """What a program makes of a packet (BPF_PROG_TEST_RUN): its return value, the packet.
+        ``context`` is the beginning of a struct __sk_buff, where not all of it is to be zero."""
         out = create_string_buffer(len(packet) + 256)
         data = create_string_buffer(packet, len(packet))
         options = TestRunOptions(
@@ -137,6 +140,9 @@ class Object:
             data_size_out=len(out),
             repeat=1,
         )
+        if context:
+            given = create_string_buffer(context, len(context))
+            options.ctx_in, options.ctx_size_in = ctypes.addressof(given), len(context)
         result = self._functions.bpf_prog_test_run_opts(self.program(program), byref(options))
         if result != 0:
             raise BpfError(f"{program}: {os.strerror(-result)}")
