@@ -13,7 +13,7 @@ from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
 from common.adapters.bpf.object import Map, Totals, load_adopting
 from common.core.ledger import Occurrence, Outcome
-from common.program.datapath import pin_directory, remove_pins
+from common.program.datapath import attach, pin_directory, remove_pins
 
 OBJECT = Path(__file__).parent.parent / "fastpath" / "steer.bpf.o"
 NAME = "l3dsr-balancer"  # of the filters at tc
@@ -107,9 +107,8 @@ class KernelPath:
         return self._object.run(program, packet, context)
 
     def attach(self) -> None:
-        """Steer what comes in, on every Ethernet interface."""
-        hook = attachment.Hook(self._object.program("steer"), attachment.INGRESS)
-        aside(attachment.attach, NAME, [hook])
+        """Steer what comes in, on every Ethernet interface that takes it."""
+        attach(NAME, [attachment.Hook(self._object.program("steer"), attachment.INGRESS)])
 
     def detach(self) -> None:
         clear()

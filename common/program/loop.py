@@ -106,9 +106,7 @@ def wall_offset() -> float:
 
 
 class Kernel(Protocol):
-    """The fast path, if there is one."""
-
-    def attach(self) -> None: ...
+    """The fast path, if there is one: it is in place."""
 
     def detach(self) -> None: ...
 
@@ -352,8 +350,6 @@ def run(
     loop = PacketLoop(core, queue, read_keys, syn_queue, outlived=kernel is not None)
     try:
         try:
-            if kernel is not None:
-                kernel.attach()
             firewall.install()
             for line in ready:
                 log.info("ready: %s", line)

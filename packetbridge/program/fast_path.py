@@ -12,8 +12,8 @@ from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
 from common.adapters.bpf.object import Map, Totals, load_adopting
 from common.core.ledger import Occurrence, Outcome
-from common.core.segment import MASK
-from common.program.datapath import pin_directory, remove_pins
+from common.core.segment import MASK, before
+from common.program.datapath import attach, pin_directory, remove_pins
 from packetbridge.core.fast_path import Fast, Former
 from packetbridge.core.flow import FOLLOWED, IN_KERNEL, RECORDED, Flow
 
@@ -107,16 +107,20 @@ class KernelPath:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
         return self._object.run(program, packet, context)
 
-    def attach(self) -> None:
-        """Translate what comes in and what leaves, on every Ethernet interface; and give the
-        program that tells what is for Python a name, which the rules find it by."""
-        hooks = [
-            attachment.Hook(self._object.program("incoming"), attachment.INGRESS),
-            attachment.Hook(self._object.program("outgoing"), attachment.EGRESS),
-        ]
-        aside(attachment.attach, NAME, hooks)
+    def attach(self) -> list[str]:
+        """Translate what comes in and what leaves, on every Ethernet interface: gives the names of
+        those that take it. And give the program that tells what is for Python a name, which the
+        rules find it by."""
+        names = attach(
+            NAME,
+            [
+                attachment.Hook(self._object.program("incoming"), attachment.INGRESS),
+                attachment.Hook(self._object.program("outgoing"), attachment.EGRESS),
+            ],
+        )
         unusual().unlink(missing_ok=True)
         self._object.pin("unusual", str(unusual()))
+        return names
 
     def detach(self) -> None:
         clear()
@@ -142,9 +146,14 @@ class KernelPath:
         if not flow.marked(IN_KERNEL):
             return
         client, server = self.ways(flow)
-        if client is not None and server is not None:
-            flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
-            flow.client_ack, flow.server_ack = client.ack, server.ack
+        if client is None or server is None:
+            return
+        # Python has its own packets' numbers, which may be the later ones.
+        if client.seen / NANOSECONDS > flow.seen or before(flow.client_ack, client.ack):
+            flow.client_ack = client.ack
+        if server.seen / NANOSECONDS > flow.seen or before(flow.server_ack, server.ack):
+            flow.server_ack = server.ack
+        flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
 
     def forget(self, flow: Flow) -> None:
         if flow.marked(RECORDED):

@@ -1,4 +1,4 @@
-"""Programs at tc: beside what others have there, replaced without a gap, and gone without a trace."""
+"""Programs at tc: beside those of others, replaced without a gap, and gone without a trace."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from pyroute2 import IPRoute
 
 from balancer.program.fast_path import OBJECT
 from common.adapters.bpf import attachment
@@ -36,8 +37,6 @@ def attach(*parents: int) -> Attached:
 
 def attach_again(times: int) -> Counter[int]:
     """How many filters of ours were seen on eth0, while attaching again and again."""
-    from pyroute2 import IPRoute
-
     attach(INGRESS, EGRESS)
     seen: Counter[int] = Counter()
     stop = threading.Event()

@@ -95,9 +95,10 @@ def _remove(netlink: Any, index: int, name: str) -> None:
             where = {"parent": parent, "prio": priority, "protocol": IPV4}
             netlink.tc("del-filter", "bpf", index, handle=handle, **where)
             removed += 1
-    if removed and _qdisc(netlink, index) == "clsact":
-        if not any(_filters(netlink, index, parent) for parent in (INGRESS, EGRESS)):
-            netlink.tc("del", "clsact", index)
+    if not removed or _qdisc(netlink, index) != "clsact":
+        return
+    if not any(_filters(netlink, index, parent) for parent in (INGRESS, EGRESS)):
+        netlink.tc("del", "clsact", index)
 
 
 def _ours(netlink: Any, index: int, parent: int, name: str) -> list[tuple[int, int]]:
