@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -55,8 +56,7 @@ class KernelPath:
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
-        # of an earlier run; bounded, as a key that goes meanwhile has the kernel begin again
-        self._earlier = islice(self._flows.keys(), 2 * flows)
+        self._earlier = self.keys()  # of an earlier run
 
     def steer(self, flow: Flow) -> None:
         if flow.fast:
@@ -91,6 +91,10 @@ class KernelPath:
     def former(self, key: bytes) -> Former | None:
         record = self._flows.get(key)
         return None if record is None else _former(key, record)
+
+    def keys(self) -> Iterator[bytes]:
+        """Of all records."""
+        return self._flows.keys()
 
     def formers(self, most: int) -> list[Former] | None:
         keys = list(islice(self._earlier, most))

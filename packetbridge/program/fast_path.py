@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -100,8 +101,7 @@ class KernelPath:
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
-        # of an earlier run; bounded, as a key that goes meanwhile has the kernel begin again
-        self._earlier = islice(self._ways.keys(), 4 * flows)
+        self._earlier = self.keys()  # of an earlier run
 
     def run(self, program: str, packet: bytes, context: bytes = b"") -> tuple[int, bytes]:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
@@ -164,12 +164,22 @@ class KernelPath:
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
         return self._former(tuple_ + bytes((FROM_SERVER if dscp is None else dscp, 0, 0, 0)))
 
+    def keys(self) -> Iterator[bytes]:
+        """Of all records."""
+        return self._ways.keys()
+
     def formers(self, most: int) -> list[Former] | None:
         keys = list(islice(self._earlier, most))
         if not keys:
             return None
-        found = [self._former(key) for key in keys]
-        return [former for former in found if former is not None]
+        found = []
+        for key in keys:
+            former = self._former(key)
+            if former is None:
+                self._ways.remove(key)  # one without the other: the program was killed in between
+            elif key[12] != FROM_SERVER:
+                found.append(former)
+        return found
 
     def drop(self, former: Former) -> None:
         server, source = former.server, former.source

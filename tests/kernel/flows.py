@@ -21,10 +21,10 @@ CLIENT, VIP = IPv4Address("198.51.100.7").packed, IPv4Address("192.0.2.10").pack
 BRIDGE, SERVER = IPv4Address("203.0.113.20").packed, IPv4Address("10.9.8.7").packed
 
 
-def spliced(number: int, packets: Packets) -> Flow:
+def spliced(number: int, packets: Packets, dscp: int = DSCP) -> Flow:
     own = number % 2
     backend = Backend(str(IPv4Address(BRIDGE)), 80, str(IPv4Address(SERVER)), 8080)
-    entry = Entry(backend, DSCP, str(IPv4Address(VIP)), MARK, local=True, bbr=False)
+    entry = Entry(backend, dscp, str(IPv4Address(VIP)), MARK, local=True, bbr=False)
     entry.mark = 0  # as packets of a test run have none
     inbound = CLIENT + BRIDGE + (1024 + number).to_bytes(2, "big") + b"\x00\x50"
     flow = Flow(entry, inbound, packets.number(), packets.number(), 0.0)
@@ -41,12 +41,15 @@ def spliced(number: int, packets: Packets) -> Flow:
     return flow
 
 
-def handed(number: int, packets: Packets) -> BalancerFlow:
-    backends = (balancer_config.Backend("b", str(IPv4Address(BRIDGE))),)
+def service(bridge: bytes = BRIDGE) -> Service:
+    backends = (balancer_config.Backend("b", str(IPv4Address(bridge))),)
     configured = balancer_config.Service("s", str(IPv4Address(VIP)), 80, DSCP, backends)
-    service = Service(configured, [1500], 1500)
+    return Service(configured, [1500], 1500)
+
+
+def handed(number: int, packets: Packets, by: Service) -> BalancerFlow:
     key = CLIENT + VIP + (1024 + number).to_bytes(2, "big") + b"\x00\x50"
-    flow = BalancerFlow(key, service, packets.number(), packets.number(), 0.0)
-    flow.target = service.targets[0]
+    flow = BalancerFlow(key, by, packets.number(), packets.number(), 0.0)
+    flow.target = by.targets[0]
     flow.handoff_bytes = random.Random(number).choice((0, 1, 1000, 2**31))
     return flow

@@ -21,7 +21,7 @@ from common.core.segment import ACK, FIN, IP_HEADER, RST, SYN, Segment
 from packetbridge.core import splice
 from packetbridge.core.flow import IN_KERNEL, Flow
 from packetbridge.program.fast_path import KernelPath as SplicingPath
-from tests.kernel.flows import CLIENT, DSCP, ETHERNET, NOT_OURS, VIP, handed, spliced
+from tests.kernel.flows import CLIENT, DSCP, ETHERNET, NOT_OURS, VIP, handed, service, spliced
 from tests.kernel.packets import Ends, Packets
 from tests.soak import Amount
 
@@ -65,7 +65,8 @@ def test_splicing(direction: str, amount: Amount, report: Callable[[str], None])
 
 def test_steering(amount: Amount, report: Callable[[str], None]) -> None:
     packets, path = Packets(8), SteeringPath(FLOWS + 1, Counter())
-    flows = [handed(number, packets) for number in range(FLOWS)]
+    by = service()
+    flows = [handed(number, packets, by) for number in range(FLOWS)]
     for flow in flows:
         flow.state = State.HANDED
         path.steer(flow)

@@ -13,7 +13,7 @@ from balancer.program.fast_path import KernelPath as SteeringPath
 from common.core.segment import ACK, build_along
 from packetbridge.core.flow import Flow
 from packetbridge.program.fast_path import KernelPath as SplicingPath
-from tests.kernel.flows import DSCP, ETHERNET, NOT_OURS, handed, spliced
+from tests.kernel.flows import DSCP, ETHERNET, NOT_OURS, handed, service, spliced
 from tests.kernel.packets import Packets
 
 pytestmark = pytest.mark.root
@@ -29,7 +29,7 @@ def steering() -> SteeringPath:
 
 @pytest.fixture
 def steered(steering: SteeringPath) -> BalancerFlow:
-    flow = handed(0, Packets(1))
+    flow = handed(0, Packets(1), service())
     flow.state, flow.handoff_bytes = State.HANDED, 0
     steering.steer(flow)
     steering.settle()

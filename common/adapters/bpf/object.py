@@ -7,13 +7,15 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from ctypes import byref, create_string_buffer
+from ctypes import byref, c_uint32, create_string_buffer
 from pathlib import Path
 
 from common.adapters.bpf.layout import Layout
 from common.adapters.bpf.libbpf import BpfError, Library, TestRunOptions
 
-FULL = (errno.E2BIG, errno.ENOMEM)
+# No room: in the map, or at this moment in the memory that the kernel sets aside for maps.
+FULL = (errno.E2BIG, errno.ENOMEM, errno.EBUSY)
+BATCH = 256  # records read at once
 
 
 class Map:
@@ -22,7 +24,7 @@ class Map:
     def __init__(self, library: Library, fd: int, key_size: int, value_size: int) -> None:
         self._functions = library.functions
         self.fd = fd
-        self._key_size = key_size
+        self._key_size, self._value_size = key_size, value_size
         self._value = create_string_buffer(value_size)
 
     def put(self, key: bytes, value: bytes) -> bool:
@@ -43,11 +45,29 @@ class Map:
         self._functions.bpf_map_delete_elem(self.fd, key)
 
     def keys(self) -> Iterator[bytes]:
-        """Keys of all records; those written or removed meanwhile may be missing or come twice."""
-        key, following = None, create_string_buffer(self._key_size)
-        while self._functions.bpf_map_get_next_key(self.fd, key, following) == 0:
-            key = following.raw
-            yield key
+        """Keys of all records that stay; those written or removed meanwhile may be missing.
+
+        In batches, whose place is kept by hash bucket: with a key for the place the kernel would
+        begin again whenever that key is gone."""
+        room, done, place = BATCH, False, None
+        following = create_string_buffer(max(self._key_size, 4))
+        while not done:
+            keys, values = (
+                create_string_buffer(room * size) for size in (self._key_size, self._value_size)
+            )
+            count = c_uint32(room)
+            result = self._functions.bpf_map_lookup_batch(
+                self.fd, place, following, keys, values, byref(count), None
+            )
+            if result == -errno.ENOSPC:  # in a single bucket
+                room *= 2
+                continue
+            done = result == -errno.ENOENT
+            if result != 0 and not done:
+                raise BpfError(f"map: {os.strerror(-result)}")
+            place = following
+            for at in range(0, count.value * self._key_size, self._key_size):
+                yield keys.raw[at : at + self._key_size]
 
 
 class Totals:
