@@ -70,10 +70,10 @@ class KernelPath:
             self._write(flow)
 
     def settle(self) -> None:
-        for flow in self._due:
+        due, self._due = self._due, []
+        for flow in due:
             if flow.state is State.HANDED:
                 self._write(flow)
-        self._due.clear()
 
     def recall(self, flow: Flow) -> None:
         record = self._flows.get(flow.key) if flow.fast else None
@@ -129,6 +129,7 @@ class KernelPath:
         )  # fmt: skip
         flow.fast = self._flows.put(flow.key, record)
         if not flow.fast:
+            self._flows.remove(flow.key)  # what it was: better none than one that is out of date
             self._counts[Fast.TABLE_FULL] += 1
 
 

@@ -164,7 +164,7 @@ class PacketLoop:
                     else:
                         queue, most = turns[fd]
                         queue.run(most)
-                self._core.settle()
+                self._settle()
                 self._heed_signals()
                 now = time.monotonic()
                 if now >= self._due:
@@ -202,6 +202,12 @@ class PacketLoop:
         if now >= self._due:
             self._timers(now)
         return verdict
+
+    def _settle(self) -> None:
+        try:
+            self._core.settle()
+        except Exception:  # connections that stand are not to end by it
+            self._error(Loop.TIMER_ERROR, b"")
 
     def _timers(self, now: float) -> None:
         if now >= self._housekeeping:

@@ -137,10 +137,10 @@ class KernelPath:
             self._write(flow)
 
     def settle(self) -> None:
-        for flow in self._due:
-            if flow.fast and not self._write(flow):
-                self._counts[Fast.TABLE_FULL] += 1
-        self._due.clear()
+        due, self._due = self._due, []
+        for flow in due:
+            if flow.fast:
+                self._write(flow)
 
     def recall(self, flow: Flow) -> None:
         if not flow.marked(IN_KERNEL):
@@ -225,7 +225,7 @@ class KernelPath:
     def gauges(self) -> dict[str, int]:
         return self._totals.read()
 
-    def _write(self, flow: Flow) -> bool:
+    def _write(self, flow: Flow) -> None:
         """Both records, or none."""
         slow = not flow.fast
         to, entry = flow.addressing, flow.entry
@@ -244,13 +244,13 @@ class KernelPath:
             entry.mark, fin_end, 0, 0, flow.down_window, to.down_hop, onward, slow,
             flow.client_fin is not None, flow.fins, 0, 0, flow.c, flow.b, keys[0],
         )  # fmt: skip
-        written = self._ways.put(keys[0], up)
-        if written and not self._ways.put(keys[1], down):
-            self._ways.remove(keys[0])
-            written = False
+        written = self._ways.put(keys[0], up) and self._ways.put(keys[1], down)
+        if not written:
+            for key in keys:  # what they were: better none than some that are out of date
+                self._ways.remove(key)
+            self._counts[Fast.TABLE_FULL] += 1
         flow.mark(RECORDED, written)
         flow.mark(IN_KERNEL, written and not slow)
-        return written
 
     def _counted(self, flow: Flow, key: bytes) -> tuple[int, int, int]:
         """What a record that is about to be written anew has seen so far."""

@@ -14,6 +14,8 @@ from common.core.keys import Keyring, derive
 from common.core.ledger import Ledger
 from packetbridge.core import config
 from packetbridge.core.engine import Bridge
+from packetbridge.core.flow_table import FlowTable
+from packetbridge.core.sources import Sources
 from packetbridge.program.fast_path import KernelPath as SplicingPath
 from tests.kernel.flows import DSCP, handed, service, spliced
 from tests.kernel.packets import Packets
@@ -61,3 +63,15 @@ def test_of_the_bridge() -> None:
     counts = core.counts()
     assert (counts["flows_adopted"], counts["flows_not_adopted"]) == (FLOWS // 2, FLOWS // 2)
     assert len(core.table) == len(list(path.keys())) // 2 == FLOWS // 2
+
+
+def test_a_source_that_the_kernel_goes_on_with_is_not_given_to_another() -> None:
+    """Its connection, not taken over yet, would be ended at the server, and its record replaced."""
+    path, flow = SplicingPath(2, Counter()), spliced(0, Packets(0))
+    path.follow(flow)
+    path.settle()
+    table = FlowTable(config.Limits(), config.Timeouts(), Ledger(), path, 0)
+    assert flow.outbound in table
+    source = Sources().source(flow.entry, flow.inbound[:4], 1024, table)
+    assert source is not None
+    assert source[4:] != flow.inbound[8:10]

@@ -7,12 +7,19 @@ from collections import Counter
 
 import pytest
 
+from balancer.core.flow import State
+from balancer.program.fast_path import KernelPath as SteeringPath
+from common.adapters.bpf.object import Map
+from common.core.keys import Keyring, derive
+from common.core.ledger import Ledger
 from common.core.segment import ACK, FIN, Segment, build_along
-from packetbridge.core import splice
-from packetbridge.core.flow import Flow
+from packetbridge.core import config, splice
+from packetbridge.core.engine import Bridge
+from packetbridge.core.flow import FOLLOWED, IN_KERNEL, SERVER, Flow
 from packetbridge.program.fast_path import KernelPath
-from tests.kernel.flows import DSCP, ETHERNET, spliced
+from tests.kernel.flows import DSCP, ETHERNET, handed, service, spliced
 from tests.kernel.packets import Packets
+from tests.unit import models
 
 pytestmark = pytest.mark.root
 
@@ -63,3 +70,42 @@ def test_what_the_kernel_saw_last_counts_however_far_it_is(path: KernelPath, flo
     expected = (flow.server_ack + (3 << 30)) % 2**32
     path.recall(flow)
     assert (flow.client_ack, flow.server_ack) == (5000, expected)
+
+
+def test_a_fin_is_in_the_records_for_a_restart(path: KernelPath, flow: Flow) -> None:
+    core = Bridge(
+        [flow.entry],
+        config.Limits(),
+        config.Timeouts(),
+        Keyring([derive(models.SHARED_KEY)]),
+        Ledger(),
+        0,
+        0,
+        path,
+    )
+    core.packet(build_along(flow.outbound, ACK | FIN, seq=1, ack=flow.server_ack), 1.0)
+    assert [way and way.fins for way in path.ways(flow)] == [SERVER, SERVER]
+
+
+def test_records_that_cannot_be_brought_up_to_date_go(
+    path: KernelPath, flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Map, "put", lambda *_: False)
+    flow.mark(FOLLOWED, False)
+    path.follow(flow)
+    assert path.ways(flow) == [None, None]
+    assert not flow.marked(IN_KERNEL)
+
+
+def test_a_steered_record_that_cannot_be_brought_up_to_date_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, flow = SteeringPath(2, Counter()), handed(0, Packets(1), service())
+    flow.state = State.HANDED
+    path.steer(flow)
+    path.settle()
+    assert list(path.keys()) == [flow.key]
+    monkeypatch.setattr(Map, "put", lambda *_: False)
+    path.steer(flow)
+    assert not flow.fast
+    assert not list(path.keys())
