@@ -2,7 +2,7 @@
 # nothing beforehand but make. Paths are relative: the checkout's own path may contain spaces.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages bpf venv lab lab-down lab-status demo test check load-test soak
+.PHONY: help packages bpf venv lab lab-down lab-status demo test check load-test soak bench growth
 
 # Debian's own Python where there is one: a later one from elsewhere may lack wheels.
 PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
@@ -38,6 +38,12 @@ demo: venv ## start the lab, show what it does, stop it
 
 load-test: venv ## measure requests per second through the balancer (LOAD_SECONDS=5 each)
 	@provisioning/load-test.sh
+
+bench: venv ## measure beside HAProxy, nginx, kernel DNAT and no balancer (BENCH_ARGS=--quick)
+	.venv/bin/python -m tests.bench $(BENCH_ARGS)
+
+growth: venv ## what a packet and a connection cost with 1,000, 100,000 and 1,000,000 connections
+	.venv/bin/python -m tests.bench.growth
 
 check: venv ## lint, formatting, types
 	.venv/bin/ruff check .

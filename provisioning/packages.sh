@@ -11,6 +11,8 @@ packages=(
     clang libbpf-dev libbpf1 linux-libc-dev
     # the lab and the tests
     nginx curl wrk tcpdump ethtool openssh-server openssh-client
+    # the benchmark's peer
+    haproxy
 )
 
 installed() {
@@ -28,8 +30,8 @@ if ((EUID != 0)); then
     exit 1
 fi
 
-# The lab starts nginx and sshd itself. A package's own service must start neither now (in a
-# container it could not, and the installation would fail) nor at the next boot.
+# The lab starts nginx and sshd itself, the benchmark HAProxy. A package's own service must start
+# neither now (in a container it could not, and the installation would fail) nor at the next boot.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy ]]; then
     trap 'rm -f "$policy"' EXIT
@@ -42,7 +44,7 @@ apt-get update -q
 apt-get install -q -y --no-install-recommends "${missing[@]}"
 
 # A box that had one of them before, sshd above all, keeps its service.
-for service in nginx:nginx openssh-server:ssh; do
+for service in nginx:nginx openssh-server:ssh haproxy:haproxy; do
     if [[ " ${missing[*]} " == *" ${service%:*} "* ]]; then
         update-rc.d "${service#*:}" disable
     fi

@@ -54,8 +54,7 @@ ALWAYS int has_ours(struct __sk_buff *skb, const struct segment *s)
 
 	if (size == 0)
 		return 0;
-	if (size > MAX_OPTIONS ||
-	    bpf_skb_load_bytes(skb, s->tcp_at + sizeof(struct tcphdr), &options, size))
+	if (!load_options(skb, s, &options))
 		return 1;
 	if (size == 12 && *(__u32 *)options.bytes == bpf_htonl(PLAIN_TIMESTAMPS))
 		return 0;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from balancer.core.flow import Flow, State, incarnation
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
-from common.adapters.bpf.object import Map, Totals, load_adopting
+from common.adapters.bpf.object import Map, Ran, Totals, load_adopting
 from common.core.ledger import Occurrence, Outcome
 from common.program.datapath import attach, pin_directory, remove_pins
 
@@ -51,12 +50,12 @@ class KernelPath:
         """``directory`` is where records are kept beyond this process; nowhere if None."""
         pins = {} if directory is None else {"flows": directory / f"flows-{RECORD.fingerprint}"}
         self._object = load_adopting(OBJECT, [RECORD], {"flows": flows, "expected": EXPECTED}, pins)
-        self._flows: Map = self._object.map("flows", KEY_BYTES, RECORD.size)
+        self.records: Map = self._object.map("flows", KEY_BYTES, RECORD.size)
         self._expected: Map = self._object.map("expected", INCARNATION_BYTES, 1)
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
-        self._earlier = self.keys()  # of an earlier run
+        self._earlier = self.records.keys()  # of an earlier run
 
     def steer(self, flow: Flow) -> None:
         if flow.fast:
@@ -76,25 +75,21 @@ class KernelPath:
                 self._write(flow)
 
     def recall(self, flow: Flow) -> None:
-        record = self._flows.get(flow.key) if flow.fast else None
+        record = self.records.get(flow.key) if flow.fast else None
         if record is not None:
             flow.seen = max(flow.seen, RECORD.unpack(record)[0] / NANOSECONDS)
 
     def forget(self, flow: Flow) -> None:
         if flow.fast:
-            self._flows.remove(flow.key)
+            self.records.remove(flow.key)
             flow.fast = False
 
     def drop(self, key: bytes) -> None:
-        self._flows.remove(key)
+        self.records.remove(key)
 
     def former(self, key: bytes) -> Former | None:
-        record = self._flows.get(key)
+        record = self.records.get(key)
         return None if record is None else _former(key, record)
-
-    def keys(self) -> Iterator[bytes]:
-        """Of all records."""
-        return self._flows.keys()
 
     def formers(self, most: int) -> list[Former] | None:
         keys = list(islice(self._earlier, most))
@@ -106,7 +101,7 @@ class KernelPath:
     def gauges(self) -> dict[str, int]:
         return self._totals.read()
 
-    def run(self, program: str, packet: bytes, context: bytes = b"") -> tuple[int, bytes]:
+    def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
         return self._object.run(program, packet, context)
 
@@ -120,16 +115,16 @@ class KernelPath:
     def _write(self, flow: Flow) -> None:
         assert flow.target is not None, "a handed flow has a target"
         seen = packets = size = 0
-        if flow.fast and (old := self._flows.get(flow.key)) is not None:
+        if flow.fast and (old := self.records.get(flow.key)) is not None:
             seen, packets, size, *_ = RECORD.unpack(old)
         steering = flow.target.steering
         record = RECORD.pack(
             seen, packets, size, steering.bridge, flow.first, flow.b, flow.handoff_bytes,
             steering.dscp_bits, flow.suspect_until > 0, b"",
         )  # fmt: skip
-        flow.fast = self._flows.put(flow.key, record)
+        flow.fast = self.records.put(flow.key, record)
         if not flow.fast:
-            self._flows.remove(flow.key)  # what it was: better none than one that is out of date
+            self.records.remove(flow.key)  # what it was: better none than one that is out of date
             self._counts[Fast.TABLE_FULL] += 1
 
 

@@ -31,7 +31,8 @@ enum {
 	SYN = 2,
 	RST = 4,
 	ACK = 16,
-	MAX_OPTIONS = 40, /* bytes, of TCP */
+	MIN_OPTIONS = 4, /* bytes, of TCP, where it has any */
+	MAX_OPTIONS = 40,
 	OPTION_END = 0,
 	OPTION_NOP = 1,
 	OPTION_SACK = 5,
@@ -103,6 +104,36 @@ ALWAYS int read_segment(struct __sk_buff *skb, __u32 ip_at, struct segment *s)
 	s->ttl = ip.ttl;
 	s->flags = ((__u8 *)&tcp)[13];
 	return 1;
+}
+
+/* How many bytes of options a segment has above the least, where it has any. The verifier of Linux
+ * 6.1 follows bounds of one register only, and from below only what is added: so this is to be
+ * compared and passed on as it stands. */
+ALWAYS __u64 more_options(const struct segment *s)
+{
+	__u64 more = (__u64)s->options - MIN_OPTIONS;
+
+	asm volatile("" : "+r"(more));
+	return more;
+}
+
+/* Read a segment's options, of which there are some; 0 where that fails. */
+ALWAYS int load_options(struct __sk_buff *skb, const struct segment *s, void *to)
+{
+	__u64 more = more_options(s);
+
+	return more <= MAX_OPTIONS - MIN_OPTIONS &&
+	       !bpf_skb_load_bytes(skb, s->tcp_at + sizeof(struct tcphdr), to, MIN_OPTIONS + more);
+}
+
+/* Write them; 0 where that fails. */
+ALWAYS int store_options(struct __sk_buff *skb, const struct segment *s, const void *from)
+{
+	__u64 more = more_options(s);
+
+	return more <= MAX_OPTIONS - MIN_OPTIONS &&
+	       !bpf_skb_store_bytes(skb, s->tcp_at + sizeof(struct tcphdr), from,
+				    MIN_OPTIONS + more, 0);
 }
 
 /* One's complement difference of two 32-bit words of a packet, to be added up. */

@@ -83,8 +83,7 @@ ALWAYS int read_options(struct __sk_buff *skb, const struct segment *s, const st
 
 	if (size == 0)
 		return 1;
-	if (size > MAX_OPTIONS ||
-	    bpf_skb_load_bytes(skb, s->tcp_at + sizeof(struct tcphdr), old, size))
+	if (!load_options(skb, s, old))
 		return 0;
 	*new = *old;
 	if (size == 12 && *(__u32 *)old->bytes == bpf_htonl(PLAIN_TIMESTAMPS)) {
@@ -131,7 +130,7 @@ ALWAYS int translate(struct __sk_buff *skb, const struct segment *s, const struc
 		__s64 options = bpf_csum_diff((__be32 *)old, MAX_OPTIONS, (__be32 *)new, MAX_OPTIONS, 0);
 
 		own += (__u32)options;
-		if (size > MAX_OPTIONS || bpf_skb_store_bytes(skb, s->tcp_at + sizeof(tcp), new, size, 0))
+		if (!store_options(skb, s, new))
 			return 0;
 	}
 	return !bpf_l4_csum_replace(skb, check, 0, folded(pseudo), BPF_F_PSEUDO_HDR) &&

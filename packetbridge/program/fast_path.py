@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
-from common.adapters.bpf.object import Map, Totals, load_adopting
+from common.adapters.bpf.object import Map, Ran, Totals, load_adopting
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import MASK, before
 from common.program.datapath import attach, pin_directory, remove_pins
@@ -99,13 +98,13 @@ class KernelPath:
     ) -> None:
         pins = {} if directory is None else {"ways": directory / f"ways-{WAY.fingerprint}"}
         self._object = load_adopting(OBJECT, [WAY], {"ways": 2 * flows}, pins)
-        self._ways: Map = self._object.map("ways", KEY_BYTES, WAY.size)
+        self.records: Map = self._object.map("ways", KEY_BYTES, WAY.size)
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
-        self._earlier = self.keys()  # of an earlier run
+        self._earlier = self.records.keys()  # of an earlier run
 
-    def run(self, program: str, packet: bytes, context: bytes = b"") -> tuple[int, bytes]:
+    def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
         return self._object.run(program, packet, context)
 
@@ -160,15 +159,11 @@ class KernelPath:
     def forget(self, flow: Flow) -> None:
         if flow.marked(RECORDED):
             for key in _keys_of(flow):
-                self._ways.remove(key)
+                self.records.remove(key)
             flow.mark(RECORDED | IN_KERNEL, False)
 
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
         return self._former(tuple_ + bytes((FROM_SERVER if dscp is None else dscp, 0, 0, 0)))
-
-    def keys(self) -> Iterator[bytes]:
-        """Of all records."""
-        return self._ways.keys()
 
     def formers(self, most: int) -> list[Former] | None:
         keys = list(islice(self._earlier, most))
@@ -178,7 +173,7 @@ class KernelPath:
         for key in keys:
             former = self._former(key)
             if former is None:
-                self._ways.remove(key)  # one without the other: the program was killed in between
+                self.records.remove(key)  # one without the other: the program was killed in between
             elif key[12] != FROM_SERVER:
                 found.append(former)
         return found
@@ -187,12 +182,12 @@ class KernelPath:
         server, source = former.server, former.source
         outbound = server[:4] + source[:4] + server[4:] + source[4:]
         for key in _keys(former.inbound, former.dscp, outbound):
-            self._ways.remove(key)
+            self.records.remove(key)
 
     def _former(self, key: bytes) -> Former | None:
         """Either record leads to the other."""
-        record = self._ways.get(key)
-        peer = None if record is None else self._ways.get(Way(*WAY.unpack(record)).peer)
+        record = self.records.get(key)
+        peer = None if record is None else self.records.get(Way(*WAY.unpack(record)).peer)
         if record is None or peer is None:
             return None
         if key[12] == FROM_SERVER:
@@ -221,7 +216,7 @@ class KernelPath:
 
     def ways(self, flow: Flow) -> list[Way | None]:
         """A flow's records: of the client's packets and of the server's."""
-        found = (self._ways.get(key) for key in _keys_of(flow))
+        found = (self.records.get(key) for key in _keys_of(flow))
         return [None if each is None else Way(*WAY.unpack(each)) for each in found]
 
     def gauges(self) -> dict[str, int]:
@@ -246,17 +241,17 @@ class KernelPath:
             entry.mark, fin_end, 0, 0, flow.down_window, to.down_hop, onward, slow,
             flow.client_fin is not None, flow.fins, 0, 0, flow.c, flow.b, keys[0],
         )  # fmt: skip
-        written = self._ways.put(keys[0], up) and self._ways.put(keys[1], down)
+        written = self.records.put(keys[0], up) and self.records.put(keys[1], down)
         if not written:
             for key in keys:  # what they were: better none than some that are out of date
-                self._ways.remove(key)
+                self.records.remove(key)
             self._counts[Fast.TABLE_FULL] += 1
         flow.mark(RECORDED, written)
         flow.mark(IN_KERNEL, written and not slow)
 
     def _counted(self, flow: Flow, key: bytes) -> tuple[int, int, int]:
         """What a record that is about to be written anew has seen so far."""
-        old = self._ways.get(key) if flow.marked(RECORDED) else None
+        old = self.records.get(key) if flow.marked(RECORDED) else None
         return (0, 0, 0) if old is None else COUNTED.unpack_from(old)
 
 

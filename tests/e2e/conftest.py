@@ -30,9 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 TOOLS = ("nginx", "curl", "wrk", "ethtool", "ip", "ss", "nsenter", "flock", "iptables")
 
 
-def lacking() -> str | None:
-    """What of the host the lab cannot do without and is not there; None where all is."""
-    for tool in TOOLS:
+def lacking(*more: str) -> str | None:
+    """What of the host the lab, or a test, needs and is not there; None where all is."""
+    for tool in (*TOOLS, *more):
         if shutil.which(tool) is None:
             return f"{tool} (make packages)"
     enter = ["unshare", "--net"]

@@ -310,6 +310,12 @@ class Lab:
     def pid(self, program: str) -> int:
         return int((self.directory / "run" / f"{program}.pid").read_text())
 
+    def pids(self, host: str) -> list[int]:
+        """All processes on a host."""
+        command = ["ip", "netns", "pids", f"{self._name}-{host}"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [int(pid) for pid in told.stdout.split()]
+
     def alive(self, program: str) -> bool:
         try:
             return running(self.pid(program))

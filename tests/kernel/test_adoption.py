@@ -39,7 +39,7 @@ def test_of_the_balancer() -> None:
         core.timers(balancer_stage.T0, 0)
     counts = core.counts()
     assert (counts["flows_adopted"], counts["flows_not_adopted"]) == (FLOWS // 2, FLOWS // 2)
-    assert len(core.table.handed) == len(list(path.keys())) == FLOWS // 2
+    assert len(core.table.handed) == len(list(path.records.keys())) == FLOWS // 2
 
 
 def test_of_the_bridge() -> None:
@@ -62,7 +62,7 @@ def test_of_the_bridge() -> None:
         core.timers(0, 0)
     counts = core.counts()
     assert (counts["flows_adopted"], counts["flows_not_adopted"]) == (FLOWS // 2, FLOWS // 2)
-    assert len(core.table) == len(list(path.keys())) // 2 == FLOWS // 2
+    assert len(core.table) == len(list(path.records.keys())) // 2 == FLOWS // 2
 
 
 def test_a_source_that_the_kernel_goes_on_with_is_not_given_to_another() -> None:

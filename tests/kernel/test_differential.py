@@ -47,11 +47,11 @@ def test_splicing(direction: str, amount: Amount, report: Callable[[str], None])
         ends, tos = _from_client(flow) if direction == "up" else _from_server(flow)
         data = packets.packet(ends, tos if number % 8 else number >> 3 & 0xFF)
         expected = _splice(flow, data, direction)
-        if direction == "down" and path.run("unusual", ETHERNET + data)[0]:
+        if direction == "down" and path.run("unusual", ETHERNET + data).verdict:
             assert expected is None, data.hex()
             outcome["queued for Python"] += 1
         else:
-            verdict, out = path.run(program, ETHERNET + data)
+            verdict, out, _ = path.run(program, ETHERNET + data)
             outcome[compared := _compare(data, expected, verdict, out)] += 1
             if compared == LEFT:  # it may have made the kernel wary of what acknowledges the same
                 flow.mark(IN_KERNEL, False)
@@ -77,7 +77,7 @@ def test_steering(amount: Amount, report: Callable[[str], None]) -> None:
     for number in range(count):
         flow = flows[number % FLOWS]
         data = packets.packet(Ends(CLIENT, VIP, 1024 + number % FLOWS, 80), number >> 3 & 0xFF)
-        verdict, out = path.run("steer", ETHERNET + data)
+        verdict, out, _ = path.run("steer", ETHERNET + data)
         outcome[_compare(data, _steer(flow, data), verdict, out)] += 1
         if number % 100_000 == 0:
             amount.progress(number, count)

@@ -104,8 +104,8 @@ def test_a_steered_record_that_cannot_be_brought_up_to_date_goes(
     flow.state = State.HANDED
     path.steer(flow)
     path.settle()
-    assert list(path.keys()) == [flow.key]
+    assert list(path.records.keys()) == [flow.key]
     monkeypatch.setattr(Map, "put", lambda *_: False)
     path.steer(flow)
     assert not flow.fast
-    assert not list(path.keys())
+    assert not list(path.records.keys())

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from balancer.core import config as balancer_config
 from balancer.core.engine import Balancer
+from balancer.core.fast_path import FastPath as SteeringPath
 from balancer.core.service import Service
 from common.core import handoff
 from common.core.keys import Keyring, Keys, derive
@@ -26,6 +27,7 @@ from common.core.segment import ACK, PSH, SYN, Segment, build
 from packetbridge.core import config as bridge_config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
+from packetbridge.core.fast_path import FastPath as SplicingPath
 
 NOW, OFFSET = 1000.0, 1_700_000_000.0
 ARRIVALS = 2000  # flows a second at most; fewer where they would fill the room in so many seconds:
@@ -49,14 +51,17 @@ def client(number: int) -> tuple[bytes, int]:
     return (0x0A000000 + number // 16).to_bytes(4, "big"), 1024 + number % 16
 
 
-def fill_balancer(flows: int, room: int, keys: Keys, watch: Watch) -> Balancer:
+def fill_balancer(
+    flows: int, room: int, keys: Keys, watch: Watch, fast: SteeringPath | None = None
+) -> Balancer:
     """``flows`` connections, each with a handshake and a request that was handed over."""
     config = balancer_config.default()
     services = [
         Service(service, [1500] * len(service.backends), 1500) for service in config.services
     ]
     limits = balancer_config.Limits(flows=room, closed=max(room // 4, 1))
-    core = Balancer(services, limits, config.timeouts, Keyring([keys]), Ledger(), NOW, OFFSET)
+    ring = Keyring([keys])
+    core = Balancer(services, limits, config.timeouts, ring, Ledger(), NOW, OFFSET, fast)
     arrivals = min(ARRIVALS, room // FILLED_IN)
     for number in range(flows):
         now = NOW + number / arrivals
@@ -80,18 +85,22 @@ def fill_balancer(flows: int, room: int, keys: Keys, watch: Watch) -> Balancer:
             payload=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         )
         assert core.packet(request, now) is not None, "who comes now is served"
+        core.settle()
         core.out.clear()  # what tells the bridge of an end
     assert [key[:4] for key in core.table.handed] == _last(flows, room)
     return core
 
 
-def fill_bridge(flows: int, room: int, keys: Keys, watch: Watch) -> Bridge:
+def fill_bridge(
+    flows: int, room: int, keys: Keys, watch: Watch, fast: SplicingPath | None = None
+) -> Bridge:
     """``flows`` connections, each handed over, opened with the server and answered by it."""
     config = bridge_config.default()
     backend = config.backends[0]
     entry = Entry(backend, 1, config.vip(1), config.mark, local=True, bbr=False)
     limits = bridge_config.Limits(flows=room, closed=max(room // 4, 1))
-    core = Bridge([entry], limits, config.timeouts, Keyring([keys]), Ledger(), NOW, OFFSET)
+    ring = Keyring([keys])
+    core = Bridge([entry], limits, config.timeouts, ring, Ledger(), NOW, OFFSET, fast)
     arrivals = min(ARRIVALS, room // FILLED_IN)
     for number in range(flows):
         now = NOW + number / arrivals
@@ -130,6 +139,7 @@ def fill_bridge(flows: int, room: int, keys: Keys, watch: Watch) -> Bridge:
             SERVER, address, 80, port, seq=(r + 1) & 0xFFFFFFFF, ack=end, flags=ACK, options=STAMPS
         )
         assert core.packet(reply, now, entry.mark) is not None, "who comes now is served"
+        core.settle()
     assert [key[4:8] for key in core.table.outbound] == _last(flows, room)
     assert sum(flow.fast for flow in core.table.outbound.values()) == len(core.table)
     return core

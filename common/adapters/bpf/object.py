@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import byref, c_uint32, create_string_buffer
 from pathlib import Path
+from typing import NamedTuple
 
 from common.adapters.bpf.layout import Layout
 from common.adapters.bpf.libbpf import BpfError, Library, TestRunOptions
@@ -90,6 +91,14 @@ class Totals:
         return sums
 
 
+class Ran(NamedTuple):
+    """A program's return value, the packet as it left it, and the nanoseconds that it took."""
+
+    verdict: int
+    packet: bytes
+    nanoseconds: int
+
+
 class Object:
     """An object file, loaded: the verifier has accepted it. Raises BpfError with its reason.
 
@@ -147,9 +156,9 @@ class Object:
         if (result := self._functions.bpf_program__pin(self._program(program), path.encode())) != 0:
             raise BpfError(f"{path}: {os.strerror(-result)}")
 
-    def run(self, program: str, packet: bytes, context: bytes = b"") -> tuple[int, bytes]:
-        """What a program makes of a packet (BPF_PROG_TEST_RUN): its return value, the packet.
-        ``context`` is the beginning of a struct __sk_buff, where not all of it is to be zero."""
+    def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
+        """What a program makes of a packet (BPF_PROG_TEST_RUN). ``context`` is the
+        beginning of a struct __sk_buff, where not all of it is to be zero."""
         out = create_string_buffer(len(packet) + 256)
         data = create_string_buffer(packet, len(packet))
         options = TestRunOptions(
@@ -166,7 +175,7 @@ class Object:
         result = self._functions.bpf_prog_test_run_opts(self.program(program), byref(options))
         if result != 0:
             raise BpfError(f"{program}: {os.strerror(-result)}")
-        return options.retval, out.raw[: options.data_size_out]
+        return Ran(options.retval, out.raw[: options.data_size_out], options.duration)
 
     def _map(self, name: str) -> int:
         found: int | None = self._functions.bpf_object__find_map_by_name(

@@ -1,0 +1,58 @@
+"""What a measurement costs: processor time, bytes through the balancer, requests by server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.contestants import Contestant
+
+TICKS = os.sysconf("SC_CLK_TCK")  # a second has so many
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``machine`` and ``balancer`` are processor seconds: of all there was, and of the processes on
+    the balancer's host. What the kernel does for packets is in the first alone, as it does so in
+    whichever process runs. ``carried`` are bytes through the balancer's interface, in and out."""
+
+    machine: float
+    balancer: float
+    carried: int
+    requests: list[int]
+
+
+def costs(contestant: Contestant) -> Callable[[], Cost]:
+    """Gives what has been spent since this was called."""
+    first = _reading(contestant)
+
+    def spent() -> Cost:
+        last = _reading(contestant)
+        asked = [end - start - 1 for start, end in zip(first[3], last[3], strict=True)]
+        return Cost(last[0] - first[0], last[1] - first[1], last[2] - first[2], asked)
+
+    return spent
+
+
+def _reading(contestant: Contestant) -> tuple[float, float, int, list[int]]:
+    requests = contestant.lab.requests()
+    pids = contestant.lab.pids("balancer")
+    return _machine(), sum(map(_process, pids)), sum(contestant.lab.bytes_at("balancer")), requests
+
+
+def _machine() -> float:
+    """Seconds in which a processor of this machine was busy: user, nice, system, irq, softirq."""
+    first = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
+    _, user, nice, system, _, _, irq, softirq, *_ = first.split()
+    return sum(map(int, (user, nice, system, irq, softirq))) / TICKS
+
+
+def _process(pid: int) -> float:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return 0
+    fields = stat.rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS  # utime, stime
