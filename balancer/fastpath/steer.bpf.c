@@ -3,13 +3,14 @@
  * Steering in the kernel: packets of connections that a bridge has go on to it from here, at tc
  * ingress; all others go up, to netfilter and so to the program, which writes the records.
  */
+#include "counters.h"
 #include "options.h"
 
 /* One connection at a bridge. Times are nanoseconds of CLOCK_MONOTONIC. */
 struct steered {
 	__u64 seen; /* the latest packet */
-	__u64 packets;
-	__u64 octets;
+	__u64 packets; /* and bytes of IP: plain sums, as one processor has a connection at a time */
+	__u64 bytes;
 	__be32 bridge;
 	__u32 first; /* sequence number of the request's first byte, c + 1 */
 	__u32 b; /* our own initial sequence number: nothing to steering, but a restart needs it */
@@ -42,22 +43,7 @@ struct {
 	__type(value, __u8);
 } expected SEC(".maps");
 
-enum { STEERED, UNROUTED, COUNTERS };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
-
-ALWAYS void count(__u32 what)
-{
-	__u64 *counter = bpf_map_lookup_elem(&counters, &what);
-
-	if (counter)
-		++*counter;
-}
+enum { STEERED, UNROUTED };
 
 /* Whether a segment is for Python: it has an option of ours, or options that cannot be read. */
 ALWAYS int has_ours(struct __sk_buff *skb, const struct segment *s)
@@ -80,11 +66,12 @@ int steer(struct __sk_buff *skb)
 {
 	struct segment s = {};
 	struct steered *flow;
+	struct total wire;
 	__u64 words;
 	__u32 out;
 	__u8 tos;
 
-	if (!read_segment(skb, ETH_HLEN, &s))
+	if (!for_us(skb) || !read_segment(skb, ETH_HLEN, &s))
 		return NOT_OURS;
 	flow = bpf_map_lookup_elem(&flows, &s.key);
 	if (!flow || s.flags & SYN || !(s.flags & (ACK | RST)) || s.ttl < 2)
@@ -106,16 +93,17 @@ int steer(struct __sk_buff *skb)
 	tos = flow->dscp_bits | (s.tos & ECN_BITS);
 	out = way_out(skb, &s, s.key.src, flow->bridge, tos);
 	words = change(s.key.dst, flow->bridge);
+	wire = on_wire(skb, &s);
 	if (!out)
-		count(UNROUTED);
+		count(UNROUTED, &wire);
 	if (!write_ip(skb, &s, s.key.src, flow->bridge, tos, out != 0) ||
 	    bpf_l4_csum_replace(skb, s.tcp_at + offsetof(struct tcphdr, check), 0, folded(words),
 				BPF_F_PSEUDO_HDR))
 		return TC_ACT_SHOT;
 	flow->seen = bpf_ktime_get_ns();
-	__sync_fetch_and_add(&flow->packets, 1);
-	__sync_fetch_and_add(&flow->octets, s.length);
-	count(STEERED);
+	flow->packets += wire.packets;
+	flow->bytes += wire.bytes;
+	count(STEERED, &wire);
 	/* what the stack forwards, it counts the hop of */
 	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
 }

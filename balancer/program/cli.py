@@ -36,7 +36,8 @@ Files:
 
 \b
 Signals:
-  SIGTERM, SIGINT, SIGQUIT             stop, and remove all rules
+  SIGINT, SIGQUIT                      stop, and remove all rules
+  SIGTERM                              likewise; with datapath ebpf leave connections to the kernel
   SIGHUP                               read the key file again (not the configuration)
   SIGUSR2                              write all counters to the log
 

@@ -11,13 +11,14 @@ from balancer.core.flow import Flow, State, incarnation
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
-from common.adapters.bpf.object import Map, PerCpuCounters, Ran, load_adopting
+from common.adapters.bpf.object import Map, Ran, Totals, load_adopting
 from common.core.ledger import Occurrence, Outcome
-from common.program.datapath import pin_directory, remove_pins
+from common.program.datapath import attach, pin_directory, remove_pins
 
 OBJECT = Path(__file__).parent.parent / "fastpath" / "steer.bpf.o"
 NAME = "l3dsr-balancer"  # of the filters at tc
-COUNTERS = (Fast.PACKETS, Fast.UNROUTED)  # as the object's enum has them
+# Packets and bytes, as the object's enum has them; the first include the second.
+TOTALS = ((Fast.PACKETS, "fast_bytes"), (Fast.UNROUTED, ""))
 EXPECTED = 65536  # new incarnations of live flows that may be awaited at once
 
 KEY_BYTES = 12
@@ -27,7 +28,7 @@ RECORD = Layout(
     [
         ("seen", "Q"),
         ("packets", "Q"),
-        ("octets", "Q"),
+        ("bytes", "Q"),
         ("bridge", "4s"),
         ("first", "I"),
         ("b", "I"),
@@ -51,11 +52,10 @@ class KernelPath:
         self._object = load_adopting(OBJECT, [RECORD], {"flows": flows, "expected": EXPECTED}, pins)
         self.records: Map = self._object.map("flows", KEY_BYTES, RECORD.size)
         self._expected: Map = self._object.map("expected", INCARNATION_BYTES, 1)
-        self._counters = PerCpuCounters(self._object, "counters", COUNTERS)
+        self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
-        # of an earlier run; bounded, as a key that goes meanwhile has the kernel begin again
-        self._earlier = islice(self.records.keys(), 2 * flows)
+        self._earlier = self.records.keys()  # of an earlier run
 
     def steer(self, flow: Flow) -> None:
         if flow.fast:
@@ -69,10 +69,10 @@ class KernelPath:
             self._write(flow)
 
     def settle(self) -> None:
-        for flow in self._due:
+        due, self._due = self._due, []
+        for flow in due:
             if flow.state is State.HANDED:
                 self._write(flow)
-        self._due.clear()
 
     def recall(self, flow: Flow) -> None:
         record = self.records.get(flow.key) if flow.fast else None
@@ -99,16 +99,15 @@ class KernelPath:
         return [former for former in found if former is not None]
 
     def gauges(self) -> dict[str, int]:
-        return self._counters.read()
+        return self._totals.read()
 
-    def run(self, program: str, packet: bytes) -> Ran:
+    def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
-        return self._object.run(program, packet)
+        return self._object.run(program, packet, context)
 
     def attach(self) -> None:
-        """Steer what comes in, on every Ethernet interface."""
-        hook = attachment.Hook(self._object.program("steer"), attachment.INGRESS)
-        aside(attachment.attach, NAME, [hook])
+        """Steer what comes in, on every Ethernet interface that takes it."""
+        attach(NAME, [attachment.Hook(self._object.program("steer"), attachment.INGRESS)])
 
     def detach(self) -> None:
         clear()
@@ -125,6 +124,7 @@ class KernelPath:
         )  # fmt: skip
         flow.fast = self.records.put(flow.key, record)
         if not flow.fast:
+            self.records.remove(flow.key)  # what it was: better none than one that is out of date
             self._counts[Fast.TABLE_FULL] += 1
 
 

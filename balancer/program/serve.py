@@ -14,6 +14,7 @@ from balancer.program import fast_path
 from balancer.program.fast_path import KernelPath
 from common.adapters import routes
 from common.adapters.aside import aside
+from common.adapters.bpf.libbpf import BpfError
 from common.adapters.firewall import Firewall
 from common.adapters.path_probe import path_mtus
 from common.core.keys import Keyring
@@ -31,17 +32,15 @@ def serve(config: Config) -> None:
     Raises OSError, FirewallError or KeyFileError where something cannot be had.
     """
     ledger = Ledger(log.isEnabledFor(logging.DEBUG))
-    fast = choose_datapath(
-        config.datapath,
-        lambda: KernelPath(config.limits.flows, ledger.counts, fast_path.directory()),
-    )
-    if fast is None:
-        fast_path.clear()
     keys = Keyring(read_keys(config.key_file, "balancer"))
     log.info("keys: %s", keys)
+    services = _services(config)
+    fast = choose_datapath(config.datapath, lambda: _load(config, ledger))
+    if fast is None:
+        fast_path.clear()
     now = time.monotonic()
     core = Balancer(
-        _services(config),
+        services,
         config.limits,
         config.timeouts,
         keys,
@@ -58,6 +57,17 @@ def serve(config: Config) -> None:
     firewall = Firewall("balancer", *rules(config))
     reread = partial(read_keys, config.key_file)
     run(core, config.queue, firewall, ready, reread, config.syn_queue, fast)
+
+
+def _load(config: Config, ledger: Ledger) -> KernelPath:
+    """The kernel's path, in place; raises BpfError where the kernel refuses it."""
+    fast = KernelPath(config.limits.flows, ledger.counts, fast_path.directory())
+    try:
+        fast.attach()
+    except BpfError:
+        fast.detach()
+        raise
+    return fast
 
 
 def _services(config: Config) -> list[Service]:

@@ -13,6 +13,7 @@
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/pkt_cls.h>
@@ -63,25 +64,32 @@ struct segment {
 	__u8 flags;
 };
 
-/* Read the headers that begin at `ip_at`; 0 for whatever is not one whole TCP segment of IPv4. */
+/* Whether a frame that came in is for this host. Others are seen where an interface is promiscuous
+ * (tcpdump, a port of a bridge); the stack would drop them, and we would send them a second time. */
+ALWAYS int for_us(const struct __sk_buff *skb)
+{
+	return skb->pkt_type == PACKET_HOST;
+}
+
+/* Read the headers that begin at `ip_at`; 0 for whatever is not one whole TCP segment of IPv4, and
+ * for one with IP options: those are the stack's to obey or to refuse (RFC 791 source routes). */
 ALWAYS int read_segment(struct __sk_buff *skb, __u32 ip_at, struct segment *s)
 {
 	struct iphdr ip;
 	struct tcphdr tcp;
-	__u32 ip_bytes, header;
+	__u32 header;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ip_at, &ip, sizeof(ip)))
 		return 0;
-	ip_bytes = ip.ihl * 4;
-	if (ip.version != 4 || ip_bytes < sizeof(ip) || ip.protocol != IPPROTO_TCP ||
+	if (ip.version != 4 || ip.ihl * 4 != sizeof(ip) || ip.protocol != IPPROTO_TCP ||
 	    ip.frag_off & bpf_htons(IP_FRAGMENT))
 		return 0;
 	s->ip_at = ip_at;
-	s->tcp_at = ip_at + ip_bytes;
+	s->tcp_at = ip_at + sizeof(ip);
 	s->length = bpf_ntohs(ip.tot_len);
 	if (skb->len - ip_at < s->length || bpf_skb_load_bytes(skb, s->tcp_at, &tcp, sizeof(tcp)))
 		return 0;
-	header = ip_bytes + tcp.doff * 4;
+	header = sizeof(ip) + tcp.doff * 4;
 	if (tcp.doff < 5 || header > s->length)
 		return 0;
 	s->payload = s->length - header;

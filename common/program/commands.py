@@ -144,7 +144,7 @@ def flags(interface: str, *own: Flag) -> tuple[Flag, ...]:
         click.option(
             "--datapath",
             type=click.Choice(["auto", "ebpf", "nfqueue"]),
-            help="auto: ebpf where it loads, else nfqueue. ebpf: not in this version.",
+            help="auto: ebpf where the kernel takes it, else nfqueue.",
         ),
         click.option(
             "--log-level",

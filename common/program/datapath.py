@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from common.adapters.aside import aside
+from common.adapters.bpf import attachment
 from common.adapters.bpf.libbpf import BpfError
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,14 @@ def choose_datapath(wanted: str, load: Callable[[], T]) -> T | None:
         return None
     log.info("datapath ebpf: the kernel takes it")
     return path
+
+
+def attach(name: str, hooks: list[attachment.Hook]) -> list[str]:
+    """Run programs at tc; gives the names of the interfaces that take all of them."""
+    attached = aside(attachment.attach, name, hooks)
+    for reason in attached.refused:
+        log.warning("%s (packets go through Python there)", reason)
+    return attached.names
 
 
 def pin_directory(program: str) -> Path:

@@ -106,9 +106,7 @@ def wall_offset() -> float:
 
 
 class Kernel(Protocol):
-    """The fast path, if there is one."""
-
-    def attach(self) -> None: ...
+    """The fast path, if there is one: it is in place."""
 
     def detach(self) -> None: ...
 
@@ -166,7 +164,7 @@ class PacketLoop:
                     else:
                         queue, most = turns[fd]
                         queue.run(most)
-                self._core.settle()
+                self._settle()
                 self._heed_signals()
                 now = time.monotonic()
                 if now >= self._due:
@@ -204,6 +202,12 @@ class PacketLoop:
         if now >= self._due:
             self._timers(now)
         return verdict
+
+    def _settle(self) -> None:
+        try:
+            self._core.settle()
+        except Exception:  # connections that stand are not to end by it
+            self._error(Loop.TIMER_ERROR, b"")
 
     def _timers(self, now: float) -> None:
         if now >= self._housekeeping:
@@ -352,8 +356,6 @@ def run(
     loop = PacketLoop(core, queue, read_keys, syn_queue, outlived=kernel is not None)
     try:
         try:
-            if kernel is not None:
-                kernel.attach()
             firewall.install()
             for line in ready:
                 log.info("ready: %s", line)

@@ -301,6 +301,8 @@ class Bridge:
         self._apply(flow, Event.RESET)
 
     def _fin(self, flow: Flow, side: int) -> None:
+        if not flow.fins & side:
+            flow.mark(FOLLOWED, False)  # a restart is to know it
         flow.fins |= side
         both = flow.fins & BOTH == BOTH and flow.state is not State.SPLICED
         self._apply(flow, Event.FIN_BOTH if both else Event.FIN_ONE)

@@ -66,6 +66,13 @@ class FlowTable:
     def __len__(self) -> int:
         return len(self.outbound)
 
+    def __contains__(self, outbound: object) -> bool:
+        """Whether the server's packets of that key belong to a flow; to one that the kernel goes on
+        with after a restart, and which is not among these yet, as well."""
+        if outbound in self.outbound:
+            return True
+        return isinstance(outbound, bytes) and self._fast.former(outbound, None) is not None
+
     def full(self) -> bool:
         return len(self.outbound) >= self._limits.flows
 

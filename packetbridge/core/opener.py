@@ -217,7 +217,7 @@ class Opener:
         flow = Flow(entry, segment.key, c, b, now)
         opening = Opening(message, segment)
         has_room = not table.full() or self._has_made_room(now)
-        source = self._sources.source(entry, segment.src, segment.sport, table.outbound)
+        source = self._sources.source(entry, segment.src, segment.sport, table)
         if source is None or not has_room or not table.may_hold():
             full = Refusal.HELD_FULL if has_room else Refusal.TABLE_FULL
             reason = Refusal.NO_PORT if source is None else full
@@ -294,7 +294,7 @@ class Opener:
         the one that was tried, and answers about that go straight to the client."""
         table, client = self._context.table, flow.inbound[:4]
         port = int.from_bytes(flow.inbound[8:10], "big")
-        source = self._sources.source(flow.entry, client, port, table.outbound)
+        source = self._sources.source(flow.entry, client, port, table)
         if source is not None:
             table.readdress(flow, source)
 

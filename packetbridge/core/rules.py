@@ -4,14 +4,24 @@ A rule that queues never lets a packet by when no program listens (no --queue-by
 would answer it with RST and so kill the connection.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
 
 from common.core import icmp
 from packetbridge.core.config import MARK_MASK, Backend, Config
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """The kernel's path: where the eBPF program is pinned that says which of a local server's
+    packets it leaves to the bridge, and the ``interfaces`` by which it translates the others."""
+
+    unusual: object
+    interfaces: Iterable[str]
+
+
 def rules(
-    config: Config, local: Container[str], unusual: object = None
+    config: Config, local: Container[str], kernel: Kernel | None = None
 ) -> tuple[list[str], list[str]]:
     """The rules for (PREROUTING, OUTPUT); in each, what exempts from connection tracking is first.
 
@@ -20,24 +30,21 @@ def rules(
     answers of a local server, apart from direct connections to the same server, which stay
     tracked.
 
-    `unusual` is the path of the pinned eBPF program that says which of a local server's packets the
-    kernel leaves to the bridge; what it has translated for a local server carries the mark as well.
+    With the `kernel`'s path, what that has translated for a local server carries the mark as well.
     """
     here = [b for b in config.backends if b.server_address in local]
     remote = [b for b in config.backends if b.server_address not in local]
     queued_in = _unique(m for b in config.backends for m in _from_balancers(config, b))
     queued_in += _unique(_from_server(b) for b in remote)
     to_servers = _unique(_to_server(b) for b in remote)
-    queued_out = _unique(m for b in here for m in _from_local_server(config, b))
-    if unusual is not None:
-        queued_out = [f"{match} -m bpf --object-pinned {unusual}" for match in queued_out]
     marked = [_marked(config)]
-    untracked_in = queued_in + to_servers + (marked if unusual is not None else [])
+    untracked_in = queued_in + to_servers + (marked if kernel is not None else [])
     to_clients = _unique(m for b in config.backends for m in _to_clients(config, b))
     queue = f"-j NFQUEUE --queue-num {config.queue}"
     return (
         _untracked(untracked_in) + [f"{match} {queue}" for match in queued_in],
-        _untracked(marked + to_clients + to_servers) + [f"{match} {queue}" for match in queued_out],
+        _untracked(marked + to_clients + to_servers)
+        + list(_local_servers(config, here, queue, kernel)),
     )
 
 
@@ -68,13 +75,28 @@ def _to_server(backend: Backend) -> str:
     return f"{server} -s {backend.address} --sport {low}:{high}"
 
 
-def _from_local_server(config: Config, backend: Backend) -> Iterator[str]:
-    """Answers of a server on this host: by mark, and the kernel's RST where no socket is left to
+def _local_servers(
+    config: Config, here: list[Backend], queue: str, kernel: Kernel | None
+) -> Iterator[str]:
+    """Answers of servers on this host: by mark, and the kernel's RST where no socket is left to
     mark it; one that belongs to a direct connection is let go by the program.
+
+    What leaves by an interface at which the kernel does not translate is the program's in any case:
+    a tunnel, the loopback, one that has come since the start.
     """
-    server = f"-s {backend.server_address} -p tcp --sport {backend.server_port}"
-    yield f"{server} {_marked(config)}"
-    yield f"{server} --tcp-flags RST RST"
+    servers = [f"-s {b.server_address} -p tcp --sport {b.server_port}" for b in here]
+    marked = _unique(f"{server} {_marked(config)}" for server in servers)
+    resets = _unique(f"{server} --tcp-flags RST RST" for server in servers)
+    if kernel is not None and here:
+        for match in marked:
+            yield f"{match} -m bpf --object-pinned {kernel.unusual} {queue}"
+        for match in resets:
+            yield f"{match} {queue}"
+        for interface in kernel.interfaces:
+            yield f"-o {interface} -j RETURN"
+        resets = []
+    for match in marked + resets:
+        yield f"{match} {queue}"
 
 
 def _to_clients(config: Config, backend: Backend) -> Iterator[str]:
@@ -90,6 +112,6 @@ def _untracked(matches: list[str]) -> list[str]:
     return [f"{match} -j CT --notrack" for match in matches]
 
 
-def _unique(matches: Iterator[str]) -> list[str]:
+def _unique(matches: Iterable[str]) -> list[str]:
     """The matches in their order, each once (backends share an address, or a server)."""
     return list(dict.fromkeys(matches))

@@ -5,6 +5,7 @@
  * server on this host go out at tc egress, those of another host's come in at tc ingress. Whatever
  * is unusual goes up, to netfilter and so to the program, which writes the records.
  */
+#include "counters.h"
 #include "options.h"
 
 enum { FROM_SERVER = 255 };
@@ -20,8 +21,8 @@ struct way_key {
  * CLOCK_MONOTONIC; the `_by` are added modulo 2**32. */
 struct way {
 	__u64 seen; /* the latest packet */
-	__u64 packets;
-	__u64 octets;
+	__u64 packets; /* and bytes of IP: plain sums, as one processor has a direction at a time */
+	__u64 bytes;
 	struct tuple to;
 	__u32 seq_by;
 	__u32 ack_by;
@@ -53,22 +54,7 @@ struct {
 	__type(value, struct way);
 } ways SEC(".maps");
 
-enum { UPWARD, DOWNWARD, COUNTERS };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
-
-ALWAYS void count(__u32 what)
-{
-	__u64 *counter = bpf_map_lookup_elem(&counters, &what);
-
-	if (counter)
-		++*counter;
-}
+enum { UPWARD, DOWNWARD };
 
 /* The way of a segment, by where it comes from (a DSCP, or FROM_SERVER). */
 ALWAYS struct way *way_of(const struct segment *s, __u8 from)
@@ -152,13 +138,15 @@ ALWAYS int translate(struct __sk_buff *skb, const struct segment *s, const struc
 	       write_ip(skb, s, way->to.src, way->to.dst, s->tos & ECN_BITS, hop);
 }
 
-ALWAYS void note(struct way *way, const struct segment *s, __u32 what)
+ALWAYS void note(struct way *way, const struct __sk_buff *skb, const struct segment *s, __u32 what)
 {
+	const struct total wire = on_wire(skb, s);
+
 	way->seen = bpf_ktime_get_ns();
 	way->ack = s->ack;
-	__sync_fetch_and_add(&way->packets, 1);
-	__sync_fetch_and_add(&way->octets, s->length);
-	count(what);
+	way->packets += wire.packets;
+	way->bytes += wire.bytes;
+	count(what, &wire);
 }
 
 /* Packets that come in: of clients, steered here by a balancer, and of servers on other hosts. */
@@ -171,12 +159,14 @@ int incoming(struct __sk_buff *skb)
 	struct way *way;
 	__u8 hop;
 
-	if (!read_segment(skb, ETH_HLEN, &s))
+	if (!for_us(skb) || !read_segment(skb, ETH_HLEN, &s))
 		return NOT_OURS;
 	way = way_of(&s, s.tos >> 2);
 	if (!way) {
 		way = way_of(&s, FROM_SERVER);
 		what = DOWNWARD;
+		if (way && !way->onward)
+			return NOT_OURS; /* what says that it is of this host, and comes from outside */
 	}
 	if (!way || !plain(&s, way))
 		return NOT_OURS;
@@ -196,7 +186,7 @@ int incoming(struct __sk_buff *skb)
 	}
 	if (!translate(skb, &s, way, &old, &new, hop))
 		return TC_ACT_SHOT;
-	note(way, &s, what);
+	note(way, skb, &s, what);
 	if (out)
 		return bpf_redirect_neigh(out, NULL, 0, 0);
 	skb->mark = way->mark;
@@ -220,7 +210,7 @@ int outgoing(struct __sk_buff *skb)
 		return NOT_OURS;
 	if (!read_options(skb, &s, way, &old, &new) || !translate(skb, &s, way, &old, &new, way->hop))
 		return TC_ACT_SHOT;
-	note(way, &s, DOWNWARD);
+	note(way, skb, &s, DOWNWARD);
 	return NOT_OURS;
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -10,16 +11,17 @@ from typing import NamedTuple
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
-from common.adapters.bpf.object import Map, PerCpuCounters, Ran, load_adopting
+from common.adapters.bpf.object import Map, Ran, Totals, load_adopting
 from common.core.ledger import Occurrence, Outcome
-from common.core.segment import MASK
-from common.program.datapath import pin_directory, remove_pins
+from common.core.segment import MASK, before
+from common.program.datapath import attach, pin_directory, remove_pins
 from packetbridge.core.fast_path import Fast, Former
 from packetbridge.core.flow import FOLLOWED, IN_KERNEL, RECORDED, Flow
 
 OBJECT = Path(__file__).parent.parent / "fastpath" / "splice.bpf.o"
 NAME = "l3dsr-packetbridge"  # of the filters at tc
-COUNTERS = (Fast.UP, Fast.DOWN)  # as the object's enum has them
+# Packets and bytes, as the object's enum has them.
+TOTALS = ((Fast.UP, "fast_bytes_up"), (Fast.DOWN, "fast_bytes_down"))
 
 FROM_SERVER = 255  # in a key, in place of the DSCP that a balancer set
 KEY_BYTES = 16
@@ -30,7 +32,7 @@ class Way(NamedTuple):
 
     seen: int
     packets: int
-    octets: int
+    size: int  # bytes of IP
     to: bytes
     seq_by: int
     ack_by: int
@@ -59,7 +61,7 @@ WAY = Layout(
     [
         ("seen", "Q"),
         ("packets", "Q"),
-        ("octets", "Q"),
+        ("bytes", "Q"),
         ("to", "12s"),
         ("seq_by", "I"),
         ("ack_by", "I"),
@@ -83,6 +85,7 @@ WAY = Layout(
         ("peer", "16s"),
     ],
 )
+COUNTED = struct.Struct("=QQQ")  # seen, packets, bytes: how a way begins
 NANOSECONDS = 10**9
 
 
@@ -96,26 +99,29 @@ class KernelPath:
         pins = {} if directory is None else {"ways": directory / f"ways-{WAY.fingerprint}"}
         self._object = load_adopting(OBJECT, [WAY], {"ways": 2 * flows}, pins)
         self.records: Map = self._object.map("ways", KEY_BYTES, WAY.size)
-        self._counters = PerCpuCounters(self._object, "counters", COUNTERS)
+        self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
-        # of an earlier run; bounded, as a key that goes meanwhile has the kernel begin again
-        self._earlier = islice(self.records.keys(), 4 * flows)
+        self._earlier = self.records.keys()  # of an earlier run
 
-    def run(self, program: str, packet: bytes) -> Ran:
+    def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
-        return self._object.run(program, packet)
+        return self._object.run(program, packet, context)
 
-    def attach(self) -> None:
-        """Translate what comes in and what leaves, on every Ethernet interface; and give the
-        program that tells what is for Python a name, which the rules find it by."""
-        hooks = [
-            attachment.Hook(self._object.program("incoming"), attachment.INGRESS),
-            attachment.Hook(self._object.program("outgoing"), attachment.EGRESS),
-        ]
-        aside(attachment.attach, NAME, hooks)
+    def attach(self) -> list[str]:
+        """Translate what comes in and what leaves, on every Ethernet interface: gives the names of
+        those that take it. And give the program that tells what is for Python a name, which the
+        rules find it by."""
+        names = attach(
+            NAME,
+            [
+                attachment.Hook(self._object.program("incoming"), attachment.INGRESS),
+                attachment.Hook(self._object.program("outgoing"), attachment.EGRESS),
+            ],
+        )
         unusual().unlink(missing_ok=True)
         self._object.pin("unusual", str(unusual()))
+        return names
 
     def detach(self) -> None:
         clear()
@@ -132,19 +138,23 @@ class KernelPath:
             self._write(flow)
 
     def settle(self) -> None:
-        for flow in self._due:
-            if flow.fast and not self._write(flow):
-                self._counts[Fast.TABLE_FULL] += 1
-        self._due.clear()
+        due, self._due = self._due, []
+        for flow in due:
+            if flow.fast:
+                self._write(flow)
 
     def recall(self, flow: Flow) -> None:
         if not flow.marked(IN_KERNEL):
             return
-        found = (self.records.get(key) for key in _keys_of(flow))
-        client, server = (None if each is None else Way(*WAY.unpack(each)) for each in found)
-        if client is not None and server is not None:
-            flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
-            flow.client_ack, flow.server_ack = client.ack, server.ack
+        client, server = self.ways(flow)
+        if client is None or server is None:
+            return
+        # Python has its own packets' numbers, which may be the later ones.
+        if client.seen / NANOSECONDS > flow.seen or before(flow.client_ack, client.ack):
+            flow.client_ack = client.ack
+        if server.seen / NANOSECONDS > flow.seen or before(flow.server_ack, server.ack):
+            flow.server_ack = server.ack
+        flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
 
     def forget(self, flow: Flow) -> None:
         if flow.marked(RECORDED):
@@ -159,8 +169,14 @@ class KernelPath:
         keys = list(islice(self._earlier, most))
         if not keys:
             return None
-        found = [self._former(key) for key in keys]
-        return [former for former in found if former is not None]
+        found = []
+        for key in keys:
+            former = self._former(key)
+            if former is None:
+                self.records.remove(key)  # one without the other: the program was killed in between
+            elif key[12] != FROM_SERVER:
+                found.append(former)
+        return found
 
     def drop(self, former: Former) -> None:
         server, source = former.server, former.source
@@ -198,10 +214,15 @@ class KernelPath:
             seen=max(up.seen, down.seen) / NANOSECONDS,
         )
 
-    def gauges(self) -> dict[str, int]:
-        return self._counters.read()
+    def ways(self, flow: Flow) -> list[Way | None]:
+        """A flow's records: of the client's packets and of the server's."""
+        found = (self.records.get(key) for key in _keys_of(flow))
+        return [None if each is None else Way(*WAY.unpack(each)) for each in found]
 
-    def _write(self, flow: Flow) -> bool:
+    def gauges(self) -> dict[str, int]:
+        return self._totals.read()
+
+    def _write(self, flow: Flow) -> None:
         """Both records, or none."""
         slow = not flow.fast
         to, entry = flow.addressing, flow.entry
@@ -220,18 +241,18 @@ class KernelPath:
             entry.mark, fin_end, 0, 0, flow.down_window, to.down_hop, onward, slow,
             flow.client_fin is not None, flow.fins, 0, 0, flow.c, flow.b, keys[0],
         )  # fmt: skip
-        written = self.records.put(keys[0], up)
-        if written and not self.records.put(keys[1], down):
-            self.records.remove(keys[0])
-            written = False
+        written = self.records.put(keys[0], up) and self.records.put(keys[1], down)
+        if not written:
+            for key in keys:  # what they were: better none than some that are out of date
+                self.records.remove(key)
+            self._counts[Fast.TABLE_FULL] += 1
         flow.mark(RECORDED, written)
         flow.mark(IN_KERNEL, written and not slow)
-        return written
 
     def _counted(self, flow: Flow, key: bytes) -> tuple[int, int, int]:
         """What a record that is about to be written anew has seen so far."""
         old = self.records.get(key) if flow.marked(RECORDED) else None
-        return (0, 0, 0) if old is None else Way(*WAY.unpack(old))[:3]
+        return (0, 0, 0) if old is None else COUNTED.unpack_from(old)
 
 
 def _keys_of(flow: Flow) -> tuple[bytes, bytes]:

@@ -8,7 +8,8 @@ from functools import partial
 
 from common.adapters import checks, routes
 from common.adapters.aside import aside
-from common.adapters.firewall import Firewall
+from common.adapters.bpf.libbpf import BpfError
+from common.adapters.firewall import Firewall, FirewallError
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
 from common.program.datapath import choose_datapath
@@ -17,7 +18,7 @@ from common.program.loop import run, wall_offset
 from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
-from packetbridge.core.rules import rules
+from packetbridge.core.rules import Kernel, rules
 from packetbridge.program import fast_path
 from packetbridge.program.fast_path import KernelPath
 
@@ -30,16 +31,14 @@ def serve(config: Config) -> None:
     Raises OSError, FirewallError or KeyFileError where something cannot be had.
     """
     ledger = Ledger(log.isEnabledFor(logging.DEBUG))
-    fast = choose_datapath(
-        config.datapath,
-        lambda: KernelPath(config.limits.flows, ledger.counts, fast_path.directory()),
-    )
-    if fast is None:
-        fast_path.clear()
     keys = Keyring(read_keys(config.key_file, "packetbridge"))
     log.info("keys: %s", keys)
     now = time.monotonic()
     local = aside(_local, config)
+    loaded = choose_datapath(config.datapath, lambda: _load(config, local, ledger))
+    if loaded is None:
+        fast_path.clear()
+    fast, kernel = (None, None) if loaded is None else loaded
     core = Bridge(
         _entries(config, local, bbr=aside(checks.uses_bbr)),
         config.limits,
@@ -55,10 +54,24 @@ def serve(config: Config) -> None:
         f"source {backend.source}"
         for backend in config.backends
     ]
-    unusual = None if fast is None else fast_path.unusual()
-    firewall = Firewall("packetbridge", *rules(config, local, unusual))
+    firewall = Firewall("packetbridge", *rules(config, local, kernel))
     reread = partial(read_keys, config.key_file)
     run(core, config.queue, firewall, ready, reread, kernel=fast)
+
+
+def _load(config: Config, local: set[str], ledger: Ledger) -> tuple[KernelPath, Kernel]:
+    """The kernel's path, in place; raises BpfError where the kernel refuses a part of it."""
+    fast = KernelPath(config.limits.flows, ledger.counts, fast_path.directory())
+    try:
+        kernel = Kernel(fast_path.unusual(), fast.attach())
+        Firewall("check", *rules(config, local, kernel)).probe()
+    except FirewallError as error:
+        fast.detach()
+        raise BpfError(str(error)) from None
+    except BpfError:
+        fast.detach()
+        raise
+    return fast, kernel
 
 
 def _entries(config: Config, local: set[str], bbr: bool) -> list[Entry]:

@@ -7,37 +7,26 @@ independent rule says that it had to.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import IPv4Address
 
 import pytest
 
-from balancer.core import config as balancer_config
 from balancer.core.flow import Flow as BalancerFlow
 from balancer.core.flow import State
-from balancer.core.service import Service
 from balancer.program.fast_path import KernelPath as SteeringPath
 from common.core import handoff, tcp_options
 from common.core.errors import MalformedError
-from common.core.segment import ACK, FIN, RST, SYN, Segment
+from common.core.segment import ACK, FIN, IP_HEADER, RST, SYN, Segment
 from packetbridge.core import splice
-from packetbridge.core.config import Backend
-from packetbridge.core.entry import Entry
 from packetbridge.core.flow import IN_KERNEL, Flow
-from packetbridge.core.states import Event
 from packetbridge.program.fast_path import KernelPath as SplicingPath
+from tests.kernel.flows import CLIENT, DSCP, ETHERNET, NOT_OURS, VIP, handed, service, spliced
 from tests.kernel.packets import Ends, Packets
 from tests.soak import Amount
 
 pytestmark = pytest.mark.root
 
-ETHERNET = bytes(12) + b"\x08\x00"
-NOT_OURS = 0xFFFFFFFF  # TC_ACT_UNSPEC
-MARK, DSCP = 0x33440000, 9
-CLIENT, VIP = IPv4Address("198.51.100.7").packed, IPv4Address("192.0.2.10").packed
-BRIDGE, SERVER = IPv4Address("203.0.113.20").packed, IPv4Address("10.9.8.7").packed
 FLOWS = 40
 LEFT = "left alone"
 
@@ -45,7 +34,7 @@ LEFT = "left alone"
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_splicing(direction: str, amount: Amount, report: Callable[[str], None]) -> None:
     packets, path = Packets(7), SplicingPath(FLOWS + 1, Counter())
-    flows = [_spliced(number, packets) for number in range(FLOWS)]
+    flows = [spliced(number, packets) for number in range(FLOWS)]
     for flow in flows:
         path.follow(flow)
         path.settle()
@@ -76,7 +65,8 @@ def test_splicing(direction: str, amount: Amount, report: Callable[[str], None])
 
 def test_steering(amount: Amount, report: Callable[[str], None]) -> None:
     packets, path = Packets(8), SteeringPath(FLOWS + 1, Counter())
-    flows = [_handed(number, packets) for number in range(FLOWS)]
+    by = service()
+    flows = [handed(number, packets, by) for number in range(FLOWS)]
     for flow in flows:
         flow.state = State.HANDED
         path.steer(flow)
@@ -128,34 +118,14 @@ def _steer(flow: BalancerFlow, data: bytes) -> bytes | None:
 
 
 def _plain(data: bytes) -> Segment | None:
-    """A segment that can be read, without an option of our kind."""
+    """A segment that can be read, without IP options, and without a TCP option of our kind."""
     try:
         segment = Segment(data)
         found = tcp_options.find(segment.options, tcp_options.EXPERIMENT)
         list(tcp_options.walk(segment.options))
     except MalformedError:
         return None
-    return segment if found is None else None
-
-
-def _spliced(number: int, packets: Packets) -> Flow:
-    own = number % 2
-    backend = Backend(str(IPv4Address(BRIDGE)), 80, str(IPv4Address(SERVER)), 8080)
-    entry = Entry(backend, DSCP, str(IPv4Address(VIP)), MARK, local=True, bbr=False)
-    entry.mark = 0  # as packets of a test run have none
-    inbound = CLIENT + BRIDGE + (1024 + number).to_bytes(2, "big") + b"\x00\x50"
-    flow = Flow(entry, inbound, packets.number(), packets.number(), 0.0)
-    source = CLIENT + inbound[8:10] if not own else CLIENT + (40_000 + number).to_bytes(2, "big")
-    flow.address(source)
-    flow.seq_down, flow.stamp_down = packets.number(), packets.number()
-    if own:
-        flow.addressing.seq_up, flow.addressing.stamp_up = packets.number(), packets.number()
-    windows = random.Random(number)
-    flow.up_window, flow.down_window = windows.choice((0, 0, 14, 3)), windows.randint(-14, 14)
-    flow.apply(Event.SYN_OUT)
-    flow.apply(Event.CONNECTED)
-    assert flow.fast
-    return flow
+    return segment if found is None and segment.ip_bytes == IP_HEADER.size else None
 
 
 def _from_client(flow: Flow) -> tuple[Ends, int]:
@@ -169,17 +139,6 @@ def _from_server(flow: Flow) -> tuple[Ends, int]:
 def _ends(key: bytes) -> Ends:
     ports = int.from_bytes(key[8:10], "big"), int.from_bytes(key[10:], "big")
     return Ends(key[:4], key[4:8], *ports)
-
-
-def _handed(number: int, packets: Packets) -> BalancerFlow:
-    backends = (balancer_config.Backend("b", str(IPv4Address(BRIDGE))),)
-    configured = balancer_config.Service("s", str(IPv4Address(VIP)), 80, DSCP, backends)
-    service = Service(configured, [1500], 1500)
-    key = CLIENT + VIP + (1024 + number).to_bytes(2, "big") + b"\x00\x50"
-    flow = BalancerFlow(key, service, packets.number(), packets.number(), 0.0)
-    flow.target = service.targets[0]
-    flow.handoff_bytes = random.Random(number).choice((0, 1, 1000, 2**31))
-    return flow
 
 
 assert handoff.LENGTH == 16  # the generator's option is of ours

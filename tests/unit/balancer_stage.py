@@ -10,6 +10,7 @@ from typing import Any
 
 from balancer.core import config
 from balancer.core.engine import Balancer
+from balancer.core.fast_path import FastPath
 from balancer.core.service import Service
 from common.core.keys import Keyring, derive
 from common.core.ledger import Ledger
@@ -33,6 +34,7 @@ class Stage:
         *,
         limits: dict[str, int] | None = None,
         timeouts: dict[str, float] | None = None,
+        fast: FastPath | None = None,
         mtu: int = 1500,
         **service: Any,
     ) -> None:
@@ -48,6 +50,7 @@ class Stage:
             Ledger(),
             T0,
             WALL - T0,
+            fast,
         )
 
     @property

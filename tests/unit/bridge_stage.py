@@ -13,6 +13,7 @@ from common.core.ledger import Ledger
 from packetbridge.core import config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
+from packetbridge.core.fast_path import FastPath
 from packetbridge.core.flow import Flow
 from tests.unit import models
 from tests.unit.accounting import accounted
@@ -35,6 +36,7 @@ class Stage:
         *,
         limits: dict[str, int] | None = None,
         timeouts: dict[str, float] | None = None,
+        fast: FastPath | None = None,
         local: bool = True,
         bbr: bool = False,
         **backend: Any,
@@ -52,6 +54,7 @@ class Stage:
             Ledger(),
             T0,
             WALL - T0,
+            fast,
         )
 
     @property

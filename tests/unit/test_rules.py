@@ -73,6 +73,19 @@ def test_bridge_with_a_local_server_queues_its_marked_packets_and_resets() -> No
     assert untracked(output) == [MARKED, "-s 192.168.33.10 -p tcp --sport 80"]
 
 
+def test_the_kernel_is_left_what_leaves_by_its_interfaces_and_is_not_unusual() -> None:
+    config, kernel = bridge_config.default(), bridge_rules.Kernel("/pin", ["eth0", "eth1"])
+    _, output = bridge_rules.rules(config, {SERVER}, kernel)
+    server = f"-s {SERVER} -p tcp --sport 80"
+    assert output[2:] == [
+        f"{server} {MARKED} -m bpf --object-pinned /pin{QUEUE}{config.queue}",
+        f"{server} --tcp-flags RST RST{QUEUE}{config.queue}",
+        "-o eth0 -j RETURN",
+        "-o eth1 -j RETURN",
+        f"{server} {MARKED}{QUEUE}{config.queue}",
+    ]
+
+
 def test_bridge_with_a_remote_server_queues_its_packets_as_they_come_in() -> None:
     prerouting, output = bridge(bridge_config.default().backends[0])
     answers, requests = f"-s {SERVER} -p tcp --sport 80", f"-d {SERVER} -p tcp --dport 80"

@@ -3,8 +3,9 @@ there, found again by name, and removed."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.adapters.bpf.libbpf import BpfError
@@ -23,33 +24,36 @@ class Hook:
     parent: int
 
 
-def attach(name: str, hooks: list[Hook]) -> list[str]:
-    """Run the hooks' programs on every Ethernet interface of this host, in place of those that an
-    earlier call with ``name`` left there; gives the interfaces' names."""
+@dataclass
+class Attached:
+    """Names of the interfaces that run all programs; of the others, why not."""
+
+    names: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def attach(name: str, hooks: list[Hook]) -> Attached:
+    """Run the hooks' programs on every Ethernet interface of this host. Each takes the place of one
+    that an earlier call with ``name`` left there, and no packet comes between.
+
+    Raises BpfError where no interface takes them.
+    """
     from pyroute2 import IPRoute, NetlinkError  # noqa: PLC0415 - large, and used once
 
+    attached = Attached()
     with IPRoute() as netlink:
-        try:
-            _remove(netlink, name)
-            found = list(_ethernet(netlink))
-            for index, _ in found:
-                _ensure_clsact(netlink, index)
+        for index, interface in list(_ethernet(netlink)):
+            try:
                 for hook in hooks:
-                    netlink.tc(
-                        "add-filter",
-                        "bpf",
-                        index,
-                        fd=hook.fd,
-                        name=name,
-                        parent=hook.parent,
-                        classid=1,
-                        direct_action=True,
-                        prio=PRIORITY,
-                        protocol=IPV4,
-                    )
-        except NetlinkError as error:
-            raise BpfError(f"tc: {error}") from None
-        return [interface for _, interface in found]
+                    _put(netlink, index, name, hook)
+            except (NetlinkError, BpfError) as error:
+                if getattr(error, "code", None) != errno.ENODEV:  # gone meanwhile
+                    attached.refused.append(f"{interface}: {error}")
+            else:
+                attached.names.append(interface)
+    if attached.refused and not attached.names:
+        raise BpfError(f"tc: {'; '.join(attached.refused)}")
+    return attached
 
 
 def detach(name: str) -> None:
@@ -57,33 +61,60 @@ def detach(name: str) -> None:
     from pyroute2 import IPRoute  # noqa: PLC0415
 
     with IPRoute() as netlink:
-        _remove(netlink, name, qdisc=True)
+        for index, _ in list(_ethernet(netlink)):
+            if _qdisc(netlink, index) is not None:
+                _remove(netlink, index, name)
 
 
-def _remove(netlink: Any, name: str, qdisc: bool = False) -> None:
-    for index, _ in _ethernet(netlink):
-        if not _has_clsact(netlink, index):
-            continue
-        left = 0
-        for parent in (INGRESS, EGRESS):
-            for message in netlink.get_filters(index=index, parent=parent):
-                options = message.get_attr("TCA_OPTIONS")
-                if options is None:
-                    continue  # the chain's head, which goes with its last filter
-                if options.get_attr("TCA_BPF_NAME") != name:
-                    left += 1
-                    continue
-                netlink.tc(
-                    "del-filter",
-                    "bpf",
-                    index,
-                    handle=message["handle"],
-                    parent=parent,
-                    prio=message["info"] >> 16,
-                    protocol=IPV4,
-                )
-        if qdisc and not left:
-            netlink.tc("del", "clsact", index)
+def _put(netlink: Any, index: int, name: str, hook: Hook) -> None:
+    qdisc = _qdisc(netlink, index)
+    if qdisc is None:
+        netlink.tc("add", "clsact", index)
+    elif qdisc == "ingress" and hook.parent == EGRESS:
+        raise BpfError("its ingress qdisc has no room for what leaves, as a clsact would have")
+    present = [] if qdisc is None else _ours(netlink, index, hook.parent, name)
+    netlink.tc(
+        "replace-filter",
+        "bpf",
+        index,
+        handle=present[0][0] if present else 0,
+        fd=hook.fd,
+        name=name,
+        parent=hook.parent,
+        classid=1,
+        direct_action=True,
+        prio=present[0][1] if present else PRIORITY,
+        protocol=IPV4,
+    )
+
+
+def _remove(netlink: Any, index: int, name: str) -> None:
+    removed = 0
+    for parent in (INGRESS, EGRESS):
+        for handle, priority in _ours(netlink, index, parent, name):
+            where = {"parent": parent, "prio": priority, "protocol": IPV4}
+            netlink.tc("del-filter", "bpf", index, handle=handle, **where)
+            removed += 1
+    if not removed or _qdisc(netlink, index) != "clsact":
+        return
+    if not any(_filters(netlink, index, parent) for parent in (INGRESS, EGRESS)):
+        netlink.tc("del", "clsact", index)
+
+
+def _ours(netlink: Any, index: int, parent: int, name: str) -> list[tuple[int, int]]:
+    """Handles and priorities of the filters of that name."""
+    return [
+        (each["handle"], each["info"] >> 16)
+        for each in _filters(netlink, index, parent)
+        if each.get_attr("TCA_KIND") == "bpf"
+        and each.get_attr("TCA_OPTIONS").get_attr("TCA_BPF_NAME") == name
+    ]
+
+
+def _filters(netlink: Any, index: int, parent: int) -> list[Any]:
+    """All filters; a chain's head, which goes with its last filter, has no options."""
+    found = netlink.get_filters(index=index, parent=parent)
+    return [each for each in found if each.get_attr("TCA_OPTIONS") is not None]
 
 
 def _ethernet(netlink: Any) -> Iterator[tuple[int, str]]:
@@ -92,11 +123,7 @@ def _ethernet(netlink: Any) -> Iterator[tuple[int, str]]:
             yield link["index"], link.get_attr("IFLA_IFNAME")
 
 
-def _has_clsact(netlink: Any, index: int) -> bool:
-    qdiscs: list[Any] = list(netlink.get_qdiscs(index=index))
-    return any(qdisc.get_attr("TCA_KIND") == "clsact" for qdisc in qdiscs)
-
-
-def _ensure_clsact(netlink: Any, index: int) -> None:
-    if not _has_clsact(netlink, index):
-        netlink.tc("add", "clsact", index)
+def _qdisc(netlink: Any, index: int) -> str | None:
+    """The kind of the qdisc that filters hang in: clsact, or ingress, its elder; None: neither."""
+    kinds = {qdisc.get_attr("TCA_KIND") for qdisc in netlink.get_qdiscs(index=index)}
+    return next((kind for kind in ("clsact", "ingress") if kind in kinds), None)

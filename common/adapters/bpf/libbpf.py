@@ -65,7 +65,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, c_uint64]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
-    "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_lookup_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
+    ),
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOptions)]),
     "libbpf_num_possible_cpus": (c_int, []),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),

@@ -7,14 +7,16 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from ctypes import byref, create_string_buffer
+from ctypes import byref, c_uint32, create_string_buffer
 from pathlib import Path
 from typing import NamedTuple
 
 from common.adapters.bpf.layout import Layout
 from common.adapters.bpf.libbpf import BpfError, Library, TestRunOptions
 
-FULL = (errno.E2BIG, errno.ENOMEM)
+# No room: in the map, or at this moment in the memory that the kernel sets aside for maps.
+FULL = (errno.E2BIG, errno.ENOMEM, errno.EBUSY)
+BATCH = 256  # records read at once
 
 
 class Map:
@@ -23,7 +25,7 @@ class Map:
     def __init__(self, library: Library, fd: int, key_size: int, value_size: int) -> None:
         self._functions = library.functions
         self.fd = fd
-        self._key_size = key_size
+        self._key_size, self._value_size = key_size, value_size
         self._value = create_string_buffer(value_size)
 
     def put(self, key: bytes, value: bytes) -> bool:
@@ -44,28 +46,48 @@ class Map:
         self._functions.bpf_map_delete_elem(self.fd, key)
 
     def keys(self) -> Iterator[bytes]:
-        """Keys of all records; those written or removed meanwhile may be missing or come twice."""
-        key, following = None, create_string_buffer(self._key_size)
-        while self._functions.bpf_map_get_next_key(self.fd, key, following) == 0:
-            key = following.raw
-            yield key
+        """Keys of all records that stay; those written or removed meanwhile may be missing.
+
+        In batches, whose place is kept by hash bucket: with a key for the place the kernel would
+        begin again whenever that key is gone."""
+        room, done, place = BATCH, False, None
+        following = create_string_buffer(max(self._key_size, 4))
+        while not done:
+            keys, values = (
+                create_string_buffer(room * size) for size in (self._key_size, self._value_size)
+            )
+            count = c_uint32(room)
+            result = self._functions.bpf_map_lookup_batch(
+                self.fd, place, following, keys, values, byref(count), None
+            )
+            if result == -errno.ENOSPC:  # in a single bucket
+                room *= 2
+                continue
+            done = result == -errno.ENOENT
+            if result != 0 and not done:
+                raise BpfError(f"map: {os.strerror(-result)}")
+            place = following
+            for at in range(0, count.value * self._key_size, self._key_size):
+                yield keys.raw[at : at + self._key_size]
 
 
-class PerCpuCounters:
-    """Counters that each processor has its own of; read as sums, by name."""
+class Totals:
+    """Packets and bytes by kind, which each processor has its own of: see counters.h."""
 
-    def __init__(self, loaded: Object, name: str, names: Sequence[str]) -> None:
-        self._processors = loaded.processors()
-        self._map = loaded.map(name, 4, 8 * self._processors)
+    def __init__(self, loaded: Object, names: Sequence[tuple[str, str]]) -> None:
+        """``names`` are those of a kind's packets and of its bytes, in the order of the kinds."""
+        self._map = loaded.map("totals", 4, 16 * loaded.processors())
         self._names = names
 
     def read(self) -> dict[str, int]:
-        """By name; in the order of the map."""
+        """The sums, by name; without those that have no name."""
         sums = {}
-        for number, name in enumerate(self._names):
-            values = self._map.get(number.to_bytes(4, sys.byteorder))
+        for kind, (packets, size) in enumerate(self._names):
+            values = self._map.get(kind.to_bytes(4, sys.byteorder))
             assert values is not None, "every index of an array is there"
-            sums[name] = sum(memoryview(values).cast("Q"))
+            numbers = memoryview(values).cast("Q")
+            sums[packets], sums[size] = sum(numbers[::2]), sum(numbers[1::2])
+        sums.pop("", None)
         return sums
 
 
@@ -134,8 +156,9 @@ class Object:
         if (result := self._functions.bpf_program__pin(self._program(program), path.encode())) != 0:
             raise BpfError(f"{path}: {os.strerror(-result)}")
 
-    def run(self, program: str, packet: bytes) -> Ran:
-        """What a program makes of a packet (BPF_PROG_TEST_RUN)."""
+    def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
+        """What a program makes of a packet (BPF_PROG_TEST_RUN). ``context`` is the
+        beginning of a struct __sk_buff, where not all of it is to be zero."""
         out = create_string_buffer(len(packet) + 256)
         data = create_string_buffer(packet, len(packet))
         options = TestRunOptions(
@@ -146,6 +169,9 @@ class Object:
             data_size_out=len(out),
             repeat=1,
         )
+        if context:
+            given = create_string_buffer(context, len(context))
+            options.ctx_in, options.ctx_size_in = ctypes.addressof(given), len(context)
         result = self._functions.bpf_prog_test_run_opts(self.program(program), byref(options))
         if result != 0:
             raise BpfError(f"{program}: {os.strerror(-result)}")

@@ -1,0 +1,55 @@
+"""Connections that the kernel has, of both programs, with numbers at random."""
+
+from __future__ import annotations
+
+import random
+from ipaddress import IPv4Address
+
+from balancer.core import config as balancer_config
+from balancer.core.flow import Flow as BalancerFlow
+from balancer.core.service import Service
+from packetbridge.core.config import Backend
+from packetbridge.core.entry import Entry
+from packetbridge.core.flow import Flow
+from packetbridge.core.states import Event
+from tests.kernel.packets import Packets
+
+ETHERNET = bytes(12) + b"\x08\x00"
+NOT_OURS = 0xFFFFFFFF  # TC_ACT_UNSPEC
+MARK, DSCP = 0x33440000, 9
+CLIENT, VIP = IPv4Address("198.51.100.7").packed, IPv4Address("192.0.2.10").packed
+BRIDGE, SERVER = IPv4Address("203.0.113.20").packed, IPv4Address("10.9.8.7").packed
+
+
+def spliced(number: int, packets: Packets, dscp: int = DSCP) -> Flow:
+    own = number % 2
+    backend = Backend(str(IPv4Address(BRIDGE)), 80, str(IPv4Address(SERVER)), 8080)
+    entry = Entry(backend, dscp, str(IPv4Address(VIP)), MARK, local=True, bbr=False)
+    entry.mark = 0  # as packets of a test run have none
+    inbound = CLIENT + BRIDGE + (1024 + number).to_bytes(2, "big") + b"\x00\x50"
+    flow = Flow(entry, inbound, packets.number(), packets.number(), 0.0)
+    source = CLIENT + inbound[8:10] if not own else CLIENT + (40_000 + number).to_bytes(2, "big")
+    flow.address(source)
+    flow.seq_down, flow.stamp_down = packets.number(), packets.number()
+    if own:
+        flow.addressing.seq_up, flow.addressing.stamp_up = packets.number(), packets.number()
+    windows = random.Random(number)
+    flow.up_window, flow.down_window = windows.choice((0, 0, 14, 3)), windows.randint(-14, 14)
+    flow.apply(Event.SYN_OUT)
+    flow.apply(Event.CONNECTED)
+    assert flow.fast
+    return flow
+
+
+def service(bridge: bytes = BRIDGE) -> Service:
+    backends = (balancer_config.Backend("b", str(IPv4Address(bridge))),)
+    configured = balancer_config.Service("s", str(IPv4Address(VIP)), 80, DSCP, backends)
+    return Service(configured, [1500], 1500)
+
+
+def handed(number: int, packets: Packets, by: Service) -> BalancerFlow:
+    key = CLIENT + VIP + (1024 + number).to_bytes(2, "big") + b"\x00\x50"
+    flow = BalancerFlow(key, by, packets.number(), packets.number(), 0.0)
+    flow.target = by.targets[0]
+    flow.handoff_bytes = random.Random(number).choice((0, 1, 1000, 2**31))
+    return flow
