@@ -3,6 +3,7 @@ right, or used before, and acknowledgments of cookies that were never made."""
 
 from __future__ import annotations
 
+import functools
 import random
 import socket
 import time
@@ -39,6 +40,8 @@ def test_no_false_handoff_opens_a_connection(
     the server, where a capture watches, does not get one SYN."""
     each, recordings = amount((400, 20), (10_000, 200))
     until(lambda: not unfinished(lab), 30, "what other tests have left has ended")
+    asked = functools.partial(lab.counters, "backend1")
+    until(lambda: not asked().get("held_bytes"), 30, "no server is being asked")
     before = logged(lab, "?guessed")
     genuine = _recorded(lab, recordings)
     turns = each // recordings
