@@ -6,6 +6,7 @@ idle ones expire.
 
 from __future__ import annotations
 
+from balancer.core import cookie
 from balancer.core.context import Context
 from balancer.core.fast_path import Fast, Former
 from balancer.core.flow import Flow
@@ -48,9 +49,12 @@ class Adoption:
             flow = Flow(former.key, service, c, former.b, min(former.seen or now, now))
             flow.target, flow.handoff_bytes = target, former.handoff_bytes
             flow.handed_at = now - LONG_AGO
+            if former.suspect:  # what answers the SYN may be still to come
+                flow.suspect_until = now + cookie.LIFETIME
             if self._context.table.adopt(flow):
                 self._context.ledger.counts[Fast.ADOPTED] += 1
                 flow.fast = True
+                self._context.fast.steer(flow)  # with the DSCP that is configured now
                 return flow
         self._context.fast.drop(former.key)
         self._context.ledger.counts[Fast.NOT_ADOPTED] += 1

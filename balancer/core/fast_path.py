@@ -27,7 +27,7 @@ class Fast(Occurrence):
 @dataclass(frozen=True, slots=True)
 class Former:
     """What the kernel still knows of a connection of an earlier run: its 12-byte ``key``, the
-    bridge's address, and the flow's fields of these names."""
+    bridge's address, and the flow's fields of these names; ``suspect``: a SYN was seen."""
 
     key: bytes
     bridge: bytes
@@ -35,6 +35,7 @@ class Former:
     b: int
     handoff_bytes: int
     seen: float
+    suspect: bool
 
 
 class FastPath(Protocol):
@@ -44,9 +45,9 @@ class FastPath(Protocol):
         """Let the kernel steer the flow, as it then is, once all is settled; called again when the
         flow changes. A full table leaves it to Python."""
 
-    def expect(self, flow: Flow, c: int, b: int) -> None:
-        """A SYN of a live flow's addresses was answered: whoever names the initial sequence
-        numbers ``c`` and ``b`` from now on is a new incarnation, and is for Python."""
+    def expect(self, flow: Flow, b: int) -> None:
+        """A SYN of a live flow's addresses was answered with the initial sequence number ``b``:
+        what acknowledges that from now on is a new incarnation's, and for Python."""
 
     def settle(self) -> None:
         """Give the kernel what it is to have."""
@@ -76,7 +77,7 @@ class NoFastPath:
     def steer(self, flow: Flow) -> None:
         pass
 
-    def expect(self, flow: Flow, c: int, b: int) -> None:
+    def expect(self, flow: Flow, b: int) -> None:
         pass
 
     def settle(self) -> None:

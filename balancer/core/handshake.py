@@ -42,7 +42,7 @@ def answer_syn(context: Context, service: Service, syn: Segment, live: Flow | No
     promise = cookie.Promise(offer.mss, offer.sack, offer.scale)
     isn = cookie.make(context.keys.signing.cookie, syn.key, syn.seq, promise, wall)
     if live is not None:
-        context.fast.expect(live, syn.seq, isn)
+        context.fast.expect(live, isn)
     stamps = None if offer.timestamps is None else (_ticks(wall), offer.timestamps[0])
     scale = NO_SCALE if offer.scale == NO_SCALE else service.window_scale
     context.send(

@@ -28,11 +28,12 @@ struct {
 	__type(value, struct steered);
 } flows SEC(".maps");
 
-/* The addresses of a live connection with the initial sequence numbers of one that may take its
- * place: what a SYN was answered with. Only who got that answer can name them. */
+/* The addresses of a live connection with the initial sequence number that a SYN from there was
+ * answered with. Only who got that answer can name it, and until the bridge has spoken each segment
+ * acknowledges it: the whole of a request, of which all but the first part may come before the
+ * first has been judged. */
 struct incarnation {
 	struct tuple key;
-	__be32 c;
 	__be32 b;
 };
 
@@ -81,7 +82,6 @@ int steer(struct __sk_buff *skb)
 	if (flow->suspect) {
 		struct incarnation other = {
 			.key = s.key,
-			.c = bpf_htonl(s.seq - 1),
 			.b = bpf_htonl(s.ack - 1),
 		};
 

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from balancer.core.fast_path import Fast, Former
-from balancer.core.flow import Flow, State, incarnation
+from balancer.core.flow import Flow, State
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
@@ -22,7 +22,7 @@ TOTALS = ((Fast.PACKETS, "fast_bytes"), (Fast.UNROUTED, ""))
 EXPECTED = 65536  # new incarnations of live flows that may be awaited at once
 
 KEY_BYTES = 12
-INCARNATION_BYTES = 20
+INCARNATION_BYTES = 16
 RECORD = Layout(
     "steered",
     [
@@ -48,7 +48,7 @@ class KernelPath:
         self, flows: int, counts: Counter[Outcome | Occurrence], directory: Path | None = None
     ) -> None:
         """``directory`` is where records are kept beyond this process; nowhere if None."""
-        pins = {} if directory is None else {"flows": directory / f"flows-{RECORD.fingerprint}"}
+        pins = {} if directory is None else _pins(directory)
         self._object = load_adopting(OBJECT, [RECORD], {"flows": flows, "expected": EXPECTED}, pins)
         self.records: Map = self._object.map("flows", KEY_BYTES, RECORD.size)
         self._expected: Map = self._object.map("expected", INCARNATION_BYTES, 1)
@@ -63,8 +63,8 @@ class KernelPath:
         else:
             self._due.append(flow)
 
-    def expect(self, flow: Flow, c: int, b: int) -> None:
-        self._expected.put(incarnation(flow.key, c, b), b"\1")
+    def expect(self, flow: Flow, b: int) -> None:
+        self._expected.put(flow.key + b.to_bytes(4, "big"), b"\1")
         if flow.fast:
             self._write(flow)
 
@@ -129,8 +129,15 @@ class KernelPath:
 
 
 def _former(key: bytes, record: bytes) -> Former:
-    seen, _, _, bridge, first, b, handoff_bytes, *_ = RECORD.unpack(record)
-    return Former(key, bridge, first, b, handoff_bytes, seen / NANOSECONDS)
+    seen, _, _, bridge, first, b, handoff_bytes, _, suspect, _ = RECORD.unpack(record)
+    return Former(key, bridge, first, b, handoff_bytes, seen / NANOSECONDS, bool(suspect))
+
+
+def _pins(directory: Path) -> dict[str, Path]:
+    return {
+        "flows": directory / f"flows-{RECORD.fingerprint}",
+        "expected": directory / "expected",  # who was answered before a restart comes after it
+    }
 
 
 def directory() -> Path:

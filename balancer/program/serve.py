@@ -13,6 +13,7 @@ from balancer.core.service import Service
 from balancer.program import fast_path
 from balancer.program.fast_path import KernelPath
 from common.adapters import routes
+from common.adapters.alone import alone
 from common.adapters.aside import aside
 from common.adapters.bpf.libbpf import BpfError
 from common.adapters.firewall import Firewall
@@ -26,6 +27,7 @@ from common.program.loop import run, wall_offset
 log = logging.getLogger(__name__)
 
 
+@alone("balancer")
 def serve(config: Config) -> None:
     """Run until a signal ends it; removes all it set up, also when it fails to start.
 

@@ -12,7 +12,8 @@ def problems(config: Config) -> list[Problem]:
     if lacking:
         return lacking  # the other checks need them
     found = checks.key(config.key_file, "balancer") + host_problems(config)
-    return found + checks.queue(config.queue) + checks.queue(config.syn_queue)
+    taken = checks.queue(config.queue) + checks.queue(config.syn_queue)
+    return found + (taken or checks.alone("balancer"))
 
 
 def host_problems(config: Config) -> list[Problem]:

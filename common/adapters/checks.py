@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.adapters import keyfile, routes
+from common.adapters.alone import runs
 from common.adapters.firewall import Firewall, FirewallError, NotInstalled
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # bits, from linux/capability.h
@@ -282,6 +283,14 @@ def queue(number: int) -> list[Problem]:
         if int(taken) == number:
             return [_taken(number, port_id)]
     return []
+
+
+def alone(program: str) -> list[Problem]:
+    """None of its kind runs here: by whichever queue, it would lose its rules and connections."""
+    process = runs(program)
+    if process is None:
+        return []
+    return [Problem(f"{program} runs on this host already, process {process}", f"kill {process}")]
 
 
 def _taken(number: int, port_id: str) -> Problem:

@@ -250,7 +250,8 @@ def _flush(program: Program[C]) -> click.Command:
     @click.pass_obj
     def flush(before: dict[str, Any], /, **flags: Any) -> None:
         configuration = program.configuration(merged(before, flags))
-        refuse(checks.privileges(program.name) or checks.queue(configuration.queue))
+        lacking = checks.privileges(program.name) or checks.queue(configuration.queue)
+        refuse(lacking or checks.alone(program.name))
         with failures(program.name, *HOST_ERRORS):
             program.flush()
 

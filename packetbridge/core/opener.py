@@ -25,7 +25,7 @@ from packetbridge.core.context import Context
 from packetbridge.core.early import Early
 from packetbridge.core.ending import end_idle
 from packetbridge.core.entry import Entry
-from packetbridge.core.flow import Flow
+from packetbridge.core.flow import FOLLOWED, Flow
 from packetbridge.core.flow_table import Flows
 from packetbridge.core.opening import Opening
 from packetbridge.core.splice import shifted
@@ -188,6 +188,7 @@ class Opener:
             self._context.ledger.took(Taken.FORGET)
             return None
         self._context.ledger.counts[Openings.AGAIN] += 1
+        flow.mark(FOLLOWED, False)  # the kernel took it for a new incarnation's
         if kind is Kind.HANDOFF_CONFIRM:
             if flow.state is State.SYN_SENT and flow.opening is not None:
                 flow.opening.owe(segment)

@@ -7,6 +7,7 @@ import time
 from functools import partial
 
 from common.adapters import checks, routes
+from common.adapters.alone import alone
 from common.adapters.aside import aside
 from common.adapters.bpf.libbpf import BpfError
 from common.adapters.firewall import Firewall, FirewallError
@@ -25,6 +26,7 @@ from packetbridge.program.fast_path import KernelPath
 log = logging.getLogger(__name__)
 
 
+@alone("packetbridge")
 def serve(config: Config) -> None:
     """Run until a signal ends it; removes all it set up, also when it fails to start.
 

@@ -12,7 +12,7 @@ def problems(config: Config) -> list[Problem]:
     if lacking:
         return lacking  # the other checks need them
     found = checks.key(config.key_file, "packetbridge") + host_problems(config)
-    return found + checks.queue(config.queue)
+    return found + (checks.queue(config.queue) or checks.alone("packetbridge"))
 
 
 def host_problems(config: Config) -> list[Problem]:

@@ -85,3 +85,23 @@ def test_port_again_for_another_path(lab: Lab) -> None:
         tcp.sendall(web.request(paths[turn % 2]))
         assert web.response(tcp).backend == f"backend{turn % 2 + 1}"
         abort(tcp)
+
+
+def test_a_request_in_parts_that_come_at_once(lab: Lab) -> None:
+    """All of them are the new connection's, before the first has told so."""
+    old, new = (lab.path_for("1k", name) for name in ("backend1", "backend2"))
+    with raw_sender(lab) as sender:
+        vanished = sender.open()
+        vanished.say(web.request(old))
+        vanished.read(_whole)
+        time.sleep(0.1)  # the old one is the kernel's, if it will be
+        again = sender.open(port=vanished.port, isn=5_000_000)
+        request = web.request(new, "X-Long: " + 3000 * "x")
+        for part in (request[:1000], request[1000:2000], request[2000:]):
+            again.say(part)
+        assert b"X-Backend: backend2" in again.read(_whole)
+
+
+def _whole(data: bytes) -> bool:
+    """Whether a response of 1 KiB is."""
+    return len(data.partition(b"\r\n\r\n")[2]) == 1024

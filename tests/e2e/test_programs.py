@@ -143,6 +143,25 @@ def test_connection_through_a_dead_balancer_is_not_reset(lab: Lab, repaired: Non
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+def test_second_instance_by_another_queue_is_refused(
+    lab: Lab, program: str, tmp_path: Path
+) -> None:
+    """It would take the first one's rules and connections; and so would `flush`."""
+    rules = lab.rules(program)
+    text = (LAB / "etc" / CONFIGURATIONS[program]).read_text()
+    other = tmp_path / "other.toml"
+    other.write_text(text.replace(f"queue = {QUEUES[program]}", "queue = 4700"))
+    for done in (
+        _start(lab, program, other),
+        lab.result(program, *flush_command(program), "--config", str(other)),
+    ):
+        assert done.returncode == 1
+        assert f"runs on this host already, process {lab.pid(program)}" in done.stderr
+    assert lab.rules(program) == rules
+    assert lab.curl("/1k").status == 200
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_second_instance_is_refused(lab: Lab, program: str) -> None:
     rules = lab.rules(program)
     done = _start(lab, program, LAB / "etc" / CONFIGURATIONS[program])
