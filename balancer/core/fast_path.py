@@ -41,9 +41,9 @@ class Former:
 class FastPath(Protocol):
     """Keeps the kernel's records in step with the flow table."""
 
-    def steer(self, flow: Flow) -> None:
-        """Let the kernel steer the flow, as it then is, once all is settled; called again when the
-        flow changes. A full table leaves it to Python."""
+    def steer(self, flow: Flow, at_once: bool = False) -> None:
+        """Let the kernel steer the flow, as it then is, once all is settled, or ``at_once``; called
+        again when the flow changes. A full table leaves it to Python."""
 
     def expect(self, flow: Flow, b: int) -> None:
         """A SYN of a live flow's addresses was answered with the initial sequence number ``b``:
@@ -74,7 +74,7 @@ class FastPath(Protocol):
 class NoFastPath:
     """Every packet takes the way through Python."""
 
-    def steer(self, flow: Flow) -> None:
+    def steer(self, flow: Flow, at_once: bool = False) -> None:
         pass
 
     def expect(self, flow: Flow, b: int) -> None:

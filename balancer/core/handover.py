@@ -85,7 +85,9 @@ class Handover:
         context.table.drop_head(flow)
         first = packets[0]
         flow.handoff_bytes = len(first.payload)
-        context.fast.steer(flow)
+        # Who pushes a request of one segment has sent nothing behind it that may wait here and be
+        # overtaken; and the first answer to the response may be quick.
+        context.fast.steer(flow, at_once=len(packets) == 1 and bool(last.flags & PSH))
         handed = self._handoff(flow, first, target, now)
         if len(packets) == 1:
             return context.ledger.passed(Served.STEERED, handed)

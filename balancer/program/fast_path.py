@@ -57,8 +57,8 @@ class KernelPath:
         self._due: list[Flow] = []
         self._earlier = self.records.keys()  # of an earlier run
 
-    def steer(self, flow: Flow) -> None:
-        if flow.fast:
+    def steer(self, flow: Flow, at_once: bool = False) -> None:
+        if flow.fast or at_once:
             self._write(flow)
         else:
             self._due.append(flow)

@@ -81,11 +81,13 @@ class Context:
 
     def reset_client(self, flow: Flow) -> None:
         """RST with the sequence number that the client said it expects."""
+        self.fast.recall(flow)
         self.to_client(flow.entry, flow.inbound, RST, seq=flow.client_ack)
 
     def reset_server(self, flow: Flow) -> None:
         """RST with the sequence number that the server said it expects, if it has a connection."""
         if flow.state in (State.SPLICED, State.CLOSING, State.LINGER):
+            self.fast.recall(flow)
             self.to_server(flow, RST, seq=flow.server_ack)
 
     def send(

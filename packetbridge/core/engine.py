@@ -25,7 +25,16 @@ from packetbridge.core.context import Context, Served
 from packetbridge.core.ending import end_idle
 from packetbridge.core.entry import Entry
 from packetbridge.core.fast_path import FastPath, NoFastPath
-from packetbridge.core.flow import BOTH, CLIENT, DOUBTED, FOLLOWED, RESET_SHIFT, SERVER, Flow
+from packetbridge.core.flow import (
+    BOTH,
+    CLIENT,
+    DOUBTED,
+    FOLLOWED,
+    IN_KERNEL,
+    RESET_SHIFT,
+    SERVER,
+    Flow,
+)
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.states import Event, State
@@ -166,14 +175,15 @@ class Bridge:
             **self._fast.gauges(),
         }
 
-    def _upward(self, flow: Flow, translated: bytes) -> bytes | None:
+    def _upward(self, flow: Flow, translated: bytes, first: bool = False) -> bytes | None:
         """With the bridge's own address as source a packet cannot go on from where one came in:
         the kernel takes it for a martian. It is sent as a packet of this host.
 
         So is, for the mark, what may be the server's first: a server that has run out of memory
         for handshakes (SYN cookies, RFC 4987 section 3.6) makes its socket from that packet, and
-        the socket's mark is that packet's."""
-        if not flow.entry.own_source and flow.opening is None:
+        the socket's mark is that packet's. A handoff that comes again may be it where the kernel
+        had the flow from its beginning, and Python has not heard the server."""
+        if not flow.entry.own_source and flow.opening is None and not first:
             return translated
         self.out.append((flow.entry.mark, translated))
         return DROP
@@ -212,7 +222,6 @@ class Bridge:
             return self.ledger.drop(Senseless.SYN, segment.data)
         if flow is None:
             return self._strangers.from_client(entry, segment, now, self._leaving)
-        self._fast.recall(flow)
         flow.seen = now
         if flow.state is State.SYN_SENT:
             return self._opener.hold(flow, segment, now)
@@ -225,7 +234,7 @@ class Bridge:
         self._client_ends(flow, segment, now)
         self._fast.follow(flow)
         self.ledger.counts[Served.UP] += 1
-        return self._upward(flow, translated)
+        return self._upward(flow, translated, option is not None and flow.marked(IN_KERNEL))
 
     def _from_server(
         self, servers: list[Entry], segment: Segment, now: float, mark: int
@@ -235,7 +244,6 @@ class Bridge:
             flow = self._adoption.find(segment.key, None, now)
         if flow is None:
             return self._strangers.from_server(servers, segment, now, mark)
-        self._fast.recall(flow)
         flow.seen = now
         if flow.state is State.SYN_SENT or segment.flags & SYN:
             return self._opener.from_server(flow, segment, now)
@@ -252,6 +260,7 @@ class Bridge:
         with exactly the number that the server expects (RFC 5961 section 3.2), a FIN once the
         server has acknowledged it. Both are passed on in any case: the server judges for itself."""
         if segment.flags & RST:
+            self._fast.recall(flow)
             if segment.seq != (flow.server_ack - flow.seq_up) & MASK:
                 self.ledger.counts[Doubted.INEXACT_RESET] += 1
                 if not flow.marked(DOUBTED):
@@ -301,8 +310,6 @@ class Bridge:
         self._apply(flow, Event.RESET)
 
     def _fin(self, flow: Flow, side: int) -> None:
-        if not flow.fins & side:
-            flow.mark(FOLLOWED, False)  # a restart is to know it
         flow.fins |= side
         both = flow.fins & BOTH == BOTH and flow.state is not State.SPLICED
         self._apply(flow, Event.FIN_BOTH if both else Event.FIN_ONE)

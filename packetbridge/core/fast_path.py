@@ -56,6 +56,10 @@ class FastPath(Protocol):
     def follow(self, flow: Flow) -> None:
         """``flow.fast`` or what its records say may have changed."""
 
+    def begin(self, flow: Flow) -> bool:
+        """Give the kernel a flow before the first packet of what it is to translate; False where
+        Python is to do it, for now at least."""
+
     def settle(self) -> None:
         """Give the kernel what it is to have."""
 
@@ -66,8 +70,8 @@ class FastPath(Protocol):
         """The flow is over: remove its records."""
 
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
-        """What is known of a packet's flow that the table does not know (any more); ``tuple_`` is
-        the packet's 12-byte key, ``dscp`` None for a server's."""
+        """What an earlier run left of a packet's flow, until ``formers`` has given all;
+        ``tuple_`` is the packet's 12-byte key, ``dscp`` None for a server's."""
 
     def formers(self, most: int) -> list[Former] | None:
         """Flows of an earlier run, from at most so many records, others at each call; None left:
@@ -85,6 +89,9 @@ class NoFastPath:
 
     def follow(self, flow: Flow) -> None:
         pass
+
+    def begin(self, flow: Flow) -> bool:
+        return False
 
     def settle(self) -> None:
         pass

@@ -168,6 +168,7 @@ class Opener:
         """Bytes that the balancer owns, for a flow that is spliced: keep them and say so."""
         opening = flow.opening
         if opening is None:
+            self._context.fast.recall(flow)
             answers.accepted(self._context, flow, (flow.server_ack - flow.seq_up) & MASK)
             return
         if self._keep(opening, segment):
@@ -373,6 +374,15 @@ class Opener:
         if opening.owed is not None:
             self._accept(flow, opening)
             self._context.schedule.add(now + OWED_AFTER, self._owed_timer, flow)
+        elif self._needs_nobody(flow, opening) and self._context.fast.begin(flow):
+            self._context.table.settle(flow)
+
+    def _needs_nobody(self, flow: Flow, opening: Opening) -> bool:
+        """Whether the kernel may have a flow before the server gets its first byte, and so all that
+        it answers: nothing is lost on the way to a server on this host, what that itself drops is
+        the client's to repeat, and a request of one segment is followed by none that may wait here.
+        """
+        return flow.entry.local and flow.stamper is None and opening.is_one_request()
 
     def _send_held(self, flow: Flow, opening: Opening) -> None:
         """What is held, in order, from the first byte that the server has not acknowledged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.core import tcp_options
 from common.core.handoff import Handoff
-from common.core.segment import FIN, MASK, Segment, before
+from common.core.segment import FIN, MASK, PSH, Segment, before
 
 MAX_HELD = 64  # segments of one flow; a client's first flight is 10 to 12
 
@@ -70,6 +70,10 @@ class Opening:
     def in_order(self, first: int) -> list[Segment]:
         """What is held, by sequence number counted from ``first``."""
         return sorted(self.held.values(), key=lambda segment: (segment.seq - first) & MASK)
+
+    def is_one_request(self) -> bool:
+        """Whether all that the client had to say, it seems, came in one segment."""
+        return [segment.flags & (PSH | FIN) for segment in self.held.values()] == [PSH]
 
     def owe(self, segment: Segment) -> None:
         """The balancer has acknowledged these bytes to the client: they are ours to deliver."""

@@ -8,7 +8,10 @@
 #include "counters.h"
 #include "options.h"
 
-enum { FROM_SERVER = 255 };
+enum {
+	FROM_SERVER = 255,
+	SERVER_FIN = 2, /* of `fins`; see packetbridge/core/flow.py */
+};
 
 /* Whose packets: addresses and ports, and the DSCP of the balancer's mark or FROM_SERVER. */
 struct way_key {
@@ -38,7 +41,7 @@ struct way {
 	__u8 onward; /* to be sent on from here: the stack would not, or not so directly */
 	__u8 slow; /* Python translates it for now */
 	__u8 fin; /* `fin_end` holds */
-	__u8 fins; /* nothing to translation, as the three below: a restart needs them */
+	__u8 fins; /* nothing to translation, as `c` and `b`: a restart needs them */
 	__u8 pad;
 	__u32 pad2;
 	__u32 c;
@@ -62,6 +65,13 @@ ALWAYS struct way *way_of(const struct segment *s, __u8 from)
 	struct way_key key = { .tuple = s->key, .from = from };
 
 	return bpf_map_lookup_elem(&ways, &key);
+}
+
+/* A server's FIN is for Python, which may have ended when it comes: a restart is to know of it. */
+ALWAYS void note_fin(struct way *way, const struct segment *s)
+{
+	if (s->flags & FIN)
+		way->fins |= SERVER_FIN;
 }
 
 /* Whether a segment of a way needs nothing but translation. */
@@ -167,6 +177,8 @@ int incoming(struct __sk_buff *skb)
 		what = DOWNWARD;
 		if (way && !way->onward)
 			return NOT_OURS; /* what says that it is of this host, and comes from outside */
+		if (way)
+			note_fin(way, &s);
 	}
 	if (!way || !plain(&s, way))
 		return NOT_OURS;
@@ -225,7 +237,10 @@ int unusual(struct __sk_buff *skb)
 	if (!read_segment(skb, 0, &s))
 		return 1;
 	way = way_of(&s, FROM_SERVER);
-	return !way || !plain(&s, way) || !read_options(skb, &s, way, &old, &new);
+	if (!way)
+		return 1;
+	note_fin(way, &s);
+	return !plain(&s, way) || !read_options(skb, &s, way, &old, &new);
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from common.core.ledger import Occurrence, Outcome
 from common.core.segment import MASK, before
 from common.program.datapath import attach, pin_directory, remove_pins
 from packetbridge.core.fast_path import Fast, Former
-from packetbridge.core.flow import FOLLOWED, IN_KERNEL, RECORDED, Flow
+from packetbridge.core.flow import CLIENT, FOLLOWED, IN_KERNEL, RECORDED, SERVER, Flow
 
 OBJECT = Path(__file__).parent.parent / "fastpath" / "splice.bpf.o"
 NAME = "l3dsr-packetbridge"  # of the filters at tc
@@ -102,7 +103,8 @@ class KernelPath:
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
-        self._earlier = self.records.keys()  # of an earlier run
+        # keys of an earlier run; None: all have been looked at
+        self._earlier: Iterator[bytes] | None = self.records.keys()
 
     def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
@@ -130,18 +132,24 @@ class KernelPath:
         if flow.marked(FOLLOWED) and flow.fast == flow.marked(IN_KERNEL):
             return
         flow.mark(FOLLOWED, True)
-        if flow.entry.own_source and flow.entry.local:
-            return  # what a local server sends to its own host's address passes no interface
-        if flow.fast and not flow.marked(IN_KERNEL):
+        if not _passes_interfaces(flow):
+            return
+        if _has_said_all(flow):
+            self.forget(flow)
+        elif flow.fast and not flow.marked(IN_KERNEL):
             self._due.append(flow)
-        elif flow.marked(RECORDED):
-            self._write(flow)
+        elif flow.marked(RECORDED) and not self._write(flow, slow=not flow.fast):
+            self._counts[Fast.TABLE_FULL] += 1
+
+    def begin(self, flow: Flow) -> bool:
+        flow.mark(FOLLOWED, True)
+        return _passes_interfaces(flow) and self._write(flow, slow=False)
 
     def settle(self) -> None:
         due, self._due = self._due, []
         for flow in due:
-            if flow.fast:
-                self._write(flow)
+            if flow.fast and not _has_said_all(flow) and not self._write(flow, slow=False):
+                self._counts[Fast.TABLE_FULL] += 1
 
     def recall(self, flow: Flow) -> None:
         if not flow.marked(IN_KERNEL):
@@ -163,11 +171,14 @@ class KernelPath:
             flow.mark(RECORDED | IN_KERNEL, False)
 
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
+        if self._earlier is None:
+            return None
         return self._former(tuple_ + bytes((FROM_SERVER if dscp is None else dscp, 0, 0, 0)))
 
     def formers(self, most: int) -> list[Former] | None:
-        keys = list(islice(self._earlier, most))
+        keys = list(islice(self._earlier or (), most))
         if not keys:
+            self._earlier = None
             return None
         found = []
         for key in keys:
@@ -208,7 +219,7 @@ class KernelPath:
             down_window=down.window_by,
             client_ack=up.ack,
             server_ack=down.ack,
-            fins=up.fins,
+            fins=up.fins | down.fins,
             client_fin=(down.fin_end - up.seq_by) & MASK if down.fin else None,
             slow=bool(up.slow),
             seen=max(up.seen, down.seen) / NANOSECONDS,
@@ -222,9 +233,8 @@ class KernelPath:
     def gauges(self) -> dict[str, int]:
         return self._totals.read()
 
-    def _write(self, flow: Flow) -> None:
+    def _write(self, flow: Flow, slow: bool) -> bool:
         """Both records, or none."""
-        slow = not flow.fast
         to, entry = flow.addressing, flow.entry
         onward = not entry.local
         keys = _keys_of(flow)
@@ -245,14 +255,25 @@ class KernelPath:
         if not written:
             for key in keys:  # what they were: better none than some that are out of date
                 self.records.remove(key)
-            self._counts[Fast.TABLE_FULL] += 1
         flow.mark(RECORDED, written)
         flow.mark(IN_KERNEL, written and not slow)
+        return written
 
     def _counted(self, flow: Flow, key: bytes) -> tuple[int, int, int]:
         """What a record that is about to be written anew has seen so far."""
         old = self.records.get(key) if flow.marked(RECORDED) else None
         return (0, 0, 0) if old is None else COUNTED.unpack_from(old)
+
+
+def _passes_interfaces(flow: Flow) -> bool:
+    """What a local server sends to its own host's address does not."""
+    return not (flow.entry.own_source and flow.entry.local)
+
+
+def _has_said_all(flow: Flow) -> bool:
+    """Whether both sides have sent a FIN: what follows are a few acknowledgments, which records
+    would cost more than they spare."""
+    return bool(flow.fins & SERVER and (flow.fins & CLIENT or flow.client_fin is not None))
 
 
 def _keys_of(flow: Flow) -> tuple[bytes, bytes]:

@@ -72,7 +72,16 @@ def test_what_the_kernel_saw_last_counts_however_far_it_is(path: KernelPath, flo
     assert (flow.client_ack, flow.server_ack) == (5000, expected)
 
 
-def test_a_fin_is_in_the_records_for_a_restart(path: KernelPath, flow: Flow) -> None:
+def test_a_servers_fin_is_in_the_record_for_a_restart(path: KernelPath, flow: Flow) -> None:
+    """Which the kernel sees to, should the program not be there to hear of it."""
+    fin = build_along(flow.outbound, ACK | FIN, seq=1, ack=flow.server_ack)
+    assert path.run("unusual", ETHERNET + fin).verdict
+    former = path.former(flow.outbound, None)
+    assert former is not None
+    assert former.fins == SERVER
+
+
+def test_what_has_ended_on_both_sides_has_no_records(path: KernelPath, flow: Flow) -> None:
     core = Bridge(
         [flow.entry],
         config.Limits(),
@@ -84,7 +93,10 @@ def test_a_fin_is_in_the_records_for_a_restart(path: KernelPath, flow: Flow) -> 
         path,
     )
     core.packet(build_along(flow.outbound, ACK | FIN, seq=1, ack=flow.server_ack), 1.0)
-    assert [way and way.fins for way in path.ways(flow)] == [SERVER, SERVER]
+    assert flow.marked(IN_KERNEL), "the client may go on"
+    fin = build_along(flow.inbound, ACK | FIN, seq=1, ack=flow.client_ack, tos=DSCP << 2)
+    core.packet(fin, 2.0)
+    assert path.ways(flow) == [None, None]
 
 
 def test_records_that_cannot_be_brought_up_to_date_go(
