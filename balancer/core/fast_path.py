@@ -18,6 +18,7 @@ class Fast(Occurrence):
     """Of the kernel's path."""
 
     PACKETS = "fast_packets"
+    BYTES = "fast_bytes"  # in these, of IP
     UNROUTED = "fast_unrouted"  # of these, left to the stack to forward
     TABLE_FULL = "fast_table_full"  # connections left to Python
     ADOPTED = "flows_adopted"  # of an earlier run

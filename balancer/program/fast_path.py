@@ -18,7 +18,7 @@ from common.program.datapath import attach, pin_directory, remove_pins
 OBJECT = Path(__file__).parent.parent / "fastpath" / "steer.bpf.o"
 NAME = "l3dsr-balancer"  # of the filters at tc
 # Packets and bytes, as the object's enum has them; the first include the second.
-TOTALS = ((Fast.PACKETS, "fast_bytes"), (Fast.UNROUTED, ""))
+TOTALS = ((Fast.PACKETS, Fast.BYTES), (Fast.UNROUTED, ""))
 EXPECTED = 65536  # new incarnations of live flows that may be awaited at once
 
 KEY_BYTES = 12

@@ -21,6 +21,7 @@ from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segm
 from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.adoption import Adoption
 from packetbridge.core.config import Limits, Timeouts
+from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context, Served
 from packetbridge.core.ending import end_idle
 from packetbridge.core.entry import Entry
@@ -37,6 +38,7 @@ from packetbridge.core.flow import (
 )
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
+from packetbridge.core.sources import Sources
 from packetbridge.core.states import Event, State
 from packetbridge.core.strangers import Strangers
 
@@ -85,7 +87,9 @@ class Bridge:
         for entry in entries:
             self._by_server.setdefault(entry.server_key, []).append(entry)
         self._adoption = Adoption(self._context, self._entries)
-        self._opener = Opener(self._context)
+        sources = Sources()
+        self._connector = Connector(self._context, sources)
+        self._opener = Opener(self._context, self._connector, sources)
         self._strangers = Strangers(self._context, self._opener.early)
         self._outbound = self.table.outbound
         self._inbound = self.table.inbound
@@ -149,7 +153,7 @@ class Bridge:
         self._context.wall = now + self._wall_offset
         for number, flow in enumerate(list(self._outbound.values())):
             if flow.state is State.SYN_SENT:
-                self._opener.give_back(flow)
+                self._connector.give_back(flow)
             elif flow.state is not State.LINGER:
                 self._context.reset_client(flow)
                 self._context.reset_server(flow)
@@ -246,10 +250,10 @@ class Bridge:
             return self._strangers.from_server(servers, segment, now, mark)
         flow.seen = now
         if flow.state is State.SYN_SENT or segment.flags & SYN:
-            return self._opener.from_server(flow, segment, now)
+            return self._connector.from_server(flow, segment, now)
         translated = splice.down_any(flow, segment, now)
         if segment.flags & ACK:
-            self._opener.acknowledged(flow, segment.ack)
+            self._connector.acknowledged(flow, segment.ack)
             self._server_has(flow)
         self._server_ends(flow, segment)
         self._fast.follow(flow)

@@ -19,6 +19,8 @@ class Fast(Occurrence):
 
     UP = "fast_packets_up"
     DOWN = "fast_packets_down"
+    UP_BYTES = "fast_bytes_up"  # in these, of IP
+    DOWN_BYTES = "fast_bytes_down"
     TABLE_FULL = "fast_table_full"  # connections left to Python
     ADOPTED = "flows_adopted"  # of an earlier run
     NOT_ADOPTED = "flows_not_adopted"

@@ -22,7 +22,7 @@ from packetbridge.core.flow import CLIENT, FOLLOWED, IN_KERNEL, RECORDED, SERVER
 OBJECT = Path(__file__).parent.parent / "fastpath" / "splice.bpf.o"
 NAME = "l3dsr-packetbridge"  # of the filters at tc
 # Packets and bytes, as the object's enum has them.
-TOTALS = ((Fast.UP, "fast_bytes_up"), (Fast.DOWN, "fast_bytes_down"))
+TOTALS = ((Fast.UP, Fast.UP_BYTES), (Fast.DOWN, Fast.DOWN_BYTES))
 
 FROM_SERVER = 255  # in a key, in place of the DSCP that a balancer set
 KEY_BYTES = 16
