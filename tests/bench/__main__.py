@@ -92,12 +92,14 @@ def measure(console: Console, wanted: list[Case], sizes: Sizes) -> Results:
     console.print("starting three labs ...")
     with contestants() as all_of_them:
         prepare([one.lab for one in all_of_them], sizes)
-        total = len(wanted) * sizes.rounds * len(all_of_them)
+        total = len(wanted) * sum(one.rounds(sizes.rounds) for one in all_of_them)
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("", total=total)
             for case in wanted:
-                for _ in range(sizes.rounds):
+                for number in range(sizes.rounds):
                     for contestant in all_of_them:
+                        if number >= contestant.rounds(sizes.rounds):
+                            continue
                         progress.update(task, description=f"{case.title}: {contestant.name}")
                         results.add(case, contestant.name, _round(case, contestant))
                         progress.advance(task)

@@ -8,10 +8,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from tests.bench.cases import Case
-from tests.bench.contestants import DIRECT
+from tests.bench.contestants import BOTH, DIRECT, OURS
 from tests.bench.results import Results
 
-COLOURS = {"ours (ebpf)": "#0b6e4f", "ours (nfqueue)": "#7fb69f", DIRECT: "#333333"}
+COLOURS = {OURS: "#0b6e4f", "ours (nfqueue)": "#7fb69f", DIRECT: "#333333", BOTH: "#333333"}
 OTHERS = "#9aa5b1"
 
 

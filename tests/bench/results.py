@@ -92,8 +92,8 @@ class Results:
 
 
 def _ratio(rates: list[float], to: list[float]) -> float:
-    """A round more or less, as when one failed, does not matter: the others stand side by side."""
-    return statistics.median(one / other for one, other in zip(rates, to, strict=True))
+    """Of the rounds that both were in, the first ones."""
+    return statistics.median(one / other for one, other in zip(rates, to, strict=False))
 
 
 def _medians(latencies: list[dict[str, float]]) -> dict[str, float]:

@@ -38,7 +38,7 @@ def test_all_goes_on_when_the_link_is_back(
     path = lab.path_for(amount("20m", "100m"), "backend1")
     times, seconds = amount(1, 5), amount(2, 4)
     longest, tallies = 0.0, []
-    with download(lab, path, amount("5M", "1500k")) as whole, lab.connect() as idle:
+    with download(lab, path, amount("2500k", "1500k")) as whole, lab.connect() as idle:
         for number in range(times):
             with load(lab, 4, 20) as requests:
                 requests.goes_on(10)
