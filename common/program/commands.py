@@ -254,6 +254,7 @@ def _flush(program: Program[C]) -> click.Command:
         refuse(lacking or checks.alone(program.name))
         with failures(program.name, *HOST_ERRORS):
             program.flush()
+        click.echo(f"nothing of {program.name} is left on this host")
 
     return flush
 

@@ -49,7 +49,7 @@ def contestants() -> Iterator[list[Contestant]]:
         stack.enter_context(_dnat(peers))
         servers = (f"{SERVER1}:80", f"{SERVER2}:80")
         yield [
-            # the second client, as in any lab: the first one's addresses belong to the VIP's
+            # the second client, as in all tests: the first one's addresses belong to the VIP's
             Contestant(DIRECT, peers, "client2", servers[:1]),
             Contestant(BOTH, peers, "client2", servers),
             Contestant("kernel DNAT", peers, "client", (f"{VIP}:8083",)),
