@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from tests.bench.cases import Case
@@ -32,4 +33,5 @@ def draw(path: Path, results: Results, cases: Sequence[Case], subtitle: str) -> 
         axes.axvline(1, color="#333333", linewidth=0.6, linestyle=":")
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with rc_context({"svg.fonttype": "none"}):  # text stays text: half the size
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
