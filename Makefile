@@ -45,7 +45,7 @@ bench: venv ## measure beside HAProxy, nginx, kernel DNAT and no balancer (BENCH
 growth: venv ## what a packet and a connection cost with 1,000, 100,000 and 1,000,000 connections
 	.venv/bin/python -m tests.bench.growth
 
-kernel-check: venv ## test the kernel's path on Debian 12's own Linux 6.1, in an emulator: half an hour
+kernel-check: venv ## test the kernel's path on Debian 12's own Linux 6.1, in an emulator: ten minutes
 	tests/kernel/debian12.sh
 
 check: venv ## lint, formatting, types

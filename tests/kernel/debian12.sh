@@ -84,4 +84,4 @@ timeout "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 6144 -
     -append "console=ttyS0 quiet panic=-1" \
     -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap \
     -device virtio-9p-pci,fsdev=host,mount_tag=host </dev/null | tee "$state/log"
-grep -q $'^exit status 0\r\?$' "$state/log"
+grep -aEq $'^exit status 0\r?$' "$state/log"
