@@ -44,17 +44,23 @@ def lacking(*more: str) -> str | None:
     return None
 
 
-@pytest.fixture(scope="session")
-def running_lab() -> Iterator[Lab]:
-    """The lab, up from the first test that needs it to the end of the run."""
+@contextmanager
+def brought_up(lab: Lab) -> Iterator[Lab]:
+    """A lab that is up; skips the test where the host lacks what it takes."""
     if missing := lacking():
         pytest.skip(f"needs {missing}")
-    lab = Lab(os.environ.get("LAB_DATAPATH", "nfqueue"))
     try:
         lab.up()
         yield lab
     finally:
         lab.down()
+
+
+@pytest.fixture(scope="session")
+def running_lab() -> Iterator[Lab]:
+    """The lab, up from the first test that needs it to the end of the run."""
+    with brought_up(Lab(os.environ.get("LAB_DATAPATH", "nfqueue"))) as lab:
+        yield lab
 
 
 @pytest.fixture
@@ -69,14 +75,8 @@ def lab(running_lab: Lab) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def running_routed() -> Iterator[Lab]:
     """The routed lab, up for the tests of one file."""
-    if missing := lacking():
-        pytest.skip(f"needs {missing}")
-    lab = routed_lab(os.environ.get("LAB_DATAPATH", "nfqueue"))
-    try:
-        lab.up()
+    with brought_up(routed_lab(os.environ.get("LAB_DATAPATH", "nfqueue"))) as lab:
         yield lab
-    finally:
-        lab.down()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.e2e import web
-from tests.e2e.conftest import lacking
+from tests.e2e.conftest import brought_up
 from tests.e2e.lab import BRIDGE1, LAB, NAME, VIP, Lab, until
 from tests.soak import Amount
 
@@ -23,14 +23,8 @@ UPLINK = ("link", "add", "uplink", "type", "veth", "peer", "name", "guests", "ne
 
 @pytest.fixture(scope="module")
 def kernel_lab() -> Iterator[Lab]:
-    if missing := lacking():
-        pytest.skip(f"needs {missing}")
-    lab = Lab("ebpf", f"{NAME}-links", LAB / "links")
-    try:
-        lab.up()
+    with brought_up(Lab("ebpf", f"{NAME}-links", LAB / "links")) as lab:
         yield lab
-    finally:
-        lab.down()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.e2e import web
-from tests.e2e.conftest import lacking
+from tests.e2e.conftest import brought_up
 from tests.e2e.lab import CONFIGURATIONS, LAB, NAME, PROGRAMS, Lab, until
 from tests.e2e.raw import raw_sender
 from tests.soak import Amount
@@ -24,14 +24,8 @@ FAST = {"balancer": ["fast_packets"], "backend1": ["fast_packets_up", "fast_pack
 
 @pytest.fixture(scope="module")
 def kernel_lab() -> Iterator[Lab]:
-    if missing := lacking():
-        pytest.skip(f"needs {missing}")
-    lab = Lab("ebpf", f"{NAME}-kernel", LAB / "kernel")
-    try:
-        lab.up()
+    with brought_up(Lab("ebpf", f"{NAME}-kernel", LAB / "kernel")) as lab:
         yield lab
-    finally:
-        lab.down()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from packetbridge.core.config import Backend
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import Flow
 from packetbridge.core.states import Event
+from packetbridge.program.fast_path import KernelPath
 from tests.kernel.packets import Packets
 
 ETHERNET = bytes(12) + b"\x08\x00"
@@ -38,6 +39,14 @@ def spliced(number: int, packets: Packets, dscp: int = DSCP) -> Flow:
     flow.apply(Event.SYN_OUT)
     flow.apply(Event.CONNECTED)
     assert flow.fast
+    return flow
+
+
+def recorded(path: KernelPath) -> Flow:
+    """A spliced flow that the kernel has."""
+    flow = spliced(0, Packets(1))
+    path.follow(flow)
+    path.settle()
     return flow
 
 

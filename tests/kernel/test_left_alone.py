@@ -13,7 +13,7 @@ from balancer.program.fast_path import KernelPath as SteeringPath
 from common.core.segment import ACK, build_along
 from packetbridge.core.flow import Flow
 from packetbridge.program.fast_path import KernelPath as SplicingPath
-from tests.kernel.flows import DSCP, ETHERNET, NOT_OURS, handed, service, spliced
+from tests.kernel.flows import DSCP, ETHERNET, NOT_OURS, handed, recorded, service
 from tests.kernel.packets import Packets
 
 pytestmark = pytest.mark.root
@@ -43,10 +43,7 @@ def splicing() -> SplicingPath:
 
 @pytest.fixture
 def flow(splicing: SplicingPath) -> Flow:
-    found = spliced(0, Packets(1))
-    splicing.follow(found)
-    splicing.settle()
-    return found
+    return recorded(splicing)
 
 
 def test_a_frame_for_another_host_is_not_steered(

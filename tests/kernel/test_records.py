@@ -17,7 +17,7 @@ from packetbridge.core import config, splice
 from packetbridge.core.engine import Bridge
 from packetbridge.core.flow import FOLLOWED, IN_KERNEL, SERVER, Flow
 from packetbridge.program.fast_path import KernelPath
-from tests.kernel.flows import DSCP, ETHERNET, handed, service, spliced
+from tests.kernel.flows import DSCP, ETHERNET, handed, recorded, service
 from tests.kernel.packets import Packets
 from tests.unit import models
 
@@ -31,10 +31,7 @@ def path() -> KernelPath:
 
 @pytest.fixture
 def flow(path: KernelPath) -> Flow:
-    found = spliced(0, Packets(1))
-    path.follow(found)
-    path.settle()
-    return found
+    return recorded(path)
 
 
 def _acknowledge(path: KernelPath, flow: Flow, *, by_client: int, by_server: int) -> None:
