@@ -25,21 +25,20 @@ class Cost:
 
 
 def costs(contestant: Contestant) -> Callable[[], Cost]:
-    """Gives what has been spent since this was called."""
-    first = _reading(contestant)
+    """Gives what has been spent since this was called. Asking takes processor time itself, so the
+    clocks are read last before a measurement, and first after it."""
+    lab = contestant.lab
+    requests, carried = lab.requests(), sum(lab.bytes_at("balancer"))
+    pids = lab.pids("balancer")
+    balancer, machine = sum(map(_process, pids)), _machine()
 
     def spent() -> Cost:
-        last = _reading(contestant)
-        asked = [end - start - 1 for start, end in zip(first[3], last[3], strict=True)]
-        return Cost(last[0] - first[0], last[1] - first[1], last[2] - first[2], asked)
+        busy, own = _machine() - machine, sum(map(_process, pids)) - balancer
+        through = sum(lab.bytes_at("balancer")) - carried
+        asked = [last - first - 1 for first, last in zip(requests, lab.requests(), strict=True)]
+        return Cost(busy, own, through, asked)
 
     return spent
-
-
-def _reading(contestant: Contestant) -> tuple[float, float, int, list[int]]:
-    requests = contestant.lab.requests()
-    pids = contestant.lab.pids("balancer")
-    return _machine(), sum(map(_process, pids)), sum(contestant.lab.bytes_at("balancer")), requests
 
 
 def _machine() -> float:
