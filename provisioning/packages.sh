@@ -1,6 +1,7 @@
 #!/bin/bash
-# Installs the Debian packages that the programs, the lab and the tests need. Does nothing, quickly,
-# when all are there. The namespace lab and the Vagrant boxes share this list.
+# packages.sh [PACKAGE...]: installs the Debian packages that the programs, the lab and the tests
+# need, and those that are named. Does nothing, quickly, when all are there. The namespace lab and
+# the Vagrant boxes share this list.
 set -euo pipefail
 
 packages=(
@@ -13,6 +14,7 @@ packages=(
     nginx curl wrk tcpdump ethtool openssh-server openssh-client
     # the benchmark's peer
     haproxy
+    "$@"
 )
 
 installed() {

@@ -13,11 +13,17 @@ seconds=${KERNEL_CHECK_SECONDS:-3000} # for all of it
 state=$PWD/.kernel
 mkdir -p "$state"
 
-needed=(qemu-system-x86 busybox-static cpio kmod)
-dpkg-query -W -f='${db:Status-Status}\n' "${needed[@]}" 2>/dev/null | grep -c '^installed$' |
-    grep -qx "${#needed[@]}" || apt-get install -q -y --no-install-recommends "${needed[@]}"
+provisioning/packages.sh qemu-system-x86 busybox-static cpio kmod
 
-package=$(apt-cache depends linux-image-amd64 | awk '$1 == "Depends:" && /linux-image-6\.1/ { print $2 }')
+kernel_package() {
+    apt-cache depends linux-image-amd64 2>/dev/null |
+        awk '$1 == "Depends:" && /linux-image-6\.1/ { print $2 }' || true
+}
+package=$(kernel_package)
+if [[ ! $package ]]; then # no lists, as all other packages came with the machine
+    apt-get update -q
+    package=$(kernel_package)
+fi
 [[ $package ]] || { echo "debian12.sh: no linux-image-6.1 among the packages" >&2; exit 1; }
 version=${package#linux-image-}
 if [[ ! -e $state/$version/boot/vmlinuz-$version ]]; then
