@@ -17,8 +17,8 @@ pytestmark = pytest.mark.root
 
 PROGRAMS = ("backend1", "backend2", "balancer")
 SIZES = ("flows", "waiting", "buffered_bytes", "held_bytes")
-# Seconds; longer than the server waits for an acknowledgment of its last retransmission (3.2), so that
-# it gives up by itself.
+# Seconds; longer than the server waits for an acknowledgment of its last retransmission (3.2), so
+# that it gives up by itself.
 IDLE = 5.0
 
 
