@@ -52,9 +52,12 @@ def check(key: bytes, flow: bytes, c: int, b: int, wall: float) -> Promise | Non
     epoch = int(wall) // EPOCH_SECONDS
     if (epoch & 1) != low >> 7:
         epoch -= 1
-    if _mac(key, flow, c, epoch, low) != b >> 8:
-        return None
-    return Promise(mss=MSS_STEPS[low >> 5 & 3], sack=bool(low & 16), scale=low & 15)
+    return promise(b) if _mac(key, flow, c, epoch, low) == b >> 8 else None
+
+
+def promise(b: int) -> Promise:
+    """What the cookie ``b``, which is known to be one of ours, promised."""
+    return Promise(mss=MSS_STEPS[b >> 5 & 3], sack=bool(b & 16), scale=b & 15)
 
 
 def _mss_index(mss: int) -> int:

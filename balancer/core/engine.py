@@ -18,7 +18,7 @@ from balancer.core.adoption import Adoption
 from balancer.core.config import Limits, Timeouts
 from balancer.core.context import Context, Served
 from balancer.core.fast_path import FastPath, NoFastPath
-from balancer.core.flow import Flow, State
+from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import FlowTable
 from balancer.core.handover import Failure, Handover
 from balancer.core.handshake import Refusal
@@ -44,6 +44,10 @@ from common.core.segment import (
 )
 
 SUSPECT_SECONDS = cookie.LIFETIME  # as long as what answers the SYN can come
+# Seconds: that the kernel goes on answering SYNs when it does not hear of the program any more, and
+# between two words to it.
+ANSWERING, RENEWING = 3.0, 0.5
+SAME_CLOCK = 0.001  # seconds; the unit of the timestamps that both read
 # Bytes. Segments whose numbers are both so near to those of one that was found to be the old
 # connection's are its, too: that a new one's cookie falls there has a chance of 2**-22.
 NEAR = 1 << 20
@@ -98,6 +102,9 @@ class Balancer:
         self._strangers = Strangers(self._context)
         self._handed = self.table.handed
         self._wall_offset = wall_offset
+        self._blind = self._fast.answers  # for SYNs where the kernel has no record
+        self._renewed = 0.0  # when the kernel was last told to answer them, and what clock it has
+        self._told_offset = 0.0
         self._steered = 0  # by the short way, since they were last added to the ledger
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
@@ -111,7 +118,7 @@ class Balancer:
                 and (offset == 0x50 or (offset == 0x80 and data[40:44] == _TIMESTAMPS_ONLY))
                 and (seq - flow.first) & MASK >= flow.handoff_bytes
                 and not flow.closing
-                and (flow.suspect_until < now or _goes_on(flow, data, seq))
+                and (not self._is_suspect(flow, now) or _goes_on(flow, data, seq))
                 and protocol == TCP
                 and length == len(data)
                 and not fragment & FRAGMENT_BITS
@@ -124,6 +131,20 @@ class Balancer:
             return self._slow(data, now)
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
+
+    def gather(self) -> None:
+        """Take whom the kernel has shaken hands with."""
+        for arrival in self._fast.arrivals():
+            service = self._services.get(arrival.key[4:8] + arrival.key[10:])
+            name = incarnation(*arrival[:3])
+            if service is None or self.table.was_closed(name, arrival.seen):
+                continue
+            flow = self.table.find(arrival.key)
+            if flow is not None and flow.incarnation == name:
+                continue  # what it has asked, or repeated, was quicker
+            if flow is not None:
+                self._replace(flow, arrival.seen)
+            handshake.welcome(self._context, service, arrival)
 
     def settle(self) -> None:
         """The queue's packets have been judged, as far as a turn goes: what the kernel is given
@@ -142,10 +163,13 @@ class Balancer:
         self._context.schedule.run(now, self._end_idle)
         if self._adoption.pending:
             self._adoption.step(now)
+        if now >= self._renewed + RENEWING or abs(wall_offset - self._told_offset) > SAME_CLOCK:
+            self._renew(now)
 
     def rekey(self, held: Sequence[Keys], now: float) -> str:
         """Sign with the first of these keys from now on; says which keys are in force."""
         self._context.keys.replace(held, now)
+        self._renew(now)
         return str(self._context.keys)
 
     def farewell(self, _now: float) -> Iterator[None]:
@@ -161,12 +185,19 @@ class Balancer:
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
+        self.gather()
         return {
             "flows": len(self.table.handed),
             "waiting": len(self.table.waiting),
             "buffered_bytes": self.table.buffered_bytes,
             **self._fast.gauges(),
         }
+
+    def _renew(self, now: float) -> None:
+        self._renewed, self._told_offset = now, self._wall_offset
+        key = self._context.keys.signing.cookie
+        services = list(self._services.values())
+        self._fast.answer(services, key, now + ANSWERING, self._wall_offset)
 
     def _end_idle(self, now: float) -> bool:
         ended, more = self.table.expired(now)
@@ -201,7 +232,7 @@ class Balancer:
             if flow is not None:
                 flow.suspect_until = now + SUSPECT_SECONDS
             return handshake.answer_syn(self._context, service, segment, flow)
-        if flow is not None and flow.suspect_until >= now:
+        if flow is not None and self._is_suspect(flow, now):
             flow = self._incarnation(flow, segment, now)
         if flow is None:
             return self._newcomer(service, segment, now)
@@ -209,6 +240,11 @@ class Balancer:
             return self._handed_segment(flow, segment, now)
         segment.check_checksum()
         return self._reading.segment(flow, segment, now)
+
+    def _is_suspect(self, flow: Flow, now: float) -> bool:
+        """Whether a packet with the flow's addresses and ports may be a new connection's: a SYN was
+        seen, or it might have been answered without our knowing."""
+        return flow.suspect_until >= now or (self._blind and not flow.fast)
 
     def _incarnation(self, flow: Flow, segment: Segment, now: float) -> Flow | None:
         """The flow that a segment belongs to, a SYN having been seen since: the old one, or None
@@ -220,10 +256,14 @@ class Balancer:
             flow.judged = segment.seq, segment.ack
             return flow
         segment.check_checksum()
+        self._replace(flow, now)
+        return None
+
+    def _replace(self, flow: Flow, now: float) -> None:
+        """End a flow in favour of a newer one of its addresses and ports."""
         self.ledger.counts[Ended.REPLACED] += 1
         self._context.forget_at_bridge(flow)
         self.table.remove(flow, now)
-        return None
 
     def _newcomer(self, service: Service, segment: Segment, now: float) -> bytes | None:
         """The first packet that shows a cookie, or one of a flow that is not known (any more)."""

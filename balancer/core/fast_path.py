@@ -1,16 +1,19 @@
-"""The fast path: connections that the kernel steers by itself, as the core sees it.
+"""The fast path: what the kernel does by itself, as the core sees it.
 
 Once a bridge has a connection, the balancer's part is the same few changes to each packet. Where
 the kernel can make them, a record per connection tells it which; what the record does not cover
-comes up as if there were none.
+comes up as if there were none. And a SYN is answered from nothing but a cookie: so it is there,
+and the core hears of a client once it has proven its address.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from balancer.core.flow import Flow
+from balancer.core.service import Service
 from common.core.ledger import Occurrence
 
 
@@ -20,6 +23,8 @@ class Fast(Occurrence):
     PACKETS = "fast_packets"
     BYTES = "fast_bytes"  # in these, of IP
     UNROUTED = "fast_unrouted"  # of these, left to the stack to forward
+    ANSWERED = "fast_syns"  # SYNs that the kernel answered
+    ARRIVED = "fast_arrivals"  # clients that proved their address to it
     TABLE_FULL = "fast_table_full"  # connections left to Python
     ADOPTED = "flows_adopted"  # of an earlier run
     NOT_ADOPTED = "flows_not_adopted"
@@ -39,8 +44,30 @@ class Former:
     suspect: bool
 
 
+class Arrival(NamedTuple):
+    """A client that has acknowledged a cookie: its 12-byte ``key``, both initial sequence numbers,
+    the milliseconds that this took (0: unknown), and when it was seen, in monotonic seconds."""
+
+    key: bytes
+    c: int
+    b: int
+    round_trip: int
+    seen: float
+
+
 class FastPath(Protocol):
-    """Keeps the kernel's records in step with the flow table."""
+    """Keeps the kernel's records in step with the flow table. ``answers``: it may do the clients'
+    handshakes, and a SYN that begins a connection anew be seen by nobody else."""
+
+    answers: bool
+
+    def answer(
+        self, services: Sequence[Service], key: bytes, until: float, wall_offset: float
+    ) -> None:
+        """Let the kernel answer SYNs ``until`` then with cookies under the 16-byte ``key``."""
+
+    def arrivals(self) -> list[Arrival]:
+        """Who has arrived since this was last asked."""
 
     def steer(self, flow: Flow, at_once: bool = False) -> None:
         """Let the kernel steer the flow, as it then is, once all is settled, or ``at_once``; called
@@ -74,6 +101,16 @@ class FastPath(Protocol):
 
 class NoFastPath:
     """Every packet takes the way through Python."""
+
+    answers = False
+
+    def answer(
+        self, services: Sequence[Service], key: bytes, until: float, wall_offset: float
+    ) -> None:
+        pass
+
+    def arrivals(self) -> list[Arrival]:
+        return []
 
     def steer(self, flow: Flow, at_once: bool = False) -> None:
         pass

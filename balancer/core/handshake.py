@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from balancer.core import cookie
 from balancer.core.context import Context
+from balancer.core.fast_path import Arrival
 from balancer.core.flow import Flow, incarnation
 from balancer.core.service import Service
 from common.core import tcp_options
@@ -87,12 +88,22 @@ def admit(
     if context.table.was_closed(incarnation(segment.key, c, b), now):
         return None
     flow = Flow(segment.key, service, c, b, now)
+    _admit(context, flow, promise, _round_trip(segment, context.wall))
+    return flow
+
+
+def welcome(context: Context, service: Service, arrival: Arrival) -> None:
+    """Take a client whose handshake the kernel has done."""
+    flow = Flow(arrival.key, service, arrival.c, arrival.b, arrival.seen)
+    _admit(context, flow, cookie.promise(arrival.b), arrival.round_trip)
+
+
+def _admit(context: Context, flow: Flow, promise: cookie.Promise, rtt: int) -> None:
     flow.mss, flow.sack, flow.client_scale = promise.mss, promise.sack, promise.scale
     if promise.scale != NO_SCALE:
-        flow.promised_scale = service.window_scale
-    flow.rtt = _round_trip(segment, context.wall)
+        flow.promised_scale = flow.service.window_scale
+    flow.rtt = rtt
     context.table.admit(flow)
-    return flow
 
 
 def _ticks(wall: float) -> int:

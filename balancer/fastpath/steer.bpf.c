@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
  * Steering in the kernel: packets of connections that a bridge has go on to it from here, at tc
- * ingress; all others go up, to netfilter and so to the program, which writes the records.
+ * ingress, and new clients' handshakes are done; all else goes up, to netfilter and so to the
+ * program, which writes the records.
  */
-#include "counters.h"
-#include "options.h"
+#include "handshake.h"
 
 /* One connection at a bridge. Times are nanoseconds of CLOCK_MONOTONIC. */
 struct steered {
@@ -44,8 +44,6 @@ struct {
 	__type(value, __u8);
 } expected SEC(".maps");
 
-enum { STEERED, UNROUTED };
-
 /* Whether a segment is for Python: it has an option of ours, or options that cannot be read. */
 ALWAYS int has_ours(struct __sk_buff *skb, const struct segment *s)
 {
@@ -62,42 +60,38 @@ ALWAYS int has_ours(struct __sk_buff *skb, const struct segment *s)
 	return !shift_options(&options, size, &none);
 }
 
-SEC("tc")
-int steer(struct __sk_buff *skb)
+/* A packet of a connection that a bridge has. Apart, as a program and what it calls share 512 bytes
+ * of stack. */
+static __noinline int steer_on(struct __sk_buff *skb, const struct segment *s, struct steered *flow)
 {
-	struct segment s = {};
-	struct steered *flow;
 	struct total wire;
 	__u64 words;
 	__u32 out;
 	__u8 tos;
 
-	if (!for_us(skb) || !read_segment(skb, ETH_HLEN, &s))
+	if (s->flags & SYN || !(s->flags & (ACK | RST)) || s->ttl < 2)
 		return NOT_OURS;
-	flow = bpf_map_lookup_elem(&flows, &s.key);
-	if (!flow || s.flags & SYN || !(s.flags & (ACK | RST)) || s.ttl < 2)
-		return NOT_OURS;
-	if (s.payload && s.seq - flow->first < flow->handoff_bytes)
+	if (s->payload && s->seq - flow->first < flow->handoff_bytes)
 		return NOT_OURS;
 	if (flow->suspect) {
 		struct incarnation other = {
-			.key = s.key,
-			.b = bpf_htonl(s.ack - 1),
+			.key = s->key,
+			.b = bpf_htonl(s->ack - 1),
 		};
 
 		if (bpf_map_lookup_elem(&expected, &other))
 			return NOT_OURS;
 	}
-	if (has_ours(skb, &s))
+	if (has_ours(skb, s))
 		return NOT_OURS;
-	tos = flow->dscp_bits | (s.tos & ECN_BITS);
-	out = way_out(skb, &s, s.key.src, flow->bridge, tos);
-	words = change(s.key.dst, flow->bridge);
-	wire = on_wire(skb, &s);
+	tos = flow->dscp_bits | (s->tos & ECN_BITS);
+	out = way_out(skb, s, s->key.src, flow->bridge, tos);
+	words = change(s->key.dst, flow->bridge);
+	wire = on_wire(skb, s);
 	if (!out)
 		count(UNROUTED, &wire);
-	if (!write_ip(skb, &s, s.key.src, flow->bridge, tos, out != 0) ||
-	    bpf_l4_csum_replace(skb, s.tcp_at + offsetof(struct tcphdr, check), 0, folded(words),
+	if (!write_ip(skb, s, s->key.src, flow->bridge, tos, out != 0) ||
+	    bpf_l4_csum_replace(skb, s->tcp_at + offsetof(struct tcphdr, check), 0, folded(words),
 				BPF_F_PSEUDO_HDR))
 		return TC_ACT_SHOT;
 	flow->seen = bpf_ktime_get_ns();
@@ -106,6 +100,18 @@ int steer(struct __sk_buff *skb)
 	count(STEERED, &wire);
 	/* what the stack forwards, it counts the hop of */
 	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
+}
+
+SEC("tc")
+int steer(struct __sk_buff *skb)
+{
+	struct segment s = {};
+	struct steered *flow;
+
+	if (!for_us(skb) || !read_segment(skb, ETH_HLEN, &s))
+		return NOT_OURS;
+	flow = bpf_map_lookup_elem(&flows, &s.key);
+	return flow ? steer_on(skb, &s, flow) : shake_hands(skb, &s);
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from balancer.core.fast_path import Fast, Former
+from balancer.core.fast_path import Arrival, Fast, Former
 from balancer.core.flow import Flow, State
+from balancer.core.service import Service
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
@@ -18,7 +21,12 @@ from common.program.datapath import attach, pin_directory, remove_pins
 OBJECT = Path(__file__).parent.parent / "fastpath" / "steer.bpf.o"
 NAME = "l3dsr-balancer"  # of the filters at tc
 # Packets and bytes, as the object's enum has them; the first include the second.
-TOTALS = ((Fast.PACKETS, Fast.BYTES), (Fast.UNROUTED, ""))
+TOTALS = (
+    (Fast.PACKETS, Fast.BYTES),
+    (Fast.UNROUTED, ""),
+    (Fast.ANSWERED, ""),
+    (Fast.ARRIVED, ""),
+)
 EXPECTED = 65536  # new incarnations of live flows that may be awaited at once
 
 KEY_BYTES = 12
@@ -38,24 +46,68 @@ RECORD = Layout(
         ("pad", "6s"),
     ],
 )
+ENDPOINT_BYTES = 8
+TERMS = Layout(
+    "terms",
+    [
+        ("cookie_key", "16s"),
+        ("until", "Q"),
+        ("wall_offset", "Q"),
+        ("mss", "H"),
+        ("window", "H"),
+        ("scale", "B"),
+        ("pad", "3s"),
+    ],
+)
+ARRIVAL = Layout(
+    "arrival",
+    [("key", "12s"), ("c", "I"), ("b", "I"), ("round_trip", "I"), ("seen", "Q")],
+)
 NANOSECONDS = 10**9
 
 
 class KernelPath:
     """Implements balancer.core.fast_path.FastPath. Raises BpfError where the kernel refuses it."""
 
+    answers = True
+
     def __init__(
-        self, flows: int, counts: Counter[Outcome | Occurrence], directory: Path | None = None
+        self,
+        flows: int,
+        counts: Counter[Outcome | Occurrence],
+        directory: Path | None = None,
+        services: int = 1,
     ) -> None:
         """``directory`` is where records are kept beyond this process; nowhere if None."""
         pins = {} if directory is None else _pins(directory)
-        self._object = load_adopting(OBJECT, [RECORD], {"flows": flows, "expected": EXPECTED}, pins)
+        sizes = {"flows": flows, "expected": EXPECTED, "services": services}
+        self._object = load_adopting(OBJECT, [RECORD, TERMS, ARRIVAL], sizes, pins)
+        self._services: Map = self._object.map("services", ENDPOINT_BYTES, TERMS.size)
+        self._arrivals = self._object.ring("arrivals")
         self.records: Map = self._object.map("flows", KEY_BYTES, RECORD.size)
         self._expected: Map = self._object.map("expected", INCARNATION_BYTES, 1)
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
         self._earlier = self.records.keys()  # of an earlier run
+
+    def answer(
+        self, services: Sequence[Service], key: bytes, until: float, wall_offset: float
+    ) -> None:
+        halves = (int.from_bytes(half, "little") for half in (key[:8], key[8:]))
+        native = b"".join(half.to_bytes(8, sys.byteorder) for half in halves)
+        for service in services:
+            at = service.vip + service.port.to_bytes(2, "big") + bytes(2)
+            times = (round(seconds * NANOSECONDS) for seconds in (until, wall_offset))
+            terms = (service.mss, service.window, service.window_scale, b"")
+            self._services.put(at, TERMS.pack(native, *times, *terms))
+
+    def arrivals(self) -> list[Arrival]:
+        found = []
+        for record in self._arrivals.take():
+            key, c, b, round_trip, seen = ARRIVAL.unpack(record)
+            found.append(Arrival(key, c, b, round_trip, seen / NANOSECONDS))
+        return found
 
     def steer(self, flow: Flow, at_once: bool = False) -> None:
         if flow.fast or at_once:

@@ -63,7 +63,8 @@ def serve(config: Config) -> None:
 
 def _load(config: Config, ledger: Ledger) -> KernelPath:
     """The kernel's path, in place; raises BpfError where the kernel refuses it."""
-    fast = KernelPath(config.limits.flows, ledger.counts, fast_path.directory())
+    directory, services = fast_path.directory(), len(config.services)
+    fast = KernelPath(config.limits.flows, ledger.counts, directory, services)
     try:
         fast.attach()
     except BpfError:

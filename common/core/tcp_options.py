@@ -21,6 +21,7 @@ NO_SCALE = 15  # our mark for "no window scale option", where four bits hold the
 
 # NOP NOP kind length: the layout of RFC 7323 appendix A, which nearly every stack sends
 TIMESTAMPS_PREFIX = b"\x01\x01\x08\x0a"
+SACK_AND_STAMPS = b"\x04\x02\x08\x0a"  # in a SYN, SACK-permitted where the two NOPs are
 _TIMESTAMPS = struct.Struct("!4sII")
 _MSS = struct.Struct("!BBH")
 _PAIR = struct.Struct("!II")
@@ -106,12 +107,13 @@ def encode_timestamps(value: int, echo: int) -> bytes:
 
 
 def encode_offer(mss: int, scale: int, sack: bool, stamps: tuple[int, int] | None) -> bytes:
-    """The options of a SYN or SYN-ACK, padded to whole words."""
+    """The options of a SYN or SYN-ACK, padded to whole words: as many bytes as most stacks use, so
+    that the kernel's path can write a SYN-ACK in a SYN's place."""
     raw = _MSS.pack(MSS, 4, mss)
-    if sack:
-        raw += b"\x01\x01\x04\x02"
     if stamps is not None:
-        raw += encode_timestamps(*stamps)
+        raw += _TIMESTAMPS.pack(SACK_AND_STAMPS if sack else TIMESTAMPS_PREFIX, *stamps)
+    elif sack:
+        raw += b"\x01\x01\x04\x02"
     if scale != NO_SCALE:
         raw += bytes((NOP, WINDOW_SCALE, 3, scale))
     return raw

@@ -83,6 +83,9 @@ class Core(Protocol):
 
     def packet(self, data: bytes, now: float, mark: int) -> bytes | None: ...
 
+    def gather(self) -> None:
+        """A turn begins: what the kernel has noted until now comes before its packets."""
+
     def settle(self) -> None:
         """A turn is over, and most often no packet is waiting: what the kernel is given now
         overtakes none."""
@@ -158,13 +161,15 @@ class PacketLoop:
             gc.disable()
             while not self._stopping:
                 wait = self._due - time.monotonic()
-                for fd, _ in poll.poll(max(wait, 0) * 1000):
+                ready = poll.poll(max(wait, 0) * 1000)
+                self._between(self._core.gather)
+                for fd, _ in ready:
                     if fd == woken.fileno():
                         woken.recv(4096)
                     else:
                         queue, most = turns[fd]
                         queue.run(most)
-                self._settle()
+                self._between(self._core.settle)
                 self._heed_signals()
                 now = time.monotonic()
                 if now >= self._due:
@@ -203,11 +208,14 @@ class PacketLoop:
             self._timers(now)
         return verdict
 
-    def _settle(self) -> None:
+    def _between(self, step: Callable[[], None]) -> None:
+        """Do what is done between packets."""
         try:
-            self._core.settle()
+            step()
         except Exception:  # connections that stand are not to end by it
             self._error(Loop.TIMER_ERROR, b"")
+        if self._core.out:
+            self._send()
 
     def _timers(self, now: float) -> None:
         if now >= self._housekeeping:

@@ -120,6 +120,9 @@ class Bridge:
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
 
+    def gather(self) -> None:
+        """Nothing: the kernel keeps what it learns in the flows' records."""
+
     def settle(self) -> None:
         """The queue's packets have been judged, as far as a turn goes: what the kernel is given
         now overtakes few of them, or none."""

@@ -42,7 +42,7 @@ def test_honest_client_in_a_flood(lab: Lab, amount: Amount, report: Report, rate
         while (passed := time.monotonic() - started) < seconds:
             amount.progress(passed, seconds)
             _add(honest, web.at_once(lab, 40, 4, "/1k", body, patience=PATIENCE))
-    answered = grown("syn") - grown("connections")
+    answered = grown("syn") + grown("fast_syns") - grown("connections")
     more = _resident(lab) - before
     report(
         f"{flood.rate:,.0f} SYNs/s for {flood.seconds:.1f} s, {answered:,} of {flood.sent:,} "
@@ -65,7 +65,8 @@ def test_established_connection_in_a_flood(lab: Lab, amount: Amount, report: Rep
             with flooding(lab, _syns(), FASTEST, seconds + 10) as flood:
                 flooded = _requests(tcp, seconds)
     report(f"{flood.rate:,.0f} SYNs/s: {_figures(flooded)}; without flood {_figures(quiet)}")
-    assert grown("kernel_syn_queue_lost") > 0, "more SYNs came than could be answered"
+    by_kernel = grown("fast_syns")
+    assert grown("kernel_syn_queue_lost") > 0 or by_kernel > 0.9 * flood.sent, "no more than usual"
     assert grown("kernel_queue_lost") == 0
     assert _quantile(flooded, 0.5) < 0.1  # behind a full queue: as long as that takes to judge
 

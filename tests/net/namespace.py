@@ -4,9 +4,12 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pyroute2 import netns
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +52,15 @@ class Namespace:
         )
         assert done.returncode == 0, done.stderr.decode()
         return pickle.loads(done.stdout)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """This thread is in the namespace."""
+        netns.pushns(self.name)
+        try:
+            yield
+        finally:
+            netns.popns()
 
     def start(self, code: str) -> "subprocess.Popen[str]":
         """Python code left running in the namespace; the caller ends it."""

@@ -49,6 +49,9 @@ class BtfMember(ctypes.Structure):
     _fields_ = (("name", c_uint32), ("type", c_uint32), ("offset", c_uint32))
 
 
+# Called with a context, and a record's address and size; 0 to go on.
+SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
+
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
     "bpf_object__load": (c_int, [c_void_p]),
@@ -71,6 +74,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOptions)]),
     "libbpf_num_possible_cpus": (c_int, []),
+    "ring_buffer__new": (c_void_p, [c_int, SAMPLE, c_void_p, c_void_p]),
+    "ring_buffer__consume": (c_int, [c_void_p]),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
     "btf__type_by_id": (POINTER(BtfType), [c_void_p, c_uint32]),
     "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from common.adapters.bpf.layout import Layout
 from common.adapters.bpf.libbpf import BpfError, Library, TestRunOptions
+from common.adapters.bpf.ring import Ring
 
 # No room: in the map, or at this moment in the memory that the kernel sets aside for maps.
 FULL = (errno.E2BIG, errno.ENOMEM, errno.EBUSY)
@@ -140,6 +141,9 @@ class Object:
     def map(self, name: str, key_size: int, value_size: int) -> Map:
         fd = self._functions.bpf_map__fd(self._map(name))
         return Map(self._library, fd, key_size, value_size)
+
+    def ring(self, name: str) -> Ring:
+        return Ring(self._library, self._functions.bpf_map__fd(self._map(name)))
 
     def processors(self) -> int:
         """How many values a per-processor map has for each key."""
