@@ -132,19 +132,9 @@ class Balancer:
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
 
-    def gather(self) -> None:
+    def gather(self, _now: float) -> None:
         """Take whom the kernel has shaken hands with."""
-        for arrival in self._fast.arrivals():
-            service = self._services.get(arrival.key[4:8] + arrival.key[10:])
-            name = incarnation(*arrival[:3])
-            if service is None or self.table.was_closed(name, arrival.seen):
-                continue
-            flow = self.table.find(arrival.key)
-            if flow is not None and flow.incarnation == name:
-                continue  # what it has asked, or repeated, was quicker
-            if flow is not None:
-                self._replace(flow, arrival.seen)
-            handshake.welcome(self._context, service, arrival)
+        self._take_arrivals()
 
     def settle(self) -> None:
         """The queue's packets have been judged, as far as a turn goes: what the kernel is given
@@ -185,13 +175,26 @@ class Balancer:
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
-        self.gather()
+        self._take_arrivals()
         return {
             "flows": len(self.table.handed),
             "waiting": len(self.table.waiting),
             "buffered_bytes": self.table.buffered_bytes,
             **self._fast.gauges(),
         }
+
+    def _take_arrivals(self) -> None:
+        for arrival in self._fast.arrivals():
+            service = self._services.get(arrival.key[4:8] + arrival.key[10:])
+            name = incarnation(*arrival[:3])
+            if service is None or self.table.was_closed(name, arrival.seen):
+                continue
+            flow = self.table.find(arrival.key)
+            if flow is not None and flow.incarnation == name:
+                continue  # what it has asked, or repeated, was quicker
+            if flow is not None:
+                self._replace(flow, arrival.seen)
+            handshake.welcome(self._context, service, arrival)
 
     def _renew(self, now: float) -> None:
         self._renewed, self._told_offset = now, self._wall_offset

@@ -13,6 +13,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Protocol
 
@@ -83,7 +84,7 @@ class Core(Protocol):
 
     def packet(self, data: bytes, now: float, mark: int) -> bytes | None: ...
 
-    def gather(self) -> None:
+    def gather(self, now: float) -> None:
         """A turn begins: what the kernel has noted until now comes before its packets."""
 
     def settle(self) -> None:
@@ -162,7 +163,7 @@ class PacketLoop:
             while not self._stopping:
                 wait = self._due - time.monotonic()
                 ready = poll.poll(max(wait, 0) * 1000)
-                self._between(self._core.gather)
+                self._between(partial(self._core.gather, time.monotonic()))
                 for fd, _ in ready:
                     if fd == woken.fileno():
                         woken.recv(4096)

@@ -43,6 +43,7 @@ from packetbridge.core.states import Event, State
 from packetbridge.core.strangers import Strangers
 
 FAREWELL_PART = 64  # flows ended in one go
+GATHERING = 0.01  # seconds between two looks at what the kernel has seen end
 ASK_AFTER = 1.0  # seconds after a RST that need not be the client's: the server has it by then
 
 
@@ -95,6 +96,7 @@ class Bridge:
         self._inbound = self.table.inbound
         self._wall_offset = wall_offset
         self._leaving = False
+        self._gathered = now
         self._up = self._down = 0  # by the short way, since they were last added to the ledger
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
@@ -120,8 +122,17 @@ class Bridge:
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
 
-    def gather(self) -> None:
-        """Nothing: the kernel keeps what it learns in the flows' records."""
+    def gather(self, now: float) -> None:
+        """Take what the kernel has seen end, with some more at once where that is not long ago."""
+        if now < self._gathered + GATHERING:
+            return
+        self._gathered = now
+        for dscp, inbound, isns, seen in self._fast.endings():
+            flow = self._inbound[dscp].get(inbound)
+            if flow is not None and flow.isns == isns:
+                flow.seen = max(flow.seen, seen)
+                flow.client_fin = None
+                self._fin(flow, BOTH)
 
     def settle(self) -> None:
         """The queue's packets have been judged, as far as a turn goes: what the kernel is given
@@ -254,11 +265,13 @@ class Bridge:
         flow.seen = now
         if flow.state is State.SYN_SENT or segment.flags & SYN:
             return self._connector.from_server(flow, segment, now)
+        self._fast.recall(flow)
         translated = splice.down_any(flow, segment, now)
         if segment.flags & ACK:
             self._connector.acknowledged(flow, segment.ack)
             self._server_has(flow)
         self._server_ends(flow, segment)
+        self._fin(flow, flow.fins & BOTH)
         self._fast.follow(flow)
         return self.ledger.passed(Served.DOWN, translated)
 
@@ -316,10 +329,12 @@ class Bridge:
         flow.fins |= side << RESET_SHIFT
         self._apply(flow, Event.RESET)
 
-    def _fin(self, flow: Flow, side: int) -> None:
-        flow.fins |= side
-        both = flow.fins & BOTH == BOTH and flow.state is not State.SPLICED
-        self._apply(flow, Event.FIN_BOTH if both else Event.FIN_ONE)
+    def _fin(self, flow: Flow, sides: int) -> None:
+        flow.fins |= sides
+        if flow.fins & BOTH and flow.state is State.SPLICED:
+            self._apply(flow, Event.FIN_ONE)
+        if flow.fins & BOTH == BOTH and flow.state is State.CLOSING:
+            self._apply(flow, Event.FIN_BOTH)
 
     def _apply(self, flow: Flow, event: Event) -> None:
         """Change state; the balancer is told of an end, once."""

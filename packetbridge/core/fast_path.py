@@ -8,7 +8,7 @@ were none, and while a flow is not `fast` its records stand still.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from common.core.ledger import Occurrence
 from packetbridge.core.flow import Flow
@@ -52,8 +52,21 @@ class Former:
     seen: float
 
 
+class Ending(NamedTuple):
+    """Both sides have ended a connection, each to the other's knowledge: its ``dscp``, 12-byte key
+    and ``isns`` (see Flow), and when, in monotonic seconds."""
+
+    dscp: int
+    inbound: bytes
+    isns: bytes
+    seen: float
+
+
 class FastPath(Protocol):
     """Keeps the kernel's records in step with the flows."""
+
+    def endings(self) -> list[Ending]:
+        """What has ended since this was last asked."""
 
     def follow(self, flow: Flow) -> None:
         """``flow.fast`` or what its records say may have changed."""
@@ -66,7 +79,8 @@ class FastPath(Protocol):
         """Give the kernel what it is to have."""
 
     def recall(self, flow: Flow) -> None:
-        """Bring ``seen``, ``client_ack`` and ``server_ack`` up to what the kernel has seen."""
+        """Bring ``seen``, ``client_ack``, ``server_ack``, ``fins`` and ``client_fin`` up to what
+        the kernel has seen."""
 
     def forget(self, flow: Flow) -> None:
         """The flow is over: remove its records."""
@@ -88,6 +102,9 @@ class FastPath(Protocol):
 
 class NoFastPath:
     """Every packet takes the way through Python."""
+
+    def endings(self) -> list[Ending]:
+        return []
 
     def follow(self, flow: Flow) -> None:
         pass

@@ -142,6 +142,8 @@ class FlowTable:
         if flow.state is State.GONE:
             return None
         self._fast.recall(flow)
+        if flow.fins and flow.state is State.SPLICED:
+            flow.apply(Event.FIN_ONE)  # which the kernel saw
         return flow.seen + self._idle[flow.state]
 
 

@@ -10,7 +10,9 @@
 
 enum {
 	FROM_SERVER = 255,
-	SERVER_FIN = 2, /* of `fins`; see packetbridge/core/flow.py */
+	CLIENT_FIN = 1, /* of `fins`; see packetbridge/core/flow.py */
+	SERVER_FIN = 2,
+	BOTH = CLIENT_FIN | SERVER_FIN,
 };
 
 /* Whose packets: addresses and ports, and the DSCP of the balancer's mark or FROM_SERVER. */
@@ -33,7 +35,7 @@ struct way {
 	__u32 echo_by; /* and TSecr */
 	__u32 ack; /* the latest acknowledgment number, as it came */
 	__u32 mark; /* of packets to and from a server on this host */
-	__u32 fin_end; /* the end of the client's FIN: a server's segment that reaches it is for Python */
+	__u32 fin_end; /* of server's packets: the acknowledgment that will answer the client's FIN */
 	__u32 suspect_ack; /* what a handoff of the same addresses acknowledged, */
 	__u8 suspect; /* if any came */
 	__s8 window_by; /* bits to shift left; right where negative */
@@ -41,10 +43,10 @@ struct way {
 	__u8 onward; /* to be sent on from here: the stack would not, or not so directly */
 	__u8 slow; /* Python translates it for now */
 	__u8 fin; /* `fin_end` holds */
-	__u8 fins; /* nothing to translation, as `c` and `b`: a restart needs them */
+	__u8 fins; /* of server's packets: the server's FIN came, the client's was acknowledged */
 	__u8 pad;
 	__u32 pad2;
-	__u32 c;
+	__u32 c; /* nothing to translation, as `b`: they name the incarnation */
 	__u32 b;
 	struct way_key peer; /* of the other direction */
 };
@@ -57,6 +59,19 @@ struct {
 	__type(value, struct way);
 } ways SEC(".maps");
 
+/* A connection that both sides have ended. */
+struct ending {
+	struct way_key client; /* of its client's packets */
+	__u32 c;
+	__u32 b;
+	__u64 seen;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} endings SEC(".maps");
+
 enum { UPWARD, DOWNWARD };
 
 /* The way of a segment, by where it comes from (a DSCP, or FROM_SERVER). */
@@ -67,19 +82,56 @@ ALWAYS struct way *way_of(const struct segment *s, __u8 from)
 	return bpf_map_lookup_elem(&ways, &key);
 }
 
-/* A server's FIN is for Python, which may have ended when it comes: a restart is to know of it. */
-ALWAYS void note_fin(struct way *way, const struct segment *s)
+/* No wake-up: the program looks at every turn. Not inlined, so that the object's BTF describes what
+ * is reported. */
+static __noinline long report(struct ending *ending)
 {
+	return bpf_ringbuf_output(&endings, ending, sizeof(*ending), BPF_RB_NO_WAKEUP);
+}
+
+/* A client's FIN, which anyone may have sent in its name, counts once the server has acknowledged
+ * exactly that much. */
+ALWAYS void note_client_fin(const struct way *way, const struct segment *s)
+{
+	struct way *down = bpf_map_lookup_elem(&ways, &way->peer);
+
+	if (down && !(down->fins & CLIENT_FIN)) {
+		down->fin_end = s->seq + s->payload + 1 + way->seq_by;
+		down->fin = 1;
+	}
+}
+
+/* Note what a server's segment says of ends, also for a program that has ended itself; 0: both sides
+ * have, and there was no room to report it, so that it is for Python. */
+ALWAYS int note_ends(struct way *way, const struct segment *s)
+{
+	__u8 before = way->fins;
+
 	if (s->flags & FIN)
 		way->fins |= SERVER_FIN;
+	if (way->fin && (__s32)(s->ack - way->fin_end) >= 0) {
+		way->fin = 0;
+		if (s->ack == way->fin_end) /* else bytes beyond it: the FIN was not the client's */
+			way->fins |= CLIENT_FIN;
+	}
+	if (way->fins != before && (way->fins & BOTH) == BOTH) {
+		struct ending ending = {
+			.client = way->peer,
+			.c = way->c,
+			.b = way->b,
+			.seen = bpf_ktime_get_ns(),
+		};
+
+		return report(&ending) == 0;
+	}
+	return 1;
 }
 
 /* Whether a segment of a way needs nothing but translation. */
 ALWAYS int plain(const struct segment *s, const struct way *way)
 {
-	return (s->flags & (SYN | FIN | RST | ACK)) == ACK && !way->slow && s->ttl > way->hop &&
-	       !(way->suspect && s->ack == way->suspect_ack) &&
-	       !(way->fin && (__s32)(s->ack - way->fin_end) >= 0);
+	return (s->flags & (SYN | RST | ACK)) == ACK && !way->slow && s->ttl > way->hop &&
+	       !(way->suspect && s->ack == way->suspect_ack);
 }
 
 /* Read a segment's options and shift their numbers; 0 where they are for Python. */
@@ -177,8 +229,8 @@ int incoming(struct __sk_buff *skb)
 		what = DOWNWARD;
 		if (way && !way->onward)
 			return NOT_OURS; /* what says that it is of this host, and comes from outside */
-		if (way)
-			note_fin(way, &s);
+		if (way && !note_ends(way, &s))
+			return NOT_OURS;
 	}
 	if (!way || !plain(&s, way))
 		return NOT_OURS;
@@ -196,6 +248,8 @@ int incoming(struct __sk_buff *skb)
 			return NOT_OURS;
 		hop = 1;
 	}
+	if (what == UPWARD && s.flags & FIN)
+		note_client_fin(way, &s);
 	if (!translate(skb, &s, way, &old, &new, hop))
 		return TC_ACT_SHOT;
 	note(way, skb, &s, what);
@@ -239,8 +293,7 @@ int unusual(struct __sk_buff *skb)
 	way = way_of(&s, FROM_SERVER);
 	if (!way)
 		return 1;
-	note_fin(way, &s);
-	return !plain(&s, way) || !read_options(skb, &s, way, &old, &new);
+	return !note_ends(way, &s) || !plain(&s, way) || !read_options(skb, &s, way, &old, &new);
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

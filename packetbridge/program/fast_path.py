@@ -16,8 +16,8 @@ from common.adapters.bpf.object import Map, Ran, Totals, load_adopting
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import MASK, before
 from common.program.datapath import attach, pin_directory, remove_pins
-from packetbridge.core.fast_path import Fast, Former
-from packetbridge.core.flow import CLIENT, FOLLOWED, IN_KERNEL, RECORDED, SERVER, Flow
+from packetbridge.core.fast_path import Ending, Fast, Former
+from packetbridge.core.flow import BOTH, CLIENT, FOLLOWED, IN_KERNEL, RECORDED, SERVER, Flow
 
 OBJECT = Path(__file__).parent.parent / "fastpath" / "splice.bpf.o"
 NAME = "l3dsr-packetbridge"  # of the filters at tc
@@ -86,6 +86,7 @@ WAY = Layout(
         ("peer", "16s"),
     ],
 )
+ENDING = Layout("ending", [("client", "16s"), ("c", "I"), ("b", "I"), ("seen", "Q")])
 COUNTED = struct.Struct("=QQQ")  # seen, packets, bytes: how a way begins
 NANOSECONDS = 10**9
 
@@ -98,7 +99,8 @@ class KernelPath:
         self, flows: int, counts: Counter[Outcome | Occurrence], directory: Path | None = None
     ) -> None:
         pins = {} if directory is None else {"ways": directory / f"ways-{WAY.fingerprint}"}
-        self._object = load_adopting(OBJECT, [WAY], {"ways": 2 * flows}, pins)
+        self._object = load_adopting(OBJECT, [WAY, ENDING], {"ways": 2 * flows}, pins)
+        self._endings = self._object.ring("endings")
         self.records: Map = self._object.map("ways", KEY_BYTES, WAY.size)
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
@@ -127,6 +129,14 @@ class KernelPath:
 
     def detach(self) -> None:
         clear()
+
+    def endings(self) -> list[Ending]:
+        found = []
+        for record in self._endings.take():
+            client, c, b, seen = ENDING.unpack(record)
+            isns = c.to_bytes(4, "big") + b.to_bytes(4, "big")
+            found.append(Ending(client[12], client[:12], isns, seen / NANOSECONDS))
+        return found
 
     def follow(self, flow: Flow) -> None:
         if flow.marked(FOLLOWED) and flow.fast == flow.marked(IN_KERNEL):
@@ -163,6 +173,7 @@ class KernelPath:
         if server.seen / NANOSECONDS > flow.seen or before(flow.server_ack, server.ack):
             flow.server_ack = server.ack
         flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
+        _recall_ends(flow, server)
 
     def forget(self, flow: Flow) -> None:
         if flow.marked(RECORDED):
@@ -238,6 +249,8 @@ class KernelPath:
         to, entry = flow.addressing, flow.entry
         onward = not entry.local
         keys = _keys_of(flow)
+        if flow.marked(RECORDED) and (old := self.records.get(keys[1])) is not None:
+            _recall_ends(flow, Way(*WAY.unpack(old)))
         fin_end = ((flow.client_fin or 0) + flow.seq_up) & MASK
         up = WAY.pack(
             *self._counted(flow, keys[0]), to.up(flow.inbound), flow.seq_up & MASK,
@@ -268,6 +281,15 @@ class KernelPath:
 def _passes_interfaces(flow: Flow) -> bool:
     """What a local server sends to its own host's address does not."""
     return not (flow.entry.own_source and flow.entry.local)
+
+
+def _recall_ends(flow: Flow, server: Way) -> None:
+    """What the kernel has noted of both sides' FINs."""
+    flow.fins |= server.fins & BOTH
+    if flow.fins & CLIENT:
+        flow.client_fin = None
+    elif server.fin:
+        flow.client_fin = (server.fin_end - flow.seq_up) & MASK
 
 
 def _has_said_all(flow: Flow) -> bool:

@@ -17,7 +17,7 @@ from balancer.core.flow import State
 from balancer.program.fast_path import KernelPath as SteeringPath
 from common.core import handoff, tcp_options
 from common.core.errors import MalformedError
-from common.core.segment import ACK, FIN, IP_HEADER, RST, SYN, Segment
+from common.core.segment import ACK, IP_HEADER, RST, SYN, Segment
 from packetbridge.core import splice
 from packetbridge.core.flow import IN_KERNEL, Flow
 from packetbridge.program.fast_path import KernelPath as SplicingPath
@@ -99,7 +99,7 @@ def _compare(data: bytes, expected: bytes | None, verdict: int, out: bytes) -> s
 def _splice(flow: Flow, data: bytes, direction: str) -> bytes | None:
     """What Python makes of it; None where the packet is for Python."""
     segment = _plain(data)
-    if segment is None or segment.flags & (SYN | FIN | RST | ACK) != ACK or segment.ttl < 2:
+    if segment is None or segment.flags & (SYN | RST | ACK) != ACK or segment.ttl < 2:
         return None
     if direction == "up":
         return None if segment.tos >> 2 != DSCP else splice.up_any(flow, segment)

@@ -72,7 +72,7 @@ def test_what_the_kernel_saw_last_counts_however_far_it_is(path: KernelPath, flo
 def test_a_servers_fin_is_in_the_record_for_a_restart(path: KernelPath, flow: Flow) -> None:
     """Which the kernel sees to, should the program not be there to hear of it."""
     fin = build_along(flow.outbound, ACK | FIN, seq=1, ack=flow.server_ack)
-    assert path.run("unusual", ETHERNET + fin).verdict
+    assert not path.run("unusual", ETHERNET + fin).verdict
     former = path.former(flow.outbound, None)
     assert former is not None
     assert former.fins == SERVER

@@ -81,7 +81,7 @@ def test_a_newer_one_of_the_same_port_ends_the_older(stage: Stage, kernel: Shaki
     handoff_of(old.send(REQUEST))
     new = Client(stage, c=4_000_000).shake()
     kernel.arrived.append(arrival(new))
-    stage.core.gather()
+    stage.core.gather(stage.now)
     assert stage.count("flows_replaced") == 1
     option = handoff_of(stage.sent()[0])
     assert option == old.option(FORGET, seq=(old.c + 1) % 2**32)
