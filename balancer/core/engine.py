@@ -265,7 +265,8 @@ class Balancer:
     def _replace(self, flow: Flow, now: float) -> None:
         """End a flow in favour of a newer one of its addresses and ports."""
         self.ledger.counts[Ended.REPLACED] += 1
-        self._context.forget_at_bridge(flow)
+        if not flow.closing:  # else its bridge has said so itself
+            self._context.forget_at_bridge(flow)
         self.table.remove(flow, now)
 
     def _newcomer(self, service: Service, segment: Segment, now: float) -> bytes | None:

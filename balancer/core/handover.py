@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from balancer.core.context import Context, Served
-from balancer.core.flow import Flow, State
+from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import Admitted
 from balancer.core.head import Head, offset_of
 from balancer.core.service import Target
@@ -148,24 +148,45 @@ class Handover:
         message = handoff.decode(option)
         if message.kind < Kind.ACCEPTED:
             return drop(Failure.NOT_AN_ANSWER, data)
-        if flow is None:
+        if message.kind is Kind.ENDED:
+            c, b, rest = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK, segment.payload
+        elif flow is not None:
+            c, b, rest = flow.c, flow.b, b""
+        else:
             return drop(Failure.UNKNOWN_FLOW, data)
-        binding = handoff.Binding(flow.key, flow.c, flow.b, segment.seq)
+        binding = handoff.Binding(segment.key, c, b, segment.seq, rest)
         if handoff.signer(context.keys.accepted, option, binding, context.wall) is None:
             return drop(Failure.BAD_MAC, data)
         if not handoff.timely(option, context.wall):
             return drop(Failure.OLD_EPOCH, data)
+        if message.kind is Kind.ENDED:
+            return self._ended(segment, now)
+        assert flow is not None, "an answer of another kind is about a flow"
         if flow.target is not None:
             flow.target.unanswered = 0
         if message.kind is Kind.REFUSED:
             context.reset_client(flow)
             context.table.remove(flow, now)
             return drop(Answer.REFUSED, data)
-        if message.kind is Kind.ENDED:
-            flow.closing, flow.seen = True, now
-            return context.ledger.took(Answer.ENDED)
         self._accepted(flow, offset_of(segment.seq, flow.first))
         return context.ledger.took(Answer.ACCEPTED)
+
+    def _ended(self, segment: Segment, now: float) -> bytes | None:
+        """A bridge's word that connections are over, the segment's own and others: of those that
+        are the ones we know, none is to be kept for long."""
+        context, known = self._context, False
+        isns = incarnation(b"", segment.seq - 1 & MASK, segment.ack - 1 & MASK)
+        others = handoff.decode_ended(segment.payload, segment.key)
+        for key, numbers in ((segment.key, isns), *others):
+            flow = context.table.handed.get(key)
+            if flow is not None and flow.incarnation == key + numbers:
+                known, flow.closing, flow.seen = True, True, now
+                context.fast.forget(flow)  # so that the kernel shakes hands with the next of it
+                if flow.target is not None:
+                    flow.target.unanswered = 0
+        if not known:
+            return context.ledger.drop(Failure.UNKNOWN_FLOW, segment.data)
+        return context.ledger.took(Answer.ENDED)
 
     def _has_made_room(self, flow: Flow, now: float) -> bool:
         """End the longest idle of the handed flows in favour of ``flow``. Its client learns it when

@@ -55,6 +55,8 @@ def answer_words(seen: Seen, c: int | None, option: HandoffOption) -> str:
         handoff.Kind.ENDED: "the connection is over,",
     }.get(option.kind, "")
     number = relative(seen.seq, c)
+    if option.kind == handoff.Kind.ENDED and seen.length:
+        meaning = f"the connection and {seen.length // handoff.ENDED_BYTES} more are over,"
     return f"{option.mysummary()}  {meaning} seq={number}{_length(seen)}"
 
 

@@ -9,7 +9,8 @@ A TCP option of experimental kind 253 with an experiment identifier (RFC 6994), 
     1      window scales: the client's, the one promised to it (4 bits each, 15 = none)
     1      epoch (4 bits), SACK permitted (1 bit), kind of message (3 bits)
     8      SipHash-2-4 over those four bytes, the epoch, the connection's addresses and ports as the
-           client sees them, both initial sequence numbers and the segment's own sequence number
+           client sees them, both initial sequence numbers and the segment's own sequence number;
+           for ENDED also the payload, which names other connections (see encode_ended)
 
 All integers in network order; the hash stands as its eight bytes come. The hash's key differs by
 direction, so that an answer cannot be turned round and sent back as a handoff. It covers the whole
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -46,6 +47,9 @@ EPOCH_SLACK = 1  # epochs that the two hosts' clocks, and the way, may differ by
 RTT_STEPS = (0, 2, 5, 10, 20, 35, 50, 75, 100, 150, 200, 250, 300, 400, 600, 1000)
 
 _FIELDS = struct.Struct("!HBB")
+_ENDED = struct.Struct("!4s2s8s")  # client's address, its port, initial sequence numbers
+ENDED_BYTES = _ENDED.size
+MOST_ENDED = 64  # connections in one payload, which is then of 896 bytes: no path is too narrow
 _MAC_INPUT = struct.Struct("!4sI12sIII")
 
 
@@ -57,7 +61,7 @@ class Kind(IntEnum):
     FORGET = 2  # a newer connection of these addresses went to another bridge
     ACCEPTED = 4  # sequence number: the next byte that the bridge lacks
     REFUSED = 5  # the backend cannot be reached; the held segment comes back in it
-    ENDED = 6  # both sides have ended the connection, or one has reset it
+    ENDED = 6  # both sides have ended the connection, or one has reset it; and those in the payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Binding:
     c: int
     b: int
     seq: int
+    rest: bytes = b""  # what ENDED says of other connections, in its payload
 
 
 def rtt_code(milliseconds: float) -> int:
@@ -105,6 +110,23 @@ def encode(keys: Keys, message: Handoff, binding: Binding, epoch: int) -> bytes:
         (epoch & 15) << 4 | message.sack << 3 | message.kind,
     )
     return PREFIX + fields + _mac(keys, message.kind, fields, binding, epoch)
+
+
+def encode_ended(others: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The payload of ENDED: connections to the same VIP and port that are over as well, each by
+    its 12-byte key and 8 bytes of initial sequence numbers, the client's first."""
+    return b"".join(_ENDED.pack(key[:4], key[8:10], isns) for key, isns in others)
+
+
+def decode_ended(payload: bytes, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """What encode_ended was given; ``key`` is that of the segment which carries it.
+
+    Raises MalformedError(BAD_HANDOFF_OPTION) for a payload of another size.
+    """
+    if len(payload) % _ENDED.size:
+        raise MalformedError(Malformed.BAD_HANDOFF_OPTION)
+    for client, port, isns in _ENDED.iter_unpack(payload):
+        yield client + key[4:8] + port + key[10:], isns
 
 
 def find(options: bytes) -> bytes | None:
@@ -183,4 +205,4 @@ def _mac(keys: Keys, kind: int, fields: bytes, binding: Binding, epoch: int) -> 
     data = _MAC_INPUT.pack(
         fields, epoch & 0xFFFFFFFF, binding.flow, binding.c, binding.b, binding.seq
     )
-    return siphash24(key, data).to_bytes(8, "little")
+    return siphash24(key, data + binding.rest).to_bytes(8, "little")

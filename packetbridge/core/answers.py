@@ -8,6 +8,7 @@ from common.core.handoff import Kind
 from common.core.segment import ACK, ECN_BITS, MASK, Segment, build_along
 from common.core.tcp_options import NO_SCALE
 from packetbridge.core.context import Context
+from packetbridge.core.entry import Entry
 from packetbridge.core.flow import Flow
 
 
@@ -17,13 +18,28 @@ def accepted(context: Context, flow: Flow, lacking: int) -> None:
 
 
 def ended(context: Context, flow: Flow) -> None:
-    """The connection is over, as far as a bridge can tell: the balancer need not keep it long."""
-    _send(context, flow, Kind.ENDED, (flow.c + 1) & MASK)
+    """The connection is over, as far as a bridge can tell: the balancer need not keep it long.
+    Said soon, with others: see say_ended."""
+    context.over.append(flow)
+
+
+def say_ended(context: Context) -> None:
+    """Tell the balancers which connections are over: many in one segment, each of which costs as
+    much as one for every connection would."""
+    over, context.over = context.over, []
+    by_entry: dict[Entry, list[Flow]] = {}
+    for flow in over:
+        by_entry.setdefault(flow.entry, []).append(flow)
+    for flows in by_entry.values():
+        for at in range(0, len(flows), 1 + handoff.MOST_ENDED):
+            first, *others = flows[at : at + 1 + handoff.MOST_ENDED]
+            rest = handoff.encode_ended((_client_key(flow), flow.isns) for flow in others)
+            _send(context, first, Kind.ENDED, (first.c + 1) & MASK, rest)
 
 
 def refused(context: Context, flow: Flow, first: Segment) -> None:
     """The held segment comes back: the balancer chooses again, or resets."""
-    option = _option(context, flow, Kind.REFUSED, first.seq)
+    option = _option(context, flow, Kind.REFUSED, first.seq, b"")
     packet = first.rewritten(
         dst=flow.entry.vip,
         tos=first.tos & ECN_BITS,
@@ -32,15 +48,16 @@ def refused(context: Context, flow: Flow, first: Segment) -> None:
     context.out.append((flow.entry.mark, packet))
 
 
-def _send(context: Context, flow: Flow, kind: Kind, seq: int) -> None:
-    option = _option(context, flow, kind, seq)
-    packet = build_along(_client_key(flow), ACK, seq=seq, ack=flow.b + 1, options=option)
+def _send(context: Context, flow: Flow, kind: Kind, seq: int, rest: bytes = b"") -> None:
+    option = _option(context, flow, kind, seq, rest)
+    along = _client_key(flow)
+    packet = build_along(along, ACK, seq=seq, ack=flow.b + 1, options=option, payload=rest)
     context.out.append((flow.entry.mark, packet))
 
 
-def _option(context: Context, flow: Flow, kind: Kind, seq: int) -> bytes:
+def _option(context: Context, flow: Flow, kind: Kind, seq: int, rest: bytes) -> bytes:
     message = handoff.Handoff(kind, 0, 0, NO_SCALE, NO_SCALE, sack=False)
-    binding = handoff.Binding(_client_key(flow), flow.c, flow.b, seq)
+    binding = handoff.Binding(_client_key(flow), flow.c, flow.b, seq, rest)
     keys = context.answering(flow.entry)
     return handoff.encode(keys, message, binding, handoff.epoch_at(context.wall))
 

@@ -23,11 +23,12 @@ class Served(Outcome):
 
 class Context:
     """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them.
+    ``over`` collects connections whose end the balancers are still to be told of.
 
     ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
     """
 
-    __slots__ = ("fast", "keys", "ledger", "out", "schedule", "table", "wall")
+    __slots__ = ("fast", "keys", "ledger", "out", "over", "schedule", "table", "wall")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Context:
         self.ledger = ledger
         self.table = table
         self.out: list[tuple[int, bytes]] = []
+        self.over: list[Flow] = []
         self.schedule = Schedule(now)
         self.wall = wall
 

@@ -127,17 +127,21 @@ class Bridge:
         if now < self._gathered + GATHERING:
             return
         self._gathered = now
+        self._context.wall = now + self._wall_offset
         for dscp, inbound, isns, seen in self._fast.endings():
             flow = self._inbound[dscp].get(inbound)
             if flow is not None and flow.isns == isns:
                 flow.seen = max(flow.seen, seen)
                 flow.client_fin = None
                 self._fin(flow, BOTH)
+        answers.say_ended(self._context)
 
     def settle(self) -> None:
         """The queue's packets have been judged, as far as a turn goes: what the kernel is given
         now overtakes few of them, or none."""
         self._fast.settle()
+        if self._context.over:
+            answers.say_ended(self._context)
 
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
@@ -151,6 +155,7 @@ class Bridge:
         self._context.schedule.run(now, self._end_idle)
         if self._adoption.pending:
             self._adoption.step(now)
+        answers.say_ended(self._context)
 
     def rekey(self, held: Sequence[Keys], now: float) -> str:
         """Accept handoffs under these keys from now on; says which keys are in force."""
@@ -174,7 +179,9 @@ class Bridge:
                 answers.ended(self._context, flow)
             self.table.remove(flow, Event.EXPIRED, now)
             if number % FAREWELL_PART == 0:
+                answers.say_ended(self._context)
                 yield
+        answers.say_ended(self._context)
         yield
 
     def counts(self) -> Counter[Outcome | Occurrence]:

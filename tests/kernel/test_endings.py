@@ -1,4 +1,4 @@
-"""Ends of connections that the kernel has: it sees both sides' FINs, and reports when both count."""
+"""Ends of connections that the kernel has: it sees the FINs, and reports when both count."""
 
 from __future__ import annotations
 

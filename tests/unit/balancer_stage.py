@@ -178,9 +178,8 @@ class Client:
         seq = (self.c + 1 + at) % 2**32
         about = {"c": self.c, "b": self.b, "seq": seq, "wall": self.stage.wall}
         option = models.handoff_option(kind, self.address, VIP, **about | model)
-        return tcp_packet(
-            self.address, VIP, seq=seq, ack=self.b + 1, flags="A", options=option, window=0
-        )
+        frame = {"seq": seq, "ack": self.b + 1, "flags": "A", "options": option, "window": 0}
+        return tcp_packet(self.address, VIP, **frame, payload=model.get("rest", b""))
 
 
 def handoff_of(packet: bytes | None) -> bytes:

@@ -78,6 +78,7 @@ class Stage:
     def sent(self) -> list[dict[str, Any]]:
         """Fields of what the bridge has sent of its own accord since last asked; all of it sound,
         and marked so that the firewall knows it for the bridge's."""
+        self.core.settle()
         marked = list(self.core.out)
         self.core.out.clear()
         assert all(checksums_ok(packet) for _, packet in marked)

@@ -92,14 +92,15 @@ def handoff_option(
     scales: tuple[int, int] = (15, 15),
     sack: bool = False,
     shared: bytes = SHARED_KEY,
+    rest: bytes = b"",
 ) -> bytes:
-    """The 16 bytes; ``scales`` the client's and the one promised to it."""
+    """The 16 bytes; ``scales`` the client's and that promised to it, ``rest`` ENDED's payload."""
     fields = (mss // 4 * 16 + rtt_code).to_bytes(2, "big")
     fields += bytes([scales[0] * 16 + scales[1], int(wall // 8) % 16 * 16 + sack * 8 + kind])
     numbers = b"".join((n % 2**32).to_bytes(4, "big") for n in (c, b, seq))
     key = derived_key(shared, "handoff" if kind < ACCEPTED else "answer")
     epoch = int(wall // 8).to_bytes(8, "big")[4:]
-    number = siphash(key, fields + epoch + flow_bytes(client, vip) + numbers)
+    number = siphash(key, fields + epoch + flow_bytes(client, vip) + numbers + rest)
     return bytes([253, 16, 0x4C, 0x33]) + fields + number.to_bytes(8, "little")
 
 

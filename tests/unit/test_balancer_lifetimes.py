@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -277,6 +279,30 @@ def test_what_the_bridge_says_has_ended_expires_soon() -> None:
     assert sizes(stage) == (1, 0, 0)
     stage.at(60)
     assert sizes(stage) == (0, 0, 0)
+
+
+def test_one_answer_ends_many_connections() -> None:
+    """Of those that it names, those that are the ones we know."""
+    stage = Stage(timeouts={"idle": 900.0, "closing": 20.0})
+    clients = [handed(stage, port) for port in (1, 2, 3)]
+    first, _, third = clients
+    isns = [number.to_bytes(4, "big") for c in clients for number in (c.c, c.b)]
+    rest = socket.inet_aton("198.51.100.7") + b"\0\2" + isns[2] + isns[3]
+    rest += socket.inet_aton("198.51.100.7") + b"\0\3" + isns[4] + b"\0\0\0\0"
+    assert stage.packet(first.answer(models.ENDED, 0, rest=rest)) is None
+    assert stage.count("answer_ended") == 1
+    stage.at(60)
+    assert list(stage.core.table.handed) == [models.flow_bytes(third.address, VIP)]
+
+
+def test_an_answer_whose_payload_was_changed_is_not_believed() -> None:
+    stage = Stage()
+    client = handed(stage)
+    packet = client.answer(models.ENDED, 0, rest=bytes(14))
+    assert stage.packet(packet[:-1] + b"\1") is None
+    assert stage.count("bad_answer_mac") == 1
+    assert stage.packet(client.answer(models.ENDED, 0, rest=bytes(13))) is None
+    assert stage.count("bad_handoff_option") == 1
 
 
 def test_a_closed_connection_expires_without_another_word() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from scapy.layers.inet import IP
 
@@ -95,6 +97,22 @@ def ended_option(connection: Connection) -> bytes:
     """What tells the balancer: an answer has no more to say than its kind."""
     values = {"mss": 0, "rtt_code": 0, "scales": (15, 15), "sack": False}
     return connection.option(models.ENDED, **values)
+
+
+def test_ends_of_one_turn_are_told_together() -> None:
+    stage = Stage()
+    connections = [Connection(stage, ("198.51.100.7", port)).open() for port in range(1, 67)]
+    for connection in connections:
+        connection.from_server(flags="RA", acked=END)
+    first, second = stage.sent()
+    assert len(first["payload"]) == 64 * 14
+    assert [first["sport"], second["sport"]] == [1, 66]
+    item = bytes([198, 51, 100, 7, 0, 2]) + struct.pack("!II", connections[1].c, connections[1].b)
+    assert first["payload"][:14] == item
+    values = {"mss": 0, "scales": (15, 15), "sack": False, "rest": first["payload"]}
+    option = connections[0].option(models.ENDED, **values)
+    assert first["raw_options"][:16] == option
+    assert not stage.sent()
 
 
 def test_both_sides_end_and_the_flow_lingers() -> None:

@@ -189,16 +189,16 @@ def test_messages_to_the_bridge(tmp_path: Path, kind: int, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "payload", "words"),
     [
-        (4, "ACCEPTED epoch=5  next byte seq=31"),
-        (5, "REFUSED epoch=5  the held segment comes back, seq=31 (30 bytes)"),
-        (6, "ENDED epoch=5  the connection is over, seq=31"),
-        (7, "unknown kind 7 epoch=5   seq=31"),
+        (4, b"", "ACCEPTED epoch=5  next byte seq=31"),
+        (5, REQUEST, "REFUSED epoch=5  the held segment comes back, seq=31 (30 bytes)"),
+        (6, b"", "ENDED epoch=5  the connection is over, seq=31"),
+        (6, bytes(28), "ENDED epoch=5  the connection and 2 more are over, seq=31 (28 bytes)"),
+        (7, b"", "unknown kind 7 epoch=5   seq=31"),
     ],
 )
-def test_answers_of_the_bridge(tmp_path: Path, kind: int, words: str) -> None:
-    payload = REQUEST if kind == 5 else b""
+def test_answers_of_the_bridge(tmp_path: Path, kind: int, payload: bytes, words: str) -> None:
     answer = tcp_packet(CLIENT, VIP, seq=C + 31, ack=B + 1, options=option(kind), payload=payload)
     lines = lines_of(tmp_path, [*connection()[:5], answer])
     way = "bridge -> balancer (client 192.168.33.1:4711 -> VIP 192.168.33.10:80)"

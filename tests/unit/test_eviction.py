@@ -84,7 +84,7 @@ def test_a_full_bridge_ends_the_longest_idle_on_both_sides() -> None:
     assert first.from_server(b"more", acked=len(bridge_stage.REQUEST)) is not None
     stage.at(10)
     third.handoff()
-    to_client, to_server, ended, syn = stage.sent()
+    to_client, to_server, syn, ended = stage.sent()
     assert (to_client["flags"], to_client["dport"]) == ("R", 2)
     assert (to_server["flags"], to_server["sport"]) == ("R", 2)
     assert ended["raw_options"][:16] == second.option(
