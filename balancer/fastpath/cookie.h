@@ -9,7 +9,6 @@
 enum {
 	COOKIE_EPOCH = 64, /* seconds */
 	COOKIE_INPUT = 21, /* bytes that are hashed: addresses, ports, c, epoch, the low byte */
-	NO_SCALE = 15,
 };
 
 ALWAYS __u32 cookie_mac(const __u64 key[2], const struct tuple *t, __u32 c, __u32 epoch, __u8 low)

@@ -149,6 +149,14 @@ ALWAYS __u32 folded(__u64 sum)
 	return (sum & 0xffffffff) + (sum >> 32);
 }
 
+/* To the 16 bits that a header has. */
+ALWAYS __u16 folded_twice(__u64 sum)
+{
+	sum = folded(sum);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
 /* Set addresses and the type-of-service byte, take `hop` off the TTL, and mend the IP checksum. */
 ALWAYS int write_ip(struct __sk_buff *skb, const struct segment *s, __be32 src, __be32 dst,
 		    __u8 tos, __u8 hop)
@@ -163,9 +171,7 @@ ALWAYS int write_ip(struct __sk_buff *skb, const struct segment *s, __be32 src, 
 	ip.tos = tos;
 	ip.ttl -= hop;
 	sum += (__u32)((__u16 *)&ip)[0] + ((__u16 *)&ip)[4] + (__u16)~ip.check;
-	sum = folded(sum);
-	sum = (sum & 0xffff) + (sum >> 16);
-	ip.check = ~((sum & 0xffff) + (sum >> 16));
+	ip.check = ~folded_twice(sum);
 	ip.saddr = src;
 	ip.daddr = dst;
 	return !bpf_skb_store_bytes(skb, s->ip_at, &ip, sizeof(ip), 0);

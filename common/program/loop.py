@@ -308,6 +308,7 @@ class PacketLoop:
         counts[Loop.PACKETS] = self._packets
         numbers = [*self._core.gauges().items(), *sorted(counts.items())]
         log.info("counters %s", " ".join(f"{name}={count}" for name, count in numbers))
+        self._send()  # what came to light
 
     def _install_signals(self) -> None:
         for number in (*STOPS, signal.SIGUSR2, signal.SIGHUP):

@@ -43,7 +43,9 @@ from packetbridge.core.states import Event, State
 from packetbridge.core.strangers import Strangers
 
 FAREWELL_PART = 64  # flows ended in one go
-GATHERING = 0.01  # seconds between two looks at what the kernel has seen end
+# Seconds between two looks at what the kernel has seen end: at least, as much of it costs little
+# more than some, and at most.
+GATHERING, GATHERED = 0.01, 0.05
 ASK_AFTER = 1.0  # seconds after a RST that need not be the client's: the server has it by then
 
 
@@ -128,13 +130,7 @@ class Bridge:
             return
         self._gathered = now
         self._context.wall = now + self._wall_offset
-        for dscp, inbound, isns, seen in self._fast.endings():
-            flow = self._inbound[dscp].get(inbound)
-            if flow is not None and flow.isns == isns:
-                flow.seen = max(flow.seen, seen)
-                flow.client_fin = None
-                self._fin(flow, BOTH)
-        answers.say_ended(self._context)
+        self._take_endings()
 
     def settle(self) -> None:
         """The queue's packets have been judged, as far as a turn goes: what the kernel is given
@@ -145,7 +141,10 @@ class Bridge:
 
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
-        return 0.0 if self._adoption.pending else self._context.schedule.next()
+        if self._adoption.pending:
+            return 0.0
+        due = self._context.schedule.next()
+        return min(due, self._gathered + GATHERED) if self._fast.reports and self._outbound else due
 
     def timers(self, now: float, wall_offset: float) -> None:
         """Do what is due by ``now``; the wall clock may have been set since the last call."""
@@ -155,6 +154,7 @@ class Bridge:
         self._context.schedule.run(now, self._end_idle)
         if self._adoption.pending:
             self._adoption.step(now)
+        self.gather(now)
         answers.say_ended(self._context)
 
     def rekey(self, held: Sequence[Keys], now: float) -> str:
@@ -194,6 +194,7 @@ class Bridge:
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
+        self._take_endings()
         return {
             "flows": len(self.table),
             "held_bytes": self.table.held_bytes,
@@ -212,6 +213,16 @@ class Bridge:
             return translated
         self.out.append((flow.entry.mark, translated))
         return DROP
+
+    def _take_endings(self) -> None:
+        for dscp, inbound, isns, seen in self._fast.endings():
+            flow = self._inbound[dscp].get(inbound)
+            if flow is not None and flow.isns == isns:
+                flow.seen = max(flow.seen, seen)
+                flow.client_fin = None
+                self._fin(flow, BOTH)
+                self._fast.forget(flow)  # the next of these addresses and ports is another
+        answers.say_ended(self._context)
 
     def _end_idle(self, now: float) -> bool:
         ended, more = self.table.expired(now)

@@ -63,7 +63,9 @@ class Ending(NamedTuple):
 
 
 class FastPath(Protocol):
-    """Keeps the kernel's records in step with the flows."""
+    """Keeps the kernel's records in step with the flows. ``reports``: it may see them end."""
+
+    reports: bool
 
     def endings(self) -> list[Ending]:
         """What has ended since this was last asked."""
@@ -102,6 +104,8 @@ class FastPath(Protocol):
 
 class NoFastPath:
     """Every packet takes the way through Python."""
+
+    reports = False
 
     def endings(self) -> list[Ending]:
         return []

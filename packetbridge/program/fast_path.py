@@ -95,6 +95,8 @@ class KernelPath:
     """Implements packetbridge.core.fast_path.FastPath. Raises BpfError where the kernel refuses
     it."""
 
+    reports = True
+
     def __init__(
         self, flows: int, counts: Counter[Outcome | Occurrence], directory: Path | None = None
     ) -> None:

@@ -21,12 +21,14 @@ FILES = [f"small/{number}" for number in range(1, 65)]
 class Load:
     """``tally`` grows until the load ends; failures name the file and say what happened.
 
-    A request that takes longer than ``patience`` seconds has failed."""
+    A request that takes longer than ``patience`` seconds has failed. It comes in two parts where
+    there is a ``pause`` (seconds) between them."""
 
-    def __init__(self, lab: Lab, connections: int, patience: float) -> None:
+    def __init__(self, lab: Lab, connections: int, patience: float, pause: float) -> None:
         self.tally = Tally()
         self._connections = connections
         self._patience = patience
+        self._pause = pause
         self._over = threading.Event()
         self._thread = threading.Thread(
             target=lab.inside, args=["client", lambda: asyncio.run(self._all())], daemon=True
@@ -64,7 +66,7 @@ class Load:
             file, started = next(files), time.monotonic()
             try:
                 async with asyncio.timeout(self._patience):
-                    answer = await _answer(request(f"/{file}", close=True))
+                    answer = await _answer(request(f"/{file}", close=True), self._pause)
             except OSError as error:
                 self.tally.failures.append(f"{file}: {error!r}")
                 await asyncio.sleep(0.05)
@@ -75,9 +77,13 @@ class Load:
                 self.tally.failures.append(f"{file}: {len(answer)} bytes, {answer[:40]!r}")
 
 
-async def _answer(ask: bytes) -> bytes:
+async def _answer(ask: bytes, pause: float) -> bytes:
     reader, writer = await asyncio.open_connection(VIP, 80)
     try:
+        if pause:
+            writer.write(ask[:10])
+            await asyncio.sleep(pause)
+            ask = ask[10:]
         writer.write(ask)
         return await reader.read(-1)
     finally:
@@ -87,9 +93,9 @@ async def _answer(ask: bytes) -> bytes:
 
 
 @contextmanager
-def load(lab: Lab, connections: int = 4, patience: float = 10) -> Iterator[Load]:
+def load(lab: Lab, connections: int = 4, patience: float = 10, pause: float = 0) -> Iterator[Load]:
     """So many requests at a time, until the context ends; those under way are then waited for."""
-    running = Load(lab, connections, patience)
+    running = Load(lab, connections, patience, pause)
     running.start()
     try:
         yield running

@@ -12,8 +12,9 @@ from tests.e2e import web
 from tests.e2e.capture import FIN, RST, Packet, capture
 from tests.e2e.kernel_clients import begun
 from tests.e2e.lab import LAB, VIP, Lab, until
-from tests.e2e.network import delay
+from tests.e2e.network import misbehaving
 from tests.e2e.scripted import PORT, abort, head_of, respond, serving
+from tests.e2e.wire import Faults
 
 pytestmark = pytest.mark.root
 
@@ -148,7 +149,7 @@ def test_server_half_closes(lab: Lab, scripted: None) -> None:
     assert heard == [b"thanks" * 1000]
 
 
-@pytest.mark.parametrize("held", ["client", "backend1"])
+@pytest.mark.parametrize("held", ["client to balancer", "bridge to client"])
 def test_both_close_at_once(lab: Lab, scripted: None, held: str) -> None:
     """Each side's FIN leaves before the other's has come: one of them is held on its way. Both
     kernels go through CLOSING, and nobody resets."""
@@ -165,12 +166,9 @@ def test_both_close_at_once(lab: Lab, scripted: None, held: str) -> None:
         port = tcp.getsockname()[1]
         tcp.sendall(web.request("/"))
         web.response(tcp)
-        # the server's leave its host by the bridge, as the VIP's
         match = f"-m multiport --ports {port} --tcp-flags FIN FIN"
-        if held == "backend1":
-            match += f" -s {VIP}"
-        with delay(lab, held, match, HELD):
-            if held == "client":
+        with misbehaving(lab, held, Faults(hold=1, late=HELD), match):
+            if held == "client to balancer":
                 tcp.shutdown(socket.SHUT_WR)
                 closing.set()
             else:

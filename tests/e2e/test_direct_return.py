@@ -59,6 +59,7 @@ def recorded(running_lab: Lab) -> Recorded:
     """A small request and a response of 100 kB, from the first SYN to the last ACK."""
     lab = running_lab
     path = lab.path_for("100k", "backend1") + "?recorded"
+    lab.counters("backend1")  # has it tell first what else has ended: that is said together
     with lab.no_offloads(), _counting_rules(lab), ExitStack() as stack:
         captures = {
             place: stack.enter_context(capture(lab, host, interface))

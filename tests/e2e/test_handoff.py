@@ -142,6 +142,7 @@ def test_end_lost(lab: Lab) -> None:
     ):
         port = ask(lab, WHOLE).port
         until(lambda: lab.closed(port), 2, "the connection is over")
+        lab.counters("backend1")  # it says so at once
         ask(lab, WHOLE, port)
     assert deeds["lost"] == Count(1, 1)
     assert replaced("flows_replaced") == 1

@@ -50,5 +50,8 @@ def _lossy(
     for leg in legs:
         # Each request is at least one packet on each leg, and there are handoffs among them; a
         # fifth of what is to be expected is certain.
-        assert dropped[leg].packets >= some.requests * probability / 5, leg
+        # But many connections' ends are told in one.
+        told_together = leg == "bridge to balancer"
+        least = 1 if told_together else some.requests * probability / 5
+        assert dropped[leg].packets >= least, leg
         assert dropped[leg].handoffs or leg not in WITH_HANDOFFS, leg

@@ -48,6 +48,25 @@ def test_bulk_never_reaches_python(
         assert fast > 99 * slow
 
 
+def test_of_a_short_connection_python_sees_request_and_server_only(
+    kernel_lab: Lab, report: Callable[[str], None]
+) -> None:
+    """At the balancer the request, at the bridge that and the server's SYN-ACK; SYN, FINs and all
+    acknowledgments are the kernel's, and their end is told for many connections at once."""
+    path, count = kernel_lab.path_for("1k", "backend1"), 200
+    grown = {program: kernel_lab.growth(program) for program in FAST}
+    body = (kernel_lab.directory / "www" / "1k").read_bytes()
+    answers = web.at_once(kernel_lab, count, 8, path, body)
+    assert answers.failures == []
+    kernel_lab.counters("backend1")  # has it tell what has ended
+    assert grown["balancer"]("fast_syns") == count
+    assert grown["balancer"]("answer_ended") < count / 2
+    for program, packets in (("balancer", 1), ("backend1", 2)):
+        seen = grown[program]("packets") / count
+        report(f"{program}: {seen} packets in Python a connection")
+        assert packets <= seen < packets + 0.6
+
+
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_programs_end_and_start_again_in_a_download(
     kernel_lab: Lab, path: str, ending: signal.Signals, amount: Amount

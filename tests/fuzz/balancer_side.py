@@ -15,6 +15,7 @@ from common.core.keys import Keyring
 from common.core.ledger import Ledger
 from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
 from tests.fuzz import recorded
+from tests.fuzz.kernels import Shaking
 from tests.fuzz.mutations import OPTIONS, repair, tcp_valid
 from tests.fuzz.noise import Ends, Noise
 from tests.fuzz.place import PORT, Place
@@ -43,6 +44,7 @@ class BalancerSide:
         self.rng, self.place = rng, place
         self.keys = place.keys
         self.limits = config.Limits(**limits)
+        kernel = Shaking(rng) if variant else None
         self.core = Balancer(
             [Service(s, [1500] * len(backends), 1500) for s in services],
             self.limits,
@@ -51,7 +53,10 @@ class BalancerSide:
             Ledger(verbose=True),  # packets reach what is logged, too
             place.now,
             place.wall_offset,
+            kernel,
         )
+        if kernel is not None:
+            kernel.core = self.core
         self.clients: dict[bytes, Client] = {}
         self._recorded = recorded.connections("balancer")
 
@@ -205,10 +210,16 @@ class Client:
         rng = self.rng
         seq = (self.c + 1 + at) & MASK
         message = handoff.Handoff(kind, 1460, 0, 7, 7, sack=True)
-        binding = handoff.Binding(self.key, self.c, self.b & MASK, seq)
+        rest = b""
+        if kind is Kind.ENDED and rng.random() < 0.5:
+            others = rng.sample(list(self.side.clients.values()), min(len(self.side.clients), 3))
+            isns = (struct.pack("!II", other.c & MASK, other.b & MASK) for other in others)
+            rest = handoff.encode_ended(zip((other.key for other in others), isns, strict=True))
+            rest += rng.choice((b"", b"", b"?"))
+        binding = handoff.Binding(self.key, self.c, self.b & MASK, seq, rest)
         epoch = self.side.epoch() + rng.choice((0, 0, 0, 0, 0, 1, -2, 5))
         option = handoff.encode(self.side.keys, message, binding, epoch)
-        return self._built(ACK, seq, self.b + 1, option, b""), 0
+        return self._built(ACK, seq, self.b + 1, option, rest), 0
 
     def _icmp(self) -> Fed:
         rng = self.rng

@@ -17,6 +17,7 @@ from packetbridge.core import config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 from tests.fuzz import recorded
+from tests.fuzz.kernels import Reporting
 from tests.fuzz.mutations import repair, tcp_valid
 from tests.fuzz.noise import Ends, Noise
 from tests.fuzz.place import PORT, Place
@@ -51,6 +52,7 @@ class BridgeSide:
         self.keys = place.keys
         self.limits = config.Limits(**limits)
         self.own_source = entries[0].own_source
+        kernel = Reporting(rng) if variant % 2 else None
         self.core = Bridge(
             entries,
             self.limits,
@@ -59,7 +61,10 @@ class BridgeSide:
             Ledger(verbose=True),  # packets reach what is logged, too
             place.now,
             place.wall_offset,
+            kernel,
         )
+        if kernel is not None:
+            kernel.core = self.core
         self.clients: dict[bytes, Client] = {}
         self._recorded = recorded.connections("packetbridge")
 

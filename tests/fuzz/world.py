@@ -14,6 +14,7 @@ from tests.fuzz.place import Place
 from tests.unit.accounting import accounted
 
 CONVERSATIONS = 150  # at a time
+BETWEEN = 0.1  # of packets, before which one turn ends and another begins
 REMEMBERED = 400  # packets, for repetition and merging
 
 Fed = tuple[bytes, int]  # a packet and its mark
@@ -70,6 +71,10 @@ class World:
     def _step(self) -> None:
         rng = self.rng
         self._let_time_pass()
+        if rng.random() < BETWEEN:
+            self.core.settle()
+            self.core.gather(self.now)
+            self._collect()
         draw = rng.random()
         if draw < 0.06:
             self._feed(self._noise.packet(), rng.choice((0, 0, 0x4C330005)))
