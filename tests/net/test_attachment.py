@@ -25,7 +25,7 @@ SHOW = "tc filter show dev {} {}"
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    created = Namespace("l3dsrt-attach")
+    created = Namespace("attach")
     yield created
     created.delete()
 
