@@ -11,7 +11,7 @@ packages=(
     # their fast path: a compiler for eBPF, its headers, and the library that loads it
     clang libbpf-dev libbpf1 linux-libc-dev
     # the lab and the tests
-    nginx curl wrk tcpdump ethtool openssh-server openssh-client
+    nginx curl wrk tcpdump ethtool openssh-server openssh-client nftables
     # the benchmark's peer
     haproxy
     "$@"
