@@ -21,7 +21,8 @@ def host_problems(config: Config) -> list[Problem]:
     lacking = checks.privileges("balancer")
     if lacking:
         return lacking
-    found = checks.interface(config.interface) + checks.firewall(*rules(config))
+    found = checks.queue_library() + checks.losses() + checks.interface(config.interface)
+    found += checks.firewall(*rules(config))
     return found + _network(config)
 
 

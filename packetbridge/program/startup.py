@@ -21,7 +21,8 @@ def host_problems(config: Config) -> list[Problem]:
     if lacking:
         return lacking
     local = routes.local_addresses()
-    found = checks.interface(config.interface) + checks.firewall(*rules(config, local))
+    found = checks.queue_library() + checks.losses() + checks.interface(config.interface)
+    found += checks.firewall(*rules(config, local))
     here = [b for b in config.backends if b.server_address in local]
     remote = [b for b in config.backends if b.server_address not in local]
     return found + _network(config, remote) + _local_servers(here) + _source_ports(config)
