@@ -9,7 +9,8 @@ import click
 from balancer.core import config
 from balancer.core.config import Config
 from common.adapters.checks import Problem
-from common.program import commands
+from common.program import commands, doctor
+from common.program.examination import Line
 from common.program.reporting import failures
 
 HELP = """Balance TCP connections over packetbridges by what their first request asks for.
@@ -25,6 +26,7 @@ EPILOG = """\b
 Examples:
   balancer keygen                      make the key, then copy it to each bridge
   balancer check                       is the configuration right, is this host ready?
+  balancer doctor                      what of this host is well, what not, and what mends it
   balancer                             run, with the configuration in its usual place
   balancer --vip 10.0.0.1 --bridge 10.0.0.11 --bridge 10.0.0.12
                                        run without a configuration file
@@ -94,6 +96,12 @@ def _host_problems(checked: Config) -> list[Problem]:
     return startup.host_problems(checked)
 
 
+def _examine(checked: Config) -> Iterator[Line]:
+    from balancer.program import doctor  # noqa: PLC0415
+
+    return doctor.examine(checked)
+
+
 def _serve(checked: Config) -> None:
     from balancer.program.serve import serve  # noqa: PLC0415
 
@@ -114,10 +122,12 @@ PROGRAM = commands.Program(
     host_problems=_host_problems,
     load_fast_path=_load_fast_path,
     flush=_flush,
+    examine=_examine,
     serve=_serve,
 )
 
 main = commands.group(PROGRAM)
+main.add_command(doctor.command(PROGRAM))
 
 
 @main.command()

@@ -18,6 +18,7 @@ KINDS = {
     0: "HANDOFF",
     1: "HANDOFF confirm",
     2: "FORGET",
+    3: "ASK TIME",
     4: "ACCEPTED",
     5: "REFUSED",
     6: "ENDED",

@@ -159,7 +159,10 @@ class KernelPath:
 
     def attach(self) -> None:
         """Steer what comes in, on every Ethernet interface that takes it."""
-        attach(NAME, [attachment.Hook(self._object.program("steer"), attachment.INGRESS)])
+        attach(NAME, self.hooks())
+
+    def hooks(self) -> list[attachment.Hook]:
+        return [attachment.Hook(self._object.program("steer"), attachment.INGRESS)]
 
     def detach(self) -> None:
         clear()

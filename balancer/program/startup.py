@@ -1,9 +1,13 @@
 """What this host needs before the balancer can start."""
 
+from functools import partial
+
 from balancer.core.config import Config
 from balancer.core.rules import rules
-from common.adapters import checks
+from common.adapters import checks, offloads
 from common.adapters.checks import Problem
+from common.program import examination
+from common.program.examination import Prerequisite
 
 
 def problems(config: Config) -> list[Problem]:
@@ -18,19 +22,72 @@ def problems(config: Config) -> list[Problem]:
 
 def host_problems(config: Config) -> list[Problem]:
     """The same without the key, and what a running program of this configuration would hold."""
-    lacking = checks.privileges("balancer")
-    if lacking:
-        return lacking
-    found = checks.queue_library() + checks.losses() + checks.interface(config.interface)
-    found += checks.firewall(*rules(config))
-    return found + _network(config)
+    return checks.privileges("balancer") or examination.problems(prerequisites(config))
 
 
-def _network(config: Config) -> list[Problem]:
+def interfaces(config: Config) -> list[str]:
+    """By which packets come in or go out."""
+    vips = [service.vip for service in config.services]
+    bridges = [backend.bridge for service in config.services for backend in service.backends]
+    return checks.involved(config.interface, vips, dict.fromkeys(bridges))
+
+
+def prerequisites(config: Config) -> list[Prerequisite]:
+    """What the configuration needs of the host."""
     vips = list(dict.fromkeys(service.vip for service in config.services))
     bridges = list(dict.fromkeys(b.bridge for s in config.services for b in s.backends))
-    names = checks.involved(config.interface, vips, bridges)
-    found = [p for vip in vips for p in checks.address("VIP", vip, config.interface)]
-    found += [p for bridge in bridges for p in checks.route("bridge", bridge)]
-    found += checks.mtu(names) + checks.forwarding(names)
-    return found + checks.redirects(names) + checks.reverse_path(names)
+    names = interfaces(config)
+    where = ", ".join(names)
+    return [
+        *examination.queues(),
+        Prerequisite(
+            f"interface {config.interface or where}",
+            "is there and up",
+            partial(checks.interface, config.interface),
+        ),
+        Prerequisite(
+            "firewall rules",
+            "iptables and the kernel take them: NFQUEUE, CT, dscp",
+            partial(checks.firewall, *rules(config)),
+            root=True,
+        ),
+        *(
+            Prerequisite(
+                f"VIP {vip}",
+                "is an address of this host's",
+                partial(checks.address, "VIP", vip, config.interface),
+            )
+            for vip in vips
+        ),
+        *(
+            Prerequisite(
+                f"bridge {bridge}", "there is a route", partial(checks.route, "bridge", bridge)
+            )
+            for bridge in bridges
+        ),
+        Prerequisite(
+            "MTU",
+            f"of {where}: no packet is larger than the {checks.LARGEST_MTU} bytes of a queue",
+            partial(checks.mtu, names),
+        ),
+        Prerequisite(
+            "offloads",
+            f"of {where}: no card merges segments for good (LRO)",
+            partial(offloads.merged_by_the_card, names),
+        ),
+        Prerequisite(
+            "forwarding",
+            "is on: clients' packets are sent on to bridges",
+            partial(checks.forwarding, names),
+        ),
+        Prerequisite(
+            "redirects",
+            "are off: clients are not told of the bridges",
+            partial(checks.redirects, names),
+        ),
+        Prerequisite(
+            "reverse path",
+            "is not filtered: clients may be routed elsewhere",
+            partial(checks.reverse_path, names),
+        ),
+    ]

@@ -73,7 +73,7 @@ def address(what: str, wanted: str, interface: str | None) -> list[Problem]:
     """
     if wanted in routes.local_addresses():
         return []
-    mend = f"ip address add {wanted}/32 dev {interface or _likely_interface()}"
+    mend = f"ip address add {wanted}/32 dev {interface or likely_interface()}"
     return [Problem(f"no interface holds the {what} {wanted}", mend, fatal=interface is None)]
 
 
@@ -99,7 +99,7 @@ def route(what: str, wanted: str) -> list[Problem]:
     try:
         routes.route_to(wanted)
     except routes.RouteError as error:
-        mend = f"ip route add {wanted}/32 dev {_likely_interface()}"
+        mend = f"ip route add {wanted}/32 dev {likely_interface()}"
         return [Problem(f"{what} {wanted}: {error}", mend)]
     return []
 
@@ -110,7 +110,7 @@ def involved(interface: str | None, own: Iterable[str], peers: Iterable[str]) ->
     not the loopback, nor what does not exist.
     """
     holders = routes.local_addresses()
-    proposed = interface or _likely_interface()
+    proposed = interface or likely_interface()
     names = [interface, *(holders.get(address, proposed) for address in own)]
     for peer in peers:
         try:
@@ -165,7 +165,7 @@ def _is_near(entry: routes.TableEntry) -> bool:
     return entry.words.startswith("default ") or " via " not in entry.words
 
 
-def _likely_interface() -> str:
+def likely_interface() -> str:
     """An interface for a command that has to name one."""
     in_use = set(routes.local_addresses().values())
     found = [link for link in routes.interfaces().values() if link.name != "lo"]

@@ -74,6 +74,24 @@ class Firewall:
         scratch._restore([f":{scratch._chain(end)} -" for end in HOOKS] + scratch._fill())
         scratch.remove()
 
+    def displaced(self) -> list[tuple[str, str]]:
+        """Hooks whose first rule is not the jump to our chain, each with the chain's name."""
+        saved = self._saved()
+        found = []
+        for end, hook in HOOKS.items():
+            rules = [line for line in saved if line.startswith(f"-A {hook} ")]
+            if rules[:1] != [f"-A {hook} -j {self._chain(end)}"]:
+                found.append((hook, self._chain(end)))
+        return found
+
+    def emptied(self) -> list[str]:
+        """Our chains that are gone, or have no rule."""
+        saved = self._saved()
+        chains = [self._chain(end) for end in HOOKS]
+        return [
+            chain for chain in chains if not any(line.startswith(f"-A {chain} ") for line in saved)
+        ]
+
     def _chain(self, end: str) -> str:
         return f"L3DSR-{self._instance}-{end}"
 
@@ -90,34 +108,34 @@ class Firewall:
         return any(line.startswith(f":{chain} ") for line in saved)
 
     def _saved(self) -> list[str]:
-        return self._run(["-save", "-t", "raw"]).splitlines()
+        return run(f"{self._command}-save", ["-t", "raw"]).splitlines()
 
     def _restore(self, lines: Sequence[str]) -> None:
-        text = "\n".join(["*raw", *lines, "COMMIT", ""])
-        self._run(["-restore", "--noflush", f"--wait={LOCK_WAIT}"], text)
+        arguments = ["--noflush", f"--wait={LOCK_WAIT}"]
+        run(f"{self._command}-restore", arguments, "\n".join(["*raw", *lines, "COMMIT", ""]))
 
-    def _run(self, arguments: Sequence[str], text: str = "") -> str:
-        """Output of the command whose name ends with the first argument."""
-        name = self._command + arguments[0]
-        path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-        if path is None:
-            raise NotInstalled(f"{name} is not installed")
-        call = [path, *arguments[1:]]
-        try:
-            done = subprocess.run(
-                call,
-                input=text,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT,
-                check=False,
-                start_new_session=True,  # a Ctrl-C at the terminal must not end it halfway
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise FirewallError(f"{' '.join(call)}: {error}") from None
-        if done.returncode != 0:
-            raise FirewallError(f"{' '.join(call)}: {done.stderr.strip()}{_culprit(done, text)}")
-        return done.stdout
+
+def run(name: str, arguments: Sequence[str], text: str = "") -> str:
+    """Output of iptables-save, or whichever of them, given ``text``; raises FirewallError."""
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if path is None:
+        raise NotInstalled(f"{name} is not installed")
+    call = [path, *arguments]
+    try:
+        done = subprocess.run(
+            call,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+            start_new_session=True,  # a Ctrl-C at the terminal must not end it halfway
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FirewallError(f"{' '.join(call)}: {error}") from None
+    if done.returncode != 0:
+        raise FirewallError(f"{' '.join(call)}: {done.stderr.strip()}{_culprit(done, text)}")
+    return done.stdout
 
 
 def _culprit(done: subprocess.CompletedProcess[str], text: str) -> str:

@@ -59,6 +59,7 @@ class Kind(IntEnum):
     HANDOFF = 0
     HANDOFF_CONFIRM = 1  # the balancer has acknowledged these bytes: answer with ACCEPTED
     FORGET = 2  # a newer connection of these addresses went to another bridge
+    ASK_TIME = 3  # of no connection; an ACCEPTED answers it: see common.core.clock_exchange
     ACCEPTED = 4  # sequence number: the next byte that the bridge lacks
     REFUSED = 5  # the backend cannot be reached; the held segment comes back in it
     ENDED = 6  # both sides have ended the connection, or one has reset it; and those in the payload

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from common.adapters.bpf.libbpf import BpfError
 from common.adapters.checks import Problem
 from common.core.keys import Keyring, derive
 from common.program import logs
+from common.program.examination import Line
 from common.program.keys import read_keys
 from common.program.reporting import (
     HOST_ERRORS,
@@ -87,6 +88,7 @@ class Program(Generic[C]):
 
     `describe` gives the lines of a valid configuration, `problems` what prevents a start, and
     `host_problems` the same without the key, and what a running program would hold itself.
+    `examine` gives the doctor's lines.
     `load_fast_path` gives the kernel's part, or raises BpfError where the kernel refuses it;
     `flush` removes what an ended program left in the kernel.
     """
@@ -104,6 +106,7 @@ class Program(Generic[C]):
     host_problems: Callable[[C], list[Problem]]
     load_fast_path: Callable[[C], object]
     flush: Callable[[], None]
+    examine: Callable[[C], Iterator[Line]]
     serve: Callable[[C], None]
     key_advice: str = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.core import handoff, tcp_options
 from common.core.handoff import Binding
+from common.core.keys import Keys
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import Segment
 from packetbridge.core.context import Context
@@ -32,16 +33,12 @@ def believed(
 
     The balancer knows the keys that it signs with: it is answered under the same.
     """
-    accepted, wall = context.keys.accepted, context.wall
-    signer = handoff.signer(accepted, option, binding, wall)
-    if signer is not None and handoff.timely(option, wall):
+    signer, wall = signed(context, segment, option, binding)
+    if signer is not None and wall == context.wall and handoff.timely(option, wall):
         if signer is not context.keys.signing:
             context.ledger.counts[Rotation.OTHER_KEY] += 1
         entry.balancer_keys = signer
         return True
-    if signer is None:
-        wall = _senders_time(segment, wall)
-        signer = handoff.signer(accepted, option, binding, wall)
     if signer is None:
         context.ledger.drop(Doubt.BAD_MAC, segment.data)
         context.ledger.warn(
@@ -59,6 +56,19 @@ def believed(
         f"{handoff.EPOCH_SECONDS} s are allowed: is the time of both synchronised? (or replayed)",
     )
     return False
+
+
+def signed(
+    context: Context, segment: Segment, option: bytes, binding: Binding
+) -> tuple[Keys | None, float]:
+    """The keys that a message of any time is authentic under, None if it is under none; and about
+    which time it is of, in seconds since 1970."""
+    accepted, wall = context.keys.accepted, context.wall
+    signer = handoff.signer(accepted, option, binding, wall)
+    if signer is None:
+        wall = _senders_time(segment, wall)
+        signer = handoff.signer(accepted, option, binding, wall)
+    return signer, wall
 
 
 def _senders_time(segment: Segment, wall: float) -> float:

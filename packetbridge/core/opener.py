@@ -11,6 +11,7 @@ from common.core.handoff import Kind
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import FIN, MASK, RST, Segment
 from packetbridge.core import answers, credentials, sources
+from packetbridge.core.clock import Clock
 from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context
 from packetbridge.core.early import Early
@@ -59,6 +60,7 @@ class Opener:
         self._context = context
         self._connector = connector
         self._sources = origins
+        self._clock = Clock(context)
         self.early = Early()
         self.draining = False  # nothing new is opened
 
@@ -67,6 +69,9 @@ class Opener:
         of; None where it opened a flow, ended one or was dropped."""
         context, drop = self._context, self._context.ledger.drop
         message = handoff.decode(option)
+        if message.kind is Kind.ASK_TIME:
+            self._clock.tell(entry, segment, option, now)
+            return None
         if message.kind >= Kind.ACCEPTED:
             drop(Refusal.NOT_A_HANDOFF, segment.data)
             return None

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import click
 
 from common.adapters.checks import Problem
-from common.program import commands
+from common.program import commands, doctor
+from common.program.examination import Line
 from packetbridge.core import config
 from packetbridge.core.config import Config
 
@@ -23,6 +24,7 @@ the one of the two-box lab: bridge 192.168.33.20:80, server 192.168.33.30:80, ba
 EPILOG = """\b
 Examples:
   packetbridge check                   is the configuration right, is this host ready?
+  packetbridge doctor                  what of this host is well, what not, and what mends it
   packetbridge                         run, with the configuration in its usual place
   packetbridge --address 10.0.0.11 --backend 10.0.0.21:8080 --balancer 1:10.0.0.1
                                        run without a configuration file
@@ -100,6 +102,12 @@ def _host_problems(checked: Config) -> list[Problem]:
     return startup.host_problems(checked)
 
 
+def _examine(checked: Config) -> Iterator[Line]:
+    from packetbridge.program import doctor  # noqa: PLC0415
+
+    return doctor.examine(checked)
+
+
 def _serve(checked: Config) -> None:
     from packetbridge.program.serve import serve  # noqa: PLC0415
 
@@ -120,8 +128,10 @@ PROGRAM = commands.Program(
     host_problems=_host_problems,
     load_fast_path=_load_fast_path,
     flush=_flush,
+    examine=_examine,
     serve=_serve,
     key_advice=KEY_ADVICE,
 )
 
 main = commands.group(PROGRAM)
+main.add_command(doctor.command(PROGRAM))

@@ -116,16 +116,16 @@ class KernelPath:
         """Translate what comes in and what leaves, on every Ethernet interface: gives the names of
         those that take it. And give the program that tells what is for Python a name, which the
         rules find it by."""
-        names = attach(
-            NAME,
-            [
-                attachment.Hook(self._object.program("incoming"), attachment.INGRESS),
-                attachment.Hook(self._object.program("outgoing"), attachment.EGRESS),
-            ],
-        )
+        names = attach(NAME, self.hooks())
         unusual().unlink(missing_ok=True)
         self._object.pin("unusual", str(unusual()))
         return names
+
+    def hooks(self) -> list[attachment.Hook]:
+        return [
+            attachment.Hook(self._object.program("incoming"), attachment.INGRESS),
+            attachment.Hook(self._object.program("outgoing"), attachment.EGRESS),
+        ]
 
     def detach(self) -> None:
         clear()

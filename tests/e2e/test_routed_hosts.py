@@ -14,6 +14,7 @@ from scapy.layers.inet import IP
 
 from tests.e2e import web
 from tests.e2e.capture import SYN, capture
+from tests.e2e.doctors import Doctor
 from tests.e2e.firewalls import firewall, invalid, web_rules
 from tests.e2e.lab import NAME, SCRIPT, VIP, Lab, until
 from tests.e2e.quotations import ICMP, delivered, recorded
@@ -159,3 +160,23 @@ def _stated(lab: Lab, destination: str, mtu: int) -> Iterator[None]:
         yield
     finally:
         lab.run("balancer", "ip", "route", "delete", destination)
+
+
+def test_a_router_that_changes_the_dscp(routed: Lab) -> None:
+    """The balancer's doctor tells it from a bridge that is not there; its command is the router's
+    to run."""
+
+    def way() -> dict[str, str]:
+        lines = Doctor(routed, "balancer").lines()
+        return next(line for line in lines if line["subject"] == f"DSCP 1 to {BRIDGE1}")
+
+    try:
+        change = f"-t mangle -A POSTROUTING -d {BRIDGE1} -j DSCP --set-dscp 9"
+        routed.run("router", "iptables", *change.split())
+        changed = way()
+        assert changed["verdict"] == "not ok"
+        assert changed["found"].startswith("arrives as 9")
+        routed.run("router", "sh", "-c", changed["mend"])
+        assert way()["verdict"] == "ok"
+    finally:
+        routed.run("router", "iptables", "-t", "mangle", "-F")

@@ -17,11 +17,12 @@ ROOT = Path(__file__).parents[2]
 class Namespace:
     """A namespace with two connected interfaces, `eth0` (192.168.33.10/24, .20 as well) and `eth1`.
 
-    Entered with nsenter --net, as `ip netns exec` would also remount /sys.
+    Entered with nsenter --net, as `ip netns exec` would also remount /sys. As a lab's, its name
+    begins with LAB_NAME, so that tests of several checkouts do not meet.
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = name = f"{os.environ.get('LAB_NAME', 'l3dsr')}t-{name}"
         self.delete()
         _run(["ip", "netns", "add", name])
         self.shell("ip link set lo up")
@@ -34,7 +35,7 @@ class Namespace:
 
     def shell(self, command: str) -> str:
         """Output of a shell command in the namespace; fails the test with its error message."""
-        return _run([*self._enter(), "sh", "-c", command])
+        return _run([*self.enter(), "sh", "-c", command])
 
     def call(self, function: Callable[..., Any], *arguments: object) -> Any:
         """What a function returns that runs in the namespace, in a Python of its own."""
@@ -44,7 +45,7 @@ class Namespace:
             "sys.stdout.buffer.write(pickle.dumps(function(*arguments)))"
         )
         done = subprocess.run(
-            [*self._enter(), sys.executable, "-c", code],
+            [*self.enter(), sys.executable, "-c", code],
             input=pickle.dumps((function, arguments)),
             capture_output=True,
             check=False,
@@ -65,10 +66,11 @@ class Namespace:
     def start(self, code: str) -> "subprocess.Popen[str]":
         """Python code left running in the namespace; the caller ends it."""
         return subprocess.Popen(
-            [*self._enter(), sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+            [*self.enter(), sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
         )
 
-    def _enter(self) -> list[str]:
+    def enter(self) -> list[str]:
+        """What a command line in the namespace begins with."""
         return ["nsenter", f"--net=/run/netns/{self.name}"]
 
 

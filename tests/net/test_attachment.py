@@ -25,7 +25,7 @@ SHOW = "tc filter show dev {} {}"
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    created = Namespace("l3dsrt-attach")
+    created = Namespace("attach")
     yield created
     created.delete()
 
@@ -60,6 +60,15 @@ def attach_again(times: int) -> Counter[int]:
 
 def shown(namespace: Namespace, interface: str = "eth0") -> str:
     return "".join(namespace.shell(SHOW.format(interface, hook)) for hook in ("ingress", "egress"))
+
+
+def test_interfaces_that_have_lost_their_filters(namespace: Namespace) -> None:
+    """A loopback, or what is not there, has none to lose."""
+    namespace.call(attach, INGRESS)
+    names = ["lo", "eth0", "eth1", "eth9"]
+    assert namespace.call(attachment.without, NAME, names) == []
+    namespace.shell("tc qdisc delete dev eth1 clsact")
+    assert namespace.call(attachment.without, NAME, names) == ["eth1"]
 
 
 def test_all_ethernet_interfaces_and_a_trace_of_none(namespace: Namespace) -> None:

@@ -31,7 +31,7 @@ OUTPUT = ["-s 10.0.0.1 -j CT --notrack"]
 
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[Namespace]:
-    created = Namespace("l3dsrt-firewall")
+    created = Namespace("firewall")
     yield created
     created.delete()
 

@@ -15,7 +15,7 @@ OWN, NOBODY = "192.168.33.10", "192.168.33.77"
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    created = Namespace("l3dsrt-probe")
+    created = Namespace("probe")
     yield created
     created.delete()
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[Namespace]:
-    created = Namespace("l3dsrt-routes")
+    created = Namespace("routes")
     created.shell(
         "ip link set eth1 mtu 1400;"
         "ip address add 192.168.33.20/32 dev eth0;"

@@ -41,7 +41,7 @@ signal.pause()
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    created = Namespace("l3dsrt-startup")
+    created = Namespace("startup")
     created.shell("ip address add 192.168.33.20/24 dev eth0 && " + READY)
     yield created
     created.delete()

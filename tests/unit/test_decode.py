@@ -179,7 +179,7 @@ def test_flows_are_told_one_after_the_other(tmp_path: Path) -> None:
         (0, "HANDOFF mss=1460 wscale client=7 promised=8 sack epoch=5 rtt>=0ms"),
         (1, "HANDOFF confirm mss=1460 wscale client=7 promised=8 sack epoch=5 rtt>=0ms"),
         (2, "FORGET epoch=5"),
-        (3, "unknown kind 3 epoch=5"),
+        (3, "ASK TIME epoch=5"),
     ],
 )
 def test_messages_to_the_bridge(tmp_path: Path, kind: int, words: str) -> None:

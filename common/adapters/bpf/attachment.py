@@ -4,7 +4,7 @@ there, found again by name, and removed."""
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,20 @@ def attach(name: str, hooks: list[Hook]) -> Attached:
     if attached.refused and not attached.names:
         raise BpfError(f"tc: {'; '.join(attached.refused)}")
     return attached
+
+
+def without(name: str, names: Iterable[str]) -> list[str]:
+    """Those of the Ethernet interfaces of these names that run nothing of what ``attach`` put there
+    under ``name``."""
+    from pyroute2 import IPRoute  # noqa: PLC0415
+
+    wanted = set(names)
+    with IPRoute() as netlink:
+        return [
+            interface
+            for index, interface in list(_ethernet(netlink))
+            if interface in wanted and not _ours(netlink, index, INGRESS, name)
+        ]
 
 
 def detach(name: str) -> None:
