@@ -70,6 +70,7 @@ stage() { # WORK
     done
     "$1/venv/bin/python" "$root/provisioning/manpages.py" "$at/share/man/man8"
     install -m 644 "$root"/{README.md,LICENSE} -t "$at/share/doc/l3dsr/"
+    install -D -m 644 "$root"/docs/* -t "$at/share/doc/l3dsr/docs/"
     install -m 644 "$root/provisioning/sysctl/balancer.conf" "$at/share/doc/l3dsr/examples/sysctl-balancer.conf"
     install -m 644 "$root/provisioning/sysctl/bridge.conf" "$at/share/doc/l3dsr/examples/sysctl-packetbridge.conf"
 }
