@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "provisioning" / "systemd"
-EXPOSURE = "17"  # tenths: systemd's number for what a unit leaves open, of 100
+EXPOSURE = "18"  # tenths: systemd's number for what a unit leaves open, of 100
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (make packages)"
