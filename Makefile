@@ -2,7 +2,7 @@
 # nothing beforehand but make. Paths are relative: the checkout's own path may contain spaces.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages bpf venv lab lab-down lab-status demo test check load-test soak bench growth kernel-check
+.PHONY: help packages bpf venv install uninstall lab lab-down lab-status demo test check load-test soak bench growth install-check kernel-check
 
 # Debian's own Python where there is one: a later one from elsewhere may lack wheels.
 PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
@@ -19,10 +19,16 @@ venv: bpf ## make .venv with both programs and the test tools in it
 FASTPATH := balancer/fastpath/steer.bpf.o packetbridge/fastpath/splice.bpf.o
 bpf: $(FASTPATH) ## compile the eBPF programs
 
-%.bpf.o: %.bpf.c $(wildcard common/fastpath/*.h balancer/fastpath/*.h) | packages
+%.bpf.o: %.bpf.c $(wildcard common/fastpath/*.h balancer/fastpath/*.h) provisioning/bpf.sh | packages
 	@echo "compiling $< ..."
-	@clang -O2 -g -Wall -Wextra -Werror -target bpf -Icommon/fastpath \
-	    -I/usr/include/$$(gcc -print-multiarch) -c $< -o $@
+	@provisioning/bpf.sh $< $@
+
+PREFIX ?= /usr/local
+install: ## install both programs, units, man pages (PREFIX=/usr/local DESTDIR=)
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' PYTHON='$(PYTHON)' provisioning/install.sh install
+
+uninstall: ## remove what install has installed (PREFIX and DESTDIR as there)
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' provisioning/install.sh uninstall
 
 lab: venv ## start the lab (LAB_TOPOLOGY=switched|routed, LAB_DATAPATH=auto|ebpf|nfqueue)
 	@provisioning/lab.sh up
@@ -44,6 +50,9 @@ bench: venv ## measure beside HAProxy, nginx, kernel DNAT and no balancer (BENCH
 
 growth: venv ## what a packet and a connection cost with 1,000, 100,000 and 1,000,000 connections
 	.venv/bin/python -m tests.bench.growth
+
+install-check: venv ## install and uninstall for real, with what the checkout holds: a minute
+	.venv/bin/pytest tests/install $(PYTEST_ARGS)
 
 kernel-check: venv ## test the kernel's path on Debian 12's own Linux 6.1, in an emulator: ten minutes
 	tests/kernel/debian12.sh

@@ -5,29 +5,12 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 export LAB_TOPOLOGY=${LAB_TOPOLOGY:-switched}
 source "$here/lab/topology.sh"
+source "$here/lab/verdicts.sh"
 ((EUID == 0)) || die "must run as root"
 
 # Of a download's bytes, at most this much may pass the balancer.
 limit_percent=${DEMO_LIMIT_PERCENT:-1}
 big_file=20m
-failures=0
-
-if [[ -t 1 ]]; then
-    bold=$'\e[1m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'
-else
-    bold='' green='' red='' plain=''
-fi
-
-title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-
-verdict() { # STATEMENT COMMAND...: is the statement true?
-    if "${@:2}"; then
-        printf '  %sok%s   %s\n' "$green" "$plain" "$1"
-    else
-        printf '  %sFAIL%s %s\n' "$red" "$plain" "$1"
-        failures=$((failures + 1))
-    fi
-}
 
 # Prints "STATUS BACKEND CLIENT_PORT BYTES" for one request of the client's, each a connection.
 fetch() { # PATH

@@ -31,7 +31,7 @@ up() {
     trap clean_up_failure EXIT
     write_configuration
     bpffs_up
-    www_up
+    www_up "$lab/www"
     network_up
     for program in "${programs[@]}"; do
         start_program "$program"

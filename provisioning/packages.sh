@@ -1,7 +1,8 @@
 #!/bin/bash
-# packages.sh [PACKAGE...]: installs the Debian packages that the programs, the lab and the tests
-# need, and those that are named. Does nothing, quickly, when all are there. The namespace lab and
-# the Vagrant boxes share this list.
+# packages.sh [--programs] [PACKAGE...]: installs the Debian packages that the programs, the lab and
+# the tests need (with --programs: the programs alone), and those that are named. Does nothing,
+# quickly, when all are there. The installation, the namespace lab and the Vagrant boxes share this
+# list.
 set -euo pipefail
 
 packages=(
@@ -10,12 +11,20 @@ packages=(
     iptables iproute2 procps
     # their fast path: a compiler for eBPF, its headers, and the library that loads it
     clang libbpf-dev libbpf1 linux-libc-dev
+)
+others=(
     # the lab and the tests
     nginx curl wrk tcpdump ethtool openssh-server openssh-client nftables
+    # the tests of the units and of the installation
+    systemd man-db mandoc zsh
     # the benchmark's peer
     haproxy
-    "$@"
 )
+if [[ ${1:-} == --programs ]]; then
+    packages+=("${@:2}")
+else
+    packages+=("${others[@]}" "$@")
+fi
 
 installed() {
     [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]

@@ -83,12 +83,13 @@ class Limits(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts(Settings):
-    """Seconds: until a client has sent its request, of silence, and of silence once the bridge has
-    said that the connection ended."""
+    """Seconds: until a client has sent its request, of silence, of silence once the bridge has
+    said that the connection ended, and that a stop waits for connections to end."""
 
     request: Annotated[float, settings.seconds(1, 86400)] = 300.0
     idle: Annotated[float, settings.seconds(1, 604800)] = 960.0
     closing: Annotated[float, settings.seconds(1, 86400)] = 15.0
+    drain: Annotated[float, settings.seconds(0, 86400)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ class Balancer:
         self._blind = self._fast.answers  # for SYNs where the kernel has no record
         self._renewed = 0.0  # when the kernel was last told to answer them, and what clock it has
         self._told_offset = 0.0
+        self._draining = False
         self._steered = 0  # by the short way, since they were last added to the ledger
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
@@ -162,6 +163,16 @@ class Balancer:
         self._renew(now)
         return str(self._context.keys)
 
+    def drain(self, now: float) -> None:
+        """Refuse new connections from now on; those that there are go on."""
+        self._draining = True
+        self._renew(now)
+
+    def remaining(self) -> int:
+        """How many connections have not ended."""
+        handed = sum(not flow.closing for flow in self._handed.values())
+        return handed + sum(flow.state is State.WAITING for flow in self.table.waiting.values())
+
     def farewell(self, _now: float) -> Iterator[None]:
         """Nothing: without its rules the host itself resets whoever still sends to the VIP."""
         yield from ()
@@ -200,7 +211,8 @@ class Balancer:
         self._renewed, self._told_offset = now, self._wall_offset
         key = self._context.keys.signing.cookie
         services = list(self._services.values())
-        self._fast.answer(services, key, now + ANSWERING, self._wall_offset)
+        until = now if self._draining else now + ANSWERING
+        self._fast.answer(services, key, until, self._wall_offset)
 
     def _end_idle(self, now: float) -> bool:
         ended, more = self.table.expired(now)
@@ -234,6 +246,8 @@ class Balancer:
             segment.check_checksum()
             if flow is not None:
                 flow.suspect_until = now + SUSPECT_SECONDS
+            if self._draining:
+                return handshake.refuse_syn(self._context, segment)
             return handshake.answer_syn(self._context, service, segment, flow)
         if flow is not None and self._is_suspect(flow, now):
             flow = self._incarnation(flow, segment, now)

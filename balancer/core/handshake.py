@@ -9,7 +9,7 @@ from balancer.core.flow import Flow, incarnation
 from balancer.core.service import Service
 from common.core import tcp_options
 from common.core.ledger import Outcome
-from common.core.segment import ACK, MASK, SYN, Segment, build_along, reverse
+from common.core.segment import ACK, MASK, RST, SYN, Segment, build_along, reverse
 from common.core.tcp_options import NO_SCALE
 
 RETRANSMISSION_RTT_LIMIT = 60_000  # milliseconds; an older echo says nothing of the path
@@ -20,6 +20,7 @@ class Refusal(Outcome):
 
     SIGNED_SYN = "tcp_md5_syn"  # RFC 2385 or RFC 5925: there is no key to answer with
     BAD_SYN = "bad_syn_flags"
+    DRAINING = "draining"  # the balancer is about to stop
     CLOSED_FLOW = "closed_flow_again"  # a late or replayed request of a connection that is over
 
 
@@ -57,6 +58,12 @@ def answer_syn(context: Context, service: Service, syn: Segment, live: Flow | No
         )
     )
     return ledger.took(Answered.SYN)
+
+
+def refuse_syn(context: Context, syn: Segment) -> bytes | None:
+    """Answer as a host without a listener (RFC 9293 section 3.10.7.1)."""
+    context.send(build_along(reverse(syn.key), RST | ACK, seq=0, ack=syn.end))
+    return context.ledger.drop(Refusal.DRAINING, syn.data)
 
 
 def proven(context: Context, segment: Segment) -> cookie.Promise | None:

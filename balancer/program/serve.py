@@ -58,7 +58,7 @@ def serve(config: Config) -> None:
     ]
     firewall = Firewall("balancer", *rules(config))
     reread = partial(read_keys, config.key_file)
-    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast)
+    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast, config.timeouts.drain)
 
 
 def _load(config: Config, ledger: Ledger) -> KernelPath:

@@ -39,6 +39,7 @@ def prerequisites(config: Config) -> list[Prerequisite]:
     names = interfaces(config)
     where = ", ".join(names)
     return [
+        *examination.queues(),
         Prerequisite(
             f"interface {config.interface or where}",
             "is there and up",

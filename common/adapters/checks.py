@@ -3,6 +3,7 @@
 Everything is read in the network namespace of this process: /proc/sys/net, /proc/self/net, netlink.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from common.adapters.alone import runs
 from common.adapters.firewall import Firewall, FirewallError, NotInstalled
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # bits, from linux/capability.h
+QUEUES = "/proc/self/net/netfilter/nfnetlink_queue"
 LARGEST_MTU = 4000  # bytes; NetfilterQueue hands over 4016 of a packet and cuts off the rest
 NETLINK_NETFILTER = "12"  # from linux/netlink.h, as /proc/net/netlink writes it
 STRICT = 1  # rp_filter: the route back must leave by the interface the packet came in on
@@ -276,12 +278,34 @@ def firewall(prerouting: Sequence[str], output: Sequence[str]) -> list[Problem]:
     return []
 
 
+def queue_library() -> list[Problem]:
+    """Queues can be read: the module came with the programs, its library is Debian's."""
+    try:
+        import netfilterqueue  # noqa: F401, PLC0415 - only to see whether it can be had
+    except ImportError as error:
+        what = f"the library of netfilter's queues cannot be loaded: {error}"
+        return [Problem(what, "apt-get install libnetfilter-queue1")]
+    return []
+
+
 def queue(number: int) -> list[Problem]:
     """The netfilter queue is free: two programs on one queue lose each other's packets."""
-    for line in _lines("/proc/self/net/netfilter/nfnetlink_queue"):
+    for line in _lines(QUEUES):
         taken, port_id = line.split()[:2]
         if int(taken) == number:
             return [_taken(number, port_id)]
+    return []
+
+
+def losses() -> list[Problem]:
+    """What the kernel drops, a queue being full, can be read, and so be counted."""
+    try:
+        Path(QUEUES).read_bytes()
+    except FileNotFoundError:  # its module is loaded with the first queue
+        return []
+    except PermissionError:
+        what = f"{QUEUES} cannot be read: packets that the kernel drops are not counted"
+        return [Problem(what, f"chgrp {os.getegid()} {QUEUES} (as root)", fatal=False)]
     return []
 
 
@@ -314,8 +338,9 @@ def _holders(port_id: str) -> Iterator[int]:
 
 
 def _lines(path: str) -> list[str]:
-    """A file's lines; none where it is not there: a module not loaded, a process gone."""
+    """A file's lines; none where it is root's alone, or not there: a module not loaded, a process
+    gone."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return []

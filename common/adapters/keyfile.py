@@ -7,6 +7,7 @@ Nobody but its owner may read it: who knows the key can give any connection to a
 """
 
 import os
+import pwd
 import re
 import secrets
 import stat
@@ -15,6 +16,7 @@ from pathlib import Path
 
 SIZE = 32  # bytes of a new key
 MAKER = "balancer"  # the program on whose host the key is made; the others get a copy
+SERVICE_USER = "l3dsr"  # as whom systemd's units run the programs
 RUNNING = ""  # a program that has a key already: a new one would be nobody else's
 SHORTEST, LONGEST = 16, 64  # bytes of a key that is accepted
 
@@ -51,7 +53,7 @@ def load(path: str, program: str = MAKER) -> tuple[bytes, ...]:
         what = f"key file {path} does not exist (all hosts need a copy of the same one)"
         raise Unreadable(what, _new_key(path, program)) from None
     except OSError as error:
-        cure = "run the program as root"
+        cure = f"chown {os.geteuid()} {path}, or run the program as root"
         raise Unreadable(f"key file {path} cannot be read: {error.strerror}", cure) from None
     return _decode(path, content, program)
 
@@ -93,9 +95,17 @@ def _check_access(path: str, status: os.stat_result) -> None:
     if mode & 0o077:
         what = f"key file {path} has mode {mode:04o}: others than its owner have access"
         raise KeyFileError(what, f"chmod 600 {path}")
-    if status.st_uid not in (0, os.geteuid()):
+    if status.st_uid not in (0, os.geteuid(), *_service()):
         what = f"key file {path} belongs to user {status.st_uid}, who can replace it"
         raise KeyFileError(what, f"chown {os.geteuid()} {path}")
+
+
+def _service() -> list[int]:
+    """The user of the services on this host, if they are installed."""
+    try:
+        return [pwd.getpwnam(SERVICE_USER).pw_uid]
+    except KeyError:
+        return []
 
 
 def _decode(path: str, content: str, program: str) -> tuple[bytes, ...]:

@@ -75,3 +75,9 @@ def program(name: str, key_file: str, queues: Iterable[int]) -> Iterator[Prerequ
         else:
             held = f"{name} has it, process {process}"
             yield Prerequisite(f"queue {number}", held, list)
+
+
+def queues() -> Iterator[Prerequisite]:
+    """What reading packets from queues needs, whichever they are."""
+    yield Prerequisite("queue library", "can be loaded", checks.queue_library)
+    yield Prerequisite("queue losses", "can be read, and so be counted", checks.losses)

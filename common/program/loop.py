@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import errno
+import faulthandler
 import gc
 import logging
 import select
 import signal
-import socket
 import time
 import traceback
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from types import FrameType
-from typing import Protocol
 
 from common.adapters.firewall import Firewall
 from common.adapters.keyfile import KeyFileError
 from common.adapters.packet_queue import PacketQueue
-from common.adapters.raw_socket import RawSockets
+from common.adapters.supervisor import Supervisor
 from common.core.keys import Keys
-from common.core.ledger import Ledger, Occurrence, Outcome
+from common.core.ledger import Occurrence, Outcome
+from common.program.core import Core, Kernel
 from common.program.logs import BoundedLog
+from common.program.sending import Sender, ends
+from common.program.signals import Signals, wakeups
 
 FAREWELL = 3.0  # seconds at most for the core's last packets,
 LAST_WORDS = 0.5  # and for what its peers have on their way meanwhile
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
-MAX_SIGNALS = 16  # not yet heeded; who sends more gets an answer to the last ones
+LOOKS = 0.25  # seconds between two looks at whether all has drained
+STOP = 10.0  # seconds at most for all of a stop, rules included, but not for draining
 # Packets judged in one turn. SYNs wait in a queue of their own, which a flood of them fills; a few
 # are judged between two looks at what established connections send, so that neither starves.
 TURN, SYN_TURN = 64, 16
@@ -56,63 +54,12 @@ class Loop(Occurrence):
     CLOCK_STEPS = "clock_steps"
     KEYS_READ = "key_file_read"
     KEYS_REFUSED = "key_file_refused"
-    SEND_FAILED_ENOBUFS = "send_failed_enobufs"
-    SEND_FAILED_EAGAIN = "send_failed_eagain"
-    SEND_FAILED_EPERM = "send_failed_eperm"
-    SEND_FAILED_ENETUNREACH = "send_failed_enetunreach"
-    SEND_FAILED_EHOSTUNREACH = "send_failed_ehostunreach"
-    SEND_FAILED_ENETDOWN = "send_failed_enetdown"
-    SEND_FAILED_OTHER = "send_failed_other"
     TIMER_ERROR = "timer_error"  # an error of ours, without a packet
-
-
-SEND_FAILED = {
-    errno.ENOBUFS: Loop.SEND_FAILED_ENOBUFS,
-    errno.EAGAIN: Loop.SEND_FAILED_EAGAIN,
-    errno.EPERM: Loop.SEND_FAILED_EPERM,
-    errno.ENETUNREACH: Loop.SEND_FAILED_ENETUNREACH,
-    errno.EHOSTUNREACH: Loop.SEND_FAILED_EHOSTUNREACH,
-    errno.ENETDOWN: Loop.SEND_FAILED_ENETDOWN,
-}
-
-
-class Core(Protocol):
-    """What the loop runs: the balancer's core or the bridge's."""
-
-    ledger: Ledger
-    out: list[tuple[int, bytes]]
-
-    def packet(self, data: bytes, now: float, mark: int) -> bytes | None: ...
-
-    def gather(self, now: float) -> None:
-        """A turn begins: what the kernel has noted until now comes before its packets."""
-
-    def settle(self) -> None:
-        """A turn is over, and most often no packet is waiting: what the kernel is given now
-        overtakes none."""
-
-    def next_deadline(self) -> float: ...
-
-    def timers(self, now: float, wall_offset: float) -> None: ...
-
-    def rekey(self, held: Sequence[Keys], now: float) -> str: ...
-
-    def gauges(self) -> dict[str, int]: ...
-
-    def counts(self) -> Counter[Outcome | Occurrence]: ...
-
-    def farewell(self, now: float) -> Iterator[None]: ...
 
 
 def wall_offset() -> float:
     """What to add to the monotonic time for seconds since 1970."""
     return time.time() - time.monotonic()
-
-
-class Kernel(Protocol):
-    """The fast path, if there is one: it is in place."""
-
-    def detach(self) -> None: ...
 
 
 class PacketLoop:
@@ -127,28 +74,30 @@ class PacketLoop:
         read_keys: ReadKeys,
         syn_number: int | None = None,
         outlived: bool = False,
+        drain: float = 0.0,
     ) -> None:
-        """``outlived``: the kernel goes on with connections when SIGTERM ends the program."""
+        """``outlived``: the kernel goes on with connections when SIGTERM ends the program. A stop
+        that ends them waits for them for ``drain`` seconds."""
+        self._drain = drain
         self._may_be_outlived, self.outlived = outlived, False
         self._core = core
         self._read_keys = read_keys
         self._bounded = BoundedLog(log)
-        self._raw = RawSockets()
+        self._sender = Sender(core.ledger.counts, self._bounded)
         self._offset = wall_offset()
         self._housekeeping = 0.0
         self._due = 0.0
-        self._stopping = False
         self._packets = 0
-        self._signals: deque[int] = deque(maxlen=MAX_SIGNALS)
+        self._supervisor = Supervisor()
         self._queue = PacketQueue(number, self._judge)
         self._syn_queue = None
         if syn_number is not None:
             self._syn_queue = PacketQueue(syn_number, self._judge, SYNS)
-        self._install_signals()  # before there is anything that a signal would leave behind
+        self._signals = Signals()  # before there is anything that a signal would leave behind
 
     def run(self) -> None:
         """Judge packets and run timers until a signal says to stop."""
-        with _wakeups() as woken:
+        with wakeups() as woken:
             turns = {self._queue.fileno(): (self._queue, TURN)}
             if self._syn_queue is not None:
                 turns[self._syn_queue.fileno()] = self._syn_queue, SYN_TURN
@@ -160,8 +109,9 @@ class PacketLoop:
             gc.collect()
             gc.freeze()
             gc.disable()
-            while not self._stopping:
-                wait = self._due - time.monotonic()
+
+            def turn(most_wait: float = HOUSEKEEPING) -> None:
+                wait = min(self._due - time.monotonic(), most_wait)
                 ready = poll.poll(max(wait, 0) * 1000)
                 self._between(partial(self._core.gather, time.monotonic()))
                 for fd, _ in ready:
@@ -175,9 +125,33 @@ class PacketLoop:
                 now = time.monotonic()
                 if now >= self._due:
                     self._timers(now)
+
+            self._supervisor.ready()
+            while not self._signals.stopping:
+                turn()
+            self._signals.stopping = False
             self._heed_signals()  # one may have come after the last look
+            if self._drain and not self.outlived:
+                self._let_end(turn)
             if not self.outlived and self._say_farewell():
                 self._hear_last_words()
+
+    def _let_end(self, turn: Callable[[float], None]) -> None:
+        """Take turns, but no new connections, until those that there are have ended, the time is
+        over, or another signal says to stop."""
+        self._core.drain(time.monotonic())
+        text = "draining: %s connections, for %s seconds at most; another signal stops at once"
+        log.info(text, self._core.remaining(), self._drain)
+        until = time.monotonic() + self._drain
+        look = 0.0
+        while not self._signals.stopping and (now := time.monotonic()) < until:
+            if now >= look:
+                if not self._core.remaining():
+                    break
+                look = now + LOOKS
+            turn(min(LOOKS, until - now))
+        self._heed_signals()
+        log.info("drained: %s connections are left", self._core.remaining())
 
     def close(self) -> None:
         """Give the queue back, and write what was counted."""
@@ -185,7 +159,8 @@ class PacketLoop:
         self._queue.close()
         if self._syn_queue is not None:
             self._syn_queue.close()
-        self._raw.close()
+        self._sender.close()
+        self._supervisor.close()
 
     def _judge(self, data: bytes, mark: int) -> bytes | None:
         now = time.monotonic()
@@ -196,7 +171,7 @@ class PacketLoop:
         except Exception:  # an error of ours must not leave a packet in the queue for ever
             verdict = self._error(Fault.INTERNAL_ERROR, data)
         if core.out:
-            self._send()
+            self._sender.send(core.out)
         ledger = core.ledger
         if ledger.notes or ledger.events or ledger.warnings:
             self._log_notes()
@@ -216,19 +191,20 @@ class PacketLoop:
         except Exception:  # connections that stand are not to end by it
             self._error(Loop.TIMER_ERROR, b"")
         if self._core.out:
-            self._send()
+            self._sender.send(self._core.out)
 
     def _timers(self, now: float) -> None:
         if now >= self._housekeeping:
             self._look_at_clock()
             self._look_at_queues()
             self._bounded.flush()
+            self._supervisor.alive()
             self._housekeeping = now + HOUSEKEEPING
         try:
             self._core.timers(now, self._offset)
         except Exception:
             self._error(Loop.TIMER_ERROR, b"")
-        self._send()
+        self._sender.send(self._core.out)
         self._log_notes()
         self._due = min(self._core.next_deadline(), self._housekeeping)
 
@@ -260,7 +236,7 @@ class PacketLoop:
         now, said = time.monotonic(), False
         for _ in self._core.farewell(now):
             said = said or bool(self._core.out)
-            self._send()
+            self._sender.send(self._core.out)
             if time.monotonic() - now > FAREWELL:
                 log.warning("stopping: not all peers could be told in %s seconds", FAREWELL)
                 break
@@ -273,27 +249,16 @@ class PacketLoop:
             if select.select([self._queue], [], [], wait)[0]:
                 self._queue.run(TURN)
 
-    def _send(self) -> None:
-        out, counts = self._core.out, self._core.ledger.counts
-        for mark, packet in out:
-            try:
-                self._raw.send(mark, packet)
-            except OSError as error:
-                reason = SEND_FAILED.get(error.errno or 0, Loop.SEND_FAILED_OTHER)
-                counts[reason] += 1
-                self._bounded.log(logging.WARNING, reason, "%s: %s", _ends(packet), error.strerror)
-        out.clear()
-
     def _error(self, name: Fault | Loop, data: bytes) -> bytes | None:
         self._core.ledger.counts[name] += 1
         where = traceback.format_exc()
-        self._bounded.log(logging.ERROR, name, "%s: %s", _ends(data), where)
+        self._bounded.log(logging.ERROR, name, "%s: %s", ends(data), where)
         return None
 
     def _log_notes(self) -> None:
         ledger = self._core.ledger
         for reason, packet in ledger.notes:
-            self._bounded.log(logging.INFO, reason, "dropped %s", _ends(packet))
+            self._bounded.log(logging.INFO, reason, "dropped %s", ends(packet))
         ledger.notes.clear()
         for kind, text in ledger.warnings:
             self._bounded.log(logging.WARNING, kind, "%s", text)
@@ -310,26 +275,17 @@ class PacketLoop:
         log.info("counters %s", " ".join(f"{name}={count}" for name, count in numbers))
         self._send()  # what came to light
 
-    def _install_signals(self) -> None:
-        for number in (*STOPS, signal.SIGUSR2, signal.SIGHUP):
-            signal.signal(number, self._signalled)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-
-    def _signalled(self, number: int, _frame: FrameType | None) -> None:
-        """Only note it: this may run in the middle of anything, of writing to the log too."""
-        self._signals.append(number)
-        if number in STOPS:
-            self._stopping = True
-
     def _heed_signals(self) -> None:
-        while self._signals:
-            number = self._signals.popleft()
+        for number in self._signals.take():
             if number == signal.SIGUSR2:
                 self._log_counters()
             elif number == signal.SIGHUP:
+                self._supervisor.reloading()
                 self._reread_keys()
+                self._supervisor.ready()
             else:
                 log.info("stopping: %s", signal.Signals(number).name)
+                self._supervisor.stopping(STOP + self._drain)
                 self.outlived = self._may_be_outlived and number == signal.SIGTERM
 
     def _reread_keys(self) -> None:
@@ -354,16 +310,19 @@ def run(
     read_keys: ReadKeys,
     syn_queue: int | None = None,
     kernel: Kernel | None = None,
+    drain: float = 0.0,
 ) -> None:
     """Run ``core`` with its rules in place, having logged the lines of ``ready``; removes all it
     set up, also when something fails on the way. ``read_keys`` is called for each SIGHUP.
 
     Where the ``kernel`` has connections, SIGTERM leaves all as it is instead: these go on without
-    the program, and what is for the program waits for its next start to be sent again.
+    the program, and what is for the program waits for its next start to be sent again. Another stop
+    waits up to ``drain`` seconds for connections to end.
 
     Raises OSError, FirewallError or BpfError where something cannot be had.
     """
-    loop = PacketLoop(core, queue, read_keys, syn_queue, outlived=kernel is not None)
+    faulthandler.enable()  # a watchdog's SIGABRT has the log say where the program stood
+    loop = PacketLoop(core, queue, read_keys, syn_queue, kernel is not None, drain)
     try:
         try:
             firewall.install()
@@ -377,33 +336,3 @@ def run(
                     kernel.detach()
     finally:
         loop.close()
-
-
-@contextmanager
-def _wakeups() -> Iterator[socket.socket]:
-    """A socket that becomes readable with each signal, so that waiting ends at once."""
-    reading, writing = socket.socketpair()
-    reading.setblocking(False)
-    writing.setblocking(False)
-    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    try:
-        yield reading
-    finally:
-        signal.set_wakeup_fd(before)
-        reading.close()
-        writing.close()
-
-
-def _ends(packet: bytes) -> str:
-    """Source and destination of a packet, as far as it has them."""
-    if len(packet) < 20:
-        return f"{len(packet)} bytes"
-    src, dst = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20])
-    at = (packet[0] & 15) * 4
-    if packet[9] not in (6, 17) or len(packet) < at + 4:
-        return f"{src} -> {dst} protocol {packet[9]}"
-    sport, dport = (
-        int.from_bytes(packet[at : at + 2], "big"),
-        int.from_bytes(packet[at + 2 : at + 4], "big"),
-    )
-    return f"{src}:{sport} -> {dst}:{dport}"

@@ -88,12 +88,13 @@ class Limits(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts(Settings):
-    """Seconds: of silence, of silence after FIN or RST, and that a closed flow's packets are
-    still translated."""
+    """Seconds: of silence, of silence after FIN or RST, that a closed flow's packets are still
+    translated, and that a stop waits for connections to end."""
 
     idle: Annotated[float, settings.seconds(1, 604800)] = 900.0
     closing: Annotated[float, settings.seconds(1, 86400)] = 50.0
     linger: Annotated[float, settings.seconds(0, 86400)] = 10.0
+    drain: Annotated[float, settings.seconds(0, 86400)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,14 @@ class Bridge:
         self._context.keys.replace(held, now)
         return str(self._context.keys)
 
+    def drain(self, _now: float) -> None:
+        """Give back new connections from now on; those that there are go on."""
+        self._opener.draining = True
+
+    def remaining(self) -> int:
+        """How many connections have not ended."""
+        return sum(flow.state is not State.LINGER for flow in self._outbound.values())
+
     def farewell(self, now: float) -> Iterator[None]:
         """End all flows, as nobody will translate them any more: both sides are reset, and what is
         still being opened goes back to the balancer. In parts, for their packets to be sent.

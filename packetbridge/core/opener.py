@@ -28,6 +28,7 @@ class Refusal(Outcome):
 
     NOT_A_HANDOFF = "not_a_handoff"  # our option, but not from a balancer to a bridge
     REPLAYED = "handoff_again"  # a late or replayed handoff of a connection that is over
+    DRAINING = "draining"  # the bridge is about to stop
     TABLE_FULL = "flow_table_full"
     NO_PORT = "no_source_port"
     HELD_FULL = "held_full"
@@ -61,6 +62,7 @@ class Opener:
         self._sources = origins
         self._clock = Clock(context)
         self.early = Early()
+        self.draining = False  # nothing new is opened
 
     def take(self, entry: Entry, segment: Segment, option: bytes, now: float) -> Flow | None:
         """Check a handoff. Gives the live flow that ``segment`` is to be treated as a plain segment
@@ -164,6 +166,10 @@ class Opener:
             self._context.reset_server(old)
             table.remove(old, Event.REPLACED, now)
         flow = Flow(entry, segment.key, c, b, now)
+        if self.draining:
+            answers.refused(self._context, flow, segment)
+            ledger.drop(Refusal.DRAINING, segment.data)
+            return
         opening = Opening(message, segment)
         has_room = not table.full() or self._has_made_room(now)
         source = self._sources.source(entry, segment.src, segment.sport, table)

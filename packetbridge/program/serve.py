@@ -58,7 +58,7 @@ def serve(config: Config) -> None:
     ]
     firewall = Firewall("packetbridge", *rules(config, local, kernel))
     reread = partial(read_keys, config.key_file)
-    run(core, config.queue, firewall, ready, reread, kernel=fast)
+    run(core, config.queue, firewall, ready, reread, kernel=fast, drain=config.timeouts.drain)
 
 
 def _load(config: Config, local: set[str], ledger: Ledger) -> tuple[KernelPath, Kernel]:

@@ -38,6 +38,7 @@ def prerequisites(config: Config) -> list[Prerequisite]:
     here = [b for b in config.backends if b.server_address in local]
     remote = [b for b in config.backends if b.server_address not in local]
     return [
+        *examination.queues(),
         *_network(config, local, remote),
         *_local_servers(here),
         *_source_ports(config),

@@ -5,13 +5,10 @@
 network_up() {
     local host lan sysctl
     for host in switch "${hosts[@]}" "${routers[@]}"; do
-        ip netns add "$lab_name-$host"
-        ip -n "$lab_name-$host" link set lo up
-        on "$host" sysctl -q -p "$root/provisioning/sysctl/lab.conf"
+        host_up "$host"
     done
     for lan in "${lans[@]}"; do
-        ip -n "$lab_name-switch" link add name "$lan" type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-        ip -n "$lab_name-switch" link set "$lan" up
+        lan_up "$lan"
     done
 
     for host in "${hosts[@]}"; do
@@ -27,6 +24,17 @@ network_up() {
     routing_up
     # client2, for direct measurements, stays as it is; so does the client where packets stay whole.
     [[ ${LAB_DATAPATH:-auto} == ebpf ]] || merging_card client
+}
+
+host_up() { # HOST
+    ip netns add "$lab_name-$1"
+    ip -n "$lab_name-$1" link set lo up
+    on "$1" sysctl -q -p "$root/provisioning/sysctl/lab.conf"
+}
+
+lan_up() { # LAN
+    ip -n "$lab_name-switch" link add name "$1" type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+    ip -n "$lab_name-switch" link set "$1" up
 }
 
 # Connects a host to a LAN. The switch's port is named HOST, a router's ports ROUTER-INTERFACE.

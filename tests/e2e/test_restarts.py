@@ -160,7 +160,7 @@ def idle_ones_answered(before: dict[Ongoing, int]) -> bool:
 
 
 def judge(lab: Lab, program: str, flows: list[Ongoing], outage: Outage) -> str:
-    """Hold the connections to what the README says; gives what is to be reported of them."""
+    """Hold the connections to what docs/faults.md says; gives what is to be reported of them."""
     harmed = [flow for flow in flows if holds(lab, program, flow)]
     spared = [flow for flow in flows if flow not in harmed]
     deadline = outage.over + SECONDS_TO_LEARN

@@ -1,4 +1,4 @@
-"""The names that the programs count by, and the README's tables of them."""
+"""The names that the programs count by, and the tables of them in docs/counters.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.core.ledger import Occurrence, Outcome
 from tests.unit import balancer_stage, bridge_stage
 from tests.unit.accounting import names
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "counters.md").read_text(encoding="utf-8")
 COLUMN = {"balancer": "b", "packetbridge": "p"}
 GAUGES = {
     "balancer": set(balancer_stage.Stage().core.gauges()),
@@ -20,8 +20,8 @@ GAUGES = {
 
 
 def documented(heading: str, program: str) -> set[str]:
-    """The names in the README's table under ``heading`` that it says ``program`` has."""
-    _, _, rest = README.partition(f"| {heading} | in |")
+    """The names in the page's table under ``heading`` that it says ``program`` has."""
+    _, _, rest = PAGE.partition(f"| {heading} | in |")
     rows = re.findall(r"^\| (`.*`) \| ([bp ]+) \| \S.*\|$", rest.partition("\n\n")[0], re.MULTILINE)
     return {
         name
@@ -32,12 +32,12 @@ def documented(heading: str, program: str) -> set[str]:
 
 
 @pytest.mark.parametrize("program", ["balancer", "packetbridge"])
-def test_readme_lists_every_outcome_and_no_other(program: str) -> None:
+def test_the_page_lists_every_outcome_and_no_other(program: str) -> None:
     assert documented("outcome of a packet", program) == names(Outcome, program)
 
 
 @pytest.mark.parametrize("program", ["balancer", "packetbridge"])
-def test_readme_lists_every_other_counter_and_no_more(program: str) -> None:
+def test_the_page_lists_every_other_counter_and_no_more(program: str) -> None:
     occurrences = names(Occurrence, program)
     assert documented("counted besides", program) == occurrences | GAUGES[program]
 

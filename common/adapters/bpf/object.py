@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from ctypes import byref, c_uint32, create_string_buffer
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,11 @@ from common.adapters.bpf.ring import Ring
 
 # No room: in the map, or at this moment in the memory that the kernel sets aside for maps.
 FULL = (errno.E2BIG, errno.ENOMEM, errno.EBUSY)
+# What an object file that is not there tells of this installation.
+UNBUILT = (
+    "(it is built with the programs: apt-get install clang libbpf-dev linux-libc-dev, and install "
+    "them again; in a checkout: make bpf)"
+)
 BATCH = 256  # records read at once
 
 
@@ -120,7 +126,7 @@ class Object:
         library.said = ""
         self._object = functions.bpf_object__open_file(str(path).encode(), None)
         if not self._object:
-            raise BpfError(f"{path}: {os.strerror(ctypes.get_errno())} (make bpf builds it)")
+            raise BpfError(f"{path}: {os.strerror(ctypes.get_errno())} {UNBUILT}")
         try:
             for layout in layouts:
                 layout.check(library, functions.bpf_object__btf(self._object))
@@ -220,12 +226,25 @@ def load_adopting(
     except OSError as error:
         text = f"{error.filename}: {error.strerror} (mount -t bpf bpf /sys/fs/bpf)"
         raise BpfError(text) from None
-    library = Library()
     try:
-        return Object(library, path, layouts, sizes, names)
+        return _loaded(path, layouts, sizes, names)
+    except BpfError:
+        for directory in {pin.parent for pin in kept}:
+            with suppress(OSError):  # there is something in it
+                directory.rmdir()
+        raise
+
+
+def _loaded(
+    path: Path, layouts: Sequence[Layout], sizes: Mapping[str, int], pins: Mapping[str, str]
+) -> Object:
+    library = Library()
+    kept = [Path(pin) for pin in pins.values()]
+    try:
+        return Object(library, path, layouts, sizes, pins)
     except BpfError:
         if not any(pin.exists() for pin in kept):
             raise
     for pin in kept:
         pin.unlink(missing_ok=True)
-    return Object(library, path, layouts, sizes, names)
+    return Object(library, path, layouts, sizes, pins)
