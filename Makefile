@@ -2,7 +2,7 @@
 # nothing beforehand but make. Paths are relative: the checkout's own path may contain spaces.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages bpf venv install uninstall lab lab-down lab-status demo test check load-test soak bench growth install-check kernel-check
+.PHONY: help packages bpf venv install uninstall lab lab-down lab-status demo test check load-test soak bench growth install-check kernel-check vagrant-check
 
 # Debian's own Python where there is one: a later one from elsewhere may lack wheels.
 PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
@@ -56,6 +56,9 @@ install-check: venv ## install and uninstall for real, with what the checkout ho
 
 kernel-check: venv ## test the kernel's path on Debian 12's own Linux 6.1, in an emulator: ten minutes
 	tests/kernel/debian12.sh
+
+vagrant-check: ## try the Vagrant boxes, as namespaces instead of virtual machines: ten minutes
+	@tests/vagrant/check.sh
 
 check: venv ## lint, formatting, types
 	.venv/bin/ruff check .

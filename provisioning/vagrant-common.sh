@@ -1,17 +1,13 @@
 #!/bin/bash
-# Both Vagrant boxes: Debian packages, and the two programs in /opt/l3dsr.
+# All Vagrant boxes: the two programs below /opt/l3dsr, on root's PATH, and as services that nobody has
+# started yet.
 set -euo pipefail
 
-/vagrant/provisioning/packages.sh
+/vagrant/provisioning/packages.sh --programs tcpdump # to look around with
+PREFIX=/opt/l3dsr /vagrant/provisioning/install.sh install
 
-# Built from a copy, so that the build leaves nothing in the checkout.
-source=$(mktemp -d)
-trap 'rm -rf "$source"' EXIT
-cp -r /vagrant/{balancer,packetbridge,common,pyproject.toml,README.md,LICENSE} "$source/"
-
-[[ -x /opt/l3dsr/bin/python ]] || python3 -m venv /opt/l3dsr
-/opt/l3dsr/bin/python -m pip install --quiet "$source"
-# A second time and by itself, since pip leaves a version in place that it already has.
-/opt/l3dsr/bin/python -m pip install --quiet --no-deps --force-reinstall "$source"
-ln -sf /opt/l3dsr/bin/{balancer,packetbridge} /usr/local/sbin/
+for program in balancer packetbridge; do
+    ln -sf "/opt/l3dsr/sbin/$program" /usr/local/sbin/
+    systemctl --quiet link "/opt/l3dsr/lib/systemd/system/$program.service"
+done
 install -d /etc/l3dsr

@@ -22,8 +22,8 @@ ICMP_ERRORS = ("destination-unreachable", "time-exceeded", "parameter-problem")
 
 
 def web_rules(vip: str, backends: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """By host, what docs/hosts.md says must pass beside the above; ``backends`` are the bridge's and
-    the server's address on each of their hosts."""
+    """By host, what docs/hosts.md says must pass beside the above; ``backends`` are the bridge's
+    and the server's address on each of their hosts."""
     bridges = ",".join(bridge for bridge, _ in backends.values())
     rules = {
         "balancer": [

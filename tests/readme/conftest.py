@@ -22,8 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def kept(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Lab, Path]]:
-    """The lab on the kernel's path, started and removed by the module's two commands for that; and a
-    directory for what its hosts have."""
+    """The lab on the kernel's path, started and removed by the module's two commands for that; and
+    a directory for what its hosts have."""
     if missing := lacking("tcpdump"):
         pytest.skip(f"needs {missing}")
     directory = tmp_path_factory.mktemp("reader")

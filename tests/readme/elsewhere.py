@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 STAGES = "tests/vagrant/stages.sh"
+OPERATING = "tests/vagrant/operating.sh"
 INSTALL = "tests/install/test_install.py"
+SET_UP = "tests/install/test_pages.py"
 UNITS = "tests/unit/test_units.py"
 
 # A file, and the words in it that run the command.
@@ -22,10 +24,39 @@ ELSEWHERE = {
         "tests/e2e/test_routed_hosts.py",
         '"ip", "route", "add", destination, "via", FRONT, "mtu"',
     ),
-    "tcpdump -ni any icmp": ("tests/e2e/capture.py", "tcpdump"),
     "make install": (INSTALL, "made.install(prefix)"),
     "make uninstall": (INSTALL, "made.uninstall(prefix)"),
     "pip install .": ("tests/install/test_pip.py", 'pip(made, "install")'),
+    **{
+        command: (SET_UP, f'"{command}"')
+        for command in (
+            "cp /usr/local/share/doc/l3dsr/examples/balancer.toml /etc/l3dsr/",
+            "cp /usr/local/share/doc/l3dsr/examples/sysctl-balancer.conf /etc/sysctl.d/l3dsr.conf",
+            "sysctl -p /etc/sysctl.d/l3dsr.conf",
+        )
+    },
+    **{
+        command: (OPERATING, command)
+        for command in (
+            "journalctl -u balancer -n 1 -o cat",
+            "journalctl -u balancer -n 20",
+            "systemctl enable --now balancer",
+            "systemctl kill -s INT balancer",
+            "systemctl kill -s USR2 balancer",
+            "systemctl reload balancer",
+            "systemctl restart balancer",
+            "systemctl stop balancer",
+        )
+    },
+    "vagrant up": (STAGES, '"vagrant up" vagrant_shown up'),
+    "vagrant ssh balancer -c 'sudo balancer'": (STAGES, "by_hand balancer balancer"),
+    "vagrant ssh backend -c 'sudo packetbridge'": (STAGES, "by_hand backend packetbridge"),
+    "SERVICES=1 vagrant up --provision": (STAGES, "export SERVICES=1"),
+    "BACKENDS=2 SERVICES=1 vagrant up --provision": (
+        STAGES,
+        "BACKENDS=2 SERVICES=1 vagrant up --provision",
+    ),
+    "curl http://192.168.33.10/": (STAGES, 'fetch "http://$vip/"'),
     "systemd-analyze security": (UNITS, '"security"'),
 }
 
@@ -37,4 +68,5 @@ ON_DEMAND = {
     "make bench BENCH_ARGS=--quick",
     "make growth",
     "make kernel-check",
+    "make vagrant-check",
 }

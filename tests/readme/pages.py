@@ -14,8 +14,9 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
 # What tells a command from other words in a sentence, `balancer check` from `balancer`.
 COMMAND = re.compile(
-    r"(?:[A-Z_]+=\S+ )*(?:\./|\.venv/bin/|provisioning/[\w/]+\.sh |make |balancer |packetbridge |vagrant "
-    r"|systemctl |journalctl |systemd-analyze |pip |kill |ip |tcpdump |curl |nsenter |apt-get )"
+    r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/|provisioning/[\w/]+\.sh |make |balancer |packetbridge "
+    r"|vagrant |sysctl |systemctl |journalctl |systemd-analyze |pip |kill |ip |tcpdump |curl "
+    r"|nsenter |apt-get )"
 )
 
 

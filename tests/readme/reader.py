@@ -24,7 +24,7 @@ exec bash -ec "$3"
 
 
 class Reader:
-    """``told`` are the commands that this reader has been given; ``typed`` those that it has typed."""
+    """``told`` are the commands that it has been given, ``typed`` those that it has typed."""
 
     def __init__(self, lab: Lab, name: str, directory: Path, told: Iterable[str]) -> None:
         self._lab, self._name, self._directory = lab, name, directory
@@ -42,8 +42,8 @@ class Reader:
         }
 
     def etc(self, host: str) -> Path:
-        """The host's /etc/l3dsr, with the lab's key and the configuration of the host's program; of a
-        host without a program: empty."""
+        """The host's /etc/l3dsr, with the lab's key and the configuration of the host's program; of
+        a host without a program: empty."""
         common, own = self._directory / "etc", self._directory / host
         if not common.exists():
             subprocess.run(["cp", "-a", "/etc", common], check=True, timeout=60)
@@ -95,8 +95,8 @@ class Reader:
                 running.communicate(timeout=20)
 
     def _line(self, command: str, host: str) -> list[str]:
-        """The command line that types it: as printed, but for the name of the lab and its directory,
-        which are not the usual ones."""
+        """The command line that types it: as printed, but for the name of the lab and its
+        directory, which are not the usual ones."""
         assert command in self.told, f"the test does not say that it runs {command!r}"
         assert command in commands(), f"no page says {command!r}"
         self.typed.add(command)

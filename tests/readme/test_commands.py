@@ -1,5 +1,5 @@
-"""Every command on the pages does what they say. What is about running the programs is typed here, in a
-lab that `make lab` makes; what runs the others is in tests/readme/elsewhere.py."""
+"""Every command on the pages does what they say. What is about running the programs is typed here,
+in a lab that `make lab` makes; what runs the others is in tests/readme/elsewhere.py."""
 
 from __future__ import annotations
 
