@@ -273,7 +273,7 @@ class PacketLoop:
         counts[Loop.PACKETS] = self._packets
         numbers = [*self._core.gauges().items(), *sorted(counts.items())]
         log.info("counters %s", " ".join(f"{name}={count}" for name, count in numbers))
-        self._send()  # what came to light
+        self._sender.send(self._core.out)  # what came to light
 
     def _heed_signals(self) -> None:
         for number in self._signals.take():
