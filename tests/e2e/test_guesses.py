@@ -20,7 +20,7 @@ from tests.e2e.capture import SYN, Packet, capture
 from tests.e2e.flooding import flooding, spoofed_sources_routed
 from tests.e2e.hostile import DSCP, logged
 from tests.e2e.lab import BRIDGE1, CLIENT, LAB, SERVER1, VIP, Lab, until
-from tests.e2e.raw import RawSender
+from tests.e2e.raw import RawSender, new_port
 from tests.soak import Amount
 
 pytestmark = pytest.mark.root
@@ -86,7 +86,9 @@ def test_no_guess_at_a_cookie_gets_through(
     """Random ones; and one that was given to somebody, with other addresses, ports or numbers. With
     the key it is known beforehand which of them would be right by chance: those are left out."""
     count = amount(8_000, 100_000)
+    new_port()  # those beside it are nobody's, nor were a moment ago
     given = sender.open()
+    new_port()
     stolen = [
         _request(_source(number), port, given.isn + by, given.server_isn)
         for number, port, by in ((number, given.port, 0) for number in range(500))
