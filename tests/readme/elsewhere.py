@@ -38,7 +38,7 @@ ELSEWHERE = {
     **{
         command: (OPERATING, command)
         for command in (
-            "journalctl -u balancer -n 1 -o cat",
+            "journalctl -u balancer -g counters -n 1 -o cat",
             "journalctl -u balancer -n 20",
             "systemctl enable --now balancer",
             "systemctl kill -s INT balancer",
@@ -67,6 +67,7 @@ ON_DEMAND = {
     "make bench",
     "make bench BENCH_ARGS=--quick",
     "make growth",
+    "make install-check",
     "make kernel-check",
     "make vagrant-check",
 }

@@ -12,6 +12,7 @@ source "$here/base.sh"
 source "$here/host.sh"
 source "$here/look.sh"
 source "$here/stages.sh"
+source "$here/operating.sh"
 
 ((EUID == 0)) || die "must run as root"
 mkdir -p "$lab/log"
@@ -36,6 +37,7 @@ come_up
 serve_by_hand
 are_the_same_again
 serve_as_services
+operate_as_the_pages_say
 serve_after_reboot
 serve_with_second_backend
 
