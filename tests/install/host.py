@@ -4,6 +4,7 @@ own, so that what is installed is nobody else's."""
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,14 @@ touch "$1/xtables.lock"
 echo ready
 exec sleep infinity
 """
+
+
+def copied(directory: Path) -> Path:
+    """The checkout, without what was built in it or is somebody's state: some of that is no file
+    that can be copied, as in the Vagrant check's boxes, which have a /proc."""
+    made = ".*", "__pycache__", "*.bpf.o", "*egg-info", "build"
+    shutil.copytree(ROOT, directory, ignore=shutil.ignore_patterns(*made))
+    return directory
 
 
 class Host:

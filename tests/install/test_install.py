@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.install.host import ROOT, SCRIPT, Host, host, tree
+from tests.install.host import ROOT, SCRIPT, Host, copied, host, tree
 
 pytestmark = pytest.mark.root
 
@@ -90,10 +89,8 @@ def test_uninstalling_leaves_nothing(tmp_path: Path) -> None:
 def test_a_package_is_made_without_touching_the_host(tmp_path: Path) -> None:
     """Nor the checkout; below DESTDIR, with nothing in it that names that directory, or the one it
     was built in."""
-    stage, copy = tmp_path / "stage", tmp_path / "checkout"
+    stage, copy = tmp_path / "stage", copied(tmp_path / "checkout")
     stage.mkdir()
-    ignored = shutil.ignore_patterns(".git", ".venv", ".lab", "__pycache__", "*.bpf.o", "*egg-info")
-    shutil.copytree(ROOT, copy, ignore=ignored)
     with host(tmp_path) as made:
         before = tree(made.etc), tree(copy)
         script = copy / "provisioning" / "install.sh"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.install.host import ROOT, Host, host
+from tests.install.host import ROOT, Host, copied, host
 
 pytestmark = pytest.mark.root
 
@@ -28,8 +27,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A host with a checkout, an environment that pip has installed it into, and a network that is
     the balancer's of the two-box lab."""
     directory = tmp_path_factory.mktemp("plain")
-    ignored = shutil.ignore_patterns(".git", ".venv", ".lab", "__pycache__", "*.bpf.o", "*egg-info")
-    shutil.copytree(ROOT, directory / "checkout", ignore=ignored)
+    copied(directory / "checkout")
     with host(directory) as made:
         made.run("/usr/bin/python3", "-m", "venv", directory / "venv")
         pip(made, "install")
