@@ -11,6 +11,7 @@ import pytest
 from balancer.core import config as balancer_config
 from packetbridge.core import config as bridge_config
 from tests.readme.pages import FENCED, PAGES, ROOT, blocks
+from tests.unit.test_units import EXPOSURE
 
 PROGRAMS = {"balancer": balancer_config, "packetbridge": bridge_config}
 SVG = "{http://www.w3.org/2000/svg}"
@@ -56,6 +57,11 @@ def test_examples_of_configuration_are_valid() -> None:
     for text in examples:
         program = text.partition("\n")[0].removeprefix("# ")
         assert PROGRAMS[program].parse(text, "README.md")
+
+
+def test_the_units_exposure_is_what_their_test_allows() -> None:
+    readme = " ".join(PAGES[0].read_text(encoding="utf-8").split())
+    assert f"rates what they leave open {int(EXPOSURE) / 10} of 10" in readme
 
 
 def test_the_picture_is_text_and_stands_on_its_own_ground() -> None:
