@@ -153,9 +153,9 @@ class KernelPath:
     def gauges(self) -> dict[str, int]:
         return self._totals.read()
 
-    def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
+    def run(self, program: str, packet: bytes, context: bytes = b"", times: int = 1) -> Ran:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
-        return self._object.run(program, packet, context)
+        return self._object.run(program, packet, context, times)
 
     def attach(self) -> None:
         """Steer what comes in, on every Ethernet interface that takes it."""

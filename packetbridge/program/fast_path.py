@@ -110,9 +110,9 @@ class KernelPath:
         # keys of an earlier run; None: all have been looked at
         self._earlier: Iterator[bytes] | None = self.records.keys()
 
-    def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
+    def run(self, program: str, packet: bytes, context: bytes = b"", times: int = 1) -> Ran:
         """What a program makes of a packet with its Ethernet header: see Object.run."""
-        return self._object.run(program, packet, context)
+        return self._object.run(program, packet, context, times)
 
     def attach(self) -> list[str]:
         """Translate what comes in and what leaves, on every Ethernet interface: gives the names of

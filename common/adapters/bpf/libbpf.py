@@ -49,7 +49,8 @@ class BtfMember(ctypes.Structure):
     _fields_ = (("name", c_uint32), ("type", c_uint32), ("offset", c_uint32))
 
 
-# Called with a context, and a record's address and size; 0 to go on.
+# Called with a context, and a record's address and size; 0 to go on, STOP to do so another time.
+STOP = -1
 SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {

@@ -166,9 +166,9 @@ class Object:
         if (result := self._functions.bpf_program__pin(self._program(program), path.encode())) != 0:
             raise BpfError(f"{path}: {os.strerror(-result)}")
 
-    def run(self, program: str, packet: bytes, context: bytes = b"") -> Ran:
-        """What a program makes of a packet (BPF_PROG_TEST_RUN). ``context`` is the
-        beginning of a struct __sk_buff, where not all of it is to be zero."""
+    def run(self, program: str, packet: bytes, context: bytes = b"", times: int = 1) -> Ran:
+        """What a program makes of a packet (BPF_PROG_TEST_RUN), the last of so many ``times``.
+        ``context`` is the beginning of a struct __sk_buff, where not all of it is to be zero."""
         out = create_string_buffer(len(packet) + 256)
         data = create_string_buffer(packet, len(packet))
         options = TestRunOptions(
@@ -177,7 +177,7 @@ class Object:
             data_out=ctypes.addressof(out),
             data_size_in=len(packet),
             data_size_out=len(out),
-            repeat=1,
+            repeat=times,
         )
         if context:
             given = create_string_buffer(context, len(context))

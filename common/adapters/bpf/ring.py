@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 
-from common.adapters.bpf.libbpf import SAMPLE, BpfError, Library
+from common.adapters.bpf.libbpf import SAMPLE, STOP, BpfError, Library
+
+AT_ONCE = 2048  # records read in one go, so that packets are not held up
 
 
 class Ring:
@@ -19,12 +21,12 @@ class Ring:
             raise BpfError(f"ring buffer: errno {ctypes.get_errno()}")
 
     def take(self) -> list[bytes]:
-        """The records since the last time, oldest first."""
-        if self._consume(self._ring) <= 0:
-            return []
+        """The oldest AT_ONCE records that are there: left to itself, the library goes on for as
+        long as the program writes faster than they are read, as it may in a flood."""
+        self._consume(self._ring)
         taken, self._taken = self._taken, []
         return taken
 
     def _take(self, _context: int | None, record: int, size: int) -> int:
         self._taken.append(ctypes.string_at(record, size))
-        return 0
+        return STOP if len(self._taken) == AT_ONCE else 0
