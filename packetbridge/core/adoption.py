@@ -6,6 +6,7 @@ idle ones expire.
 
 from __future__ import annotations
 
+from packetbridge.core import answers
 from packetbridge.core.context import Context
 from packetbridge.core.entry import Entry
 from packetbridge.core.fast_path import Fast, Former
@@ -60,6 +61,8 @@ class Adoption:
         flow.mark(IN_KERNEL, not former.slow)
         context.table.adopt(flow)
         context.fast.follow(flow)
+        if flow.state is State.LINGER:
+            answers.ended(context, flow)  # while nobody was there to say so
         context.ledger.counts[Fast.ADOPTED] += 1
         return flow
 

@@ -109,7 +109,7 @@ ALWAYS int note_ends(struct way *way, const struct segment *s)
 
 	if (s->flags & FIN)
 		way->fins |= SERVER_FIN;
-	if (way->fin && (__s32)(s->ack - way->fin_end) >= 0) {
+	if (way->fin && s->flags & ACK && (__s32)(s->ack - way->fin_end) >= 0) {
 		way->fin = 0;
 		if (s->ack == way->fin_end) /* else bytes beyond it: the FIN was not the client's */
 			way->fins |= CLIENT_FIN;

@@ -133,3 +133,33 @@ def test_an_end_without_room_to_report_it_is_for_python(path: KernelPath, flow: 
     ack = (SEQ + 1 + flow.seq_up) & MASK
     core.packet(build_along(flow.outbound, ACK | FIN, seq=1, ack=ack), 1.0)
     assert flow.state is State.LINGER
+
+
+def test_what_ended_while_nobody_looked_is_told_at_the_next_start(
+    path: KernelPath, flow: Flow
+) -> None:
+    _client(path, flow, ACK | FIN)
+    assert _server(path, flow, ACK | FIN, SEQ + 1)
+    assert path.endings(), "lost with the program that was killed"
+    limits, keys = config.Limits(), Keyring([derive(models.SHARED_KEY)])
+    core = Bridge([flow.entry], limits, config.Timeouts(), keys, Ledger(), 0, 0, path)
+    while core.next_deadline() == 0:
+        core.timers(0, 0)
+    assert core.counts()["flows_adopted"] == 1
+    ((_, packet),) = core.out
+    answer = Segment(packet)
+    assert handoff.decode(handoff.find(answer.options) or b"").kind is handoff.Kind.ENDED
+    assert (answer.seq, answer.ack) == ((flow.c + 1) & MASK, (flow.b + 1) & MASK)
+
+
+def test_an_acknowledgment_number_that_does_not_count_acknowledges_no_fin(
+    path: KernelPath, flow: Flow
+) -> None:
+    """Without the ACK flag it is anything (RFC 9293 section 3.1)."""
+    _client(path, flow, ACK | FIN)
+    assert not _server(path, flow, 0, SEQ + 1000)
+    path.recall(flow)
+    assert flow.client_fin == SEQ + 1
+    assert not _server(path, flow, 0, SEQ + 1)
+    path.recall(flow)
+    assert (flow.fins, flow.client_fin) == (0, SEQ + 1)
