@@ -96,8 +96,8 @@ class Balancer:
         self._services = {
             service.vip + service.port.to_bytes(2, "big"): service for service in services
         }
-        self._handover = Handover(self._context)
         self._adoption = Adoption(self._context, self._services)
+        self._handover = Handover(self._context, self._find)
         self._reading = Reading(self._context, self._handover)
         self._strangers = Strangers(self._context)
         self._handed = self.table.handed
@@ -235,9 +235,7 @@ class Balancer:
         service = self._services.get(segment.dst + segment.key[10:12])
         if service is None:
             return self.ledger.drop(Senseless.NO_SERVICE, data)
-        flow = self.table.find(segment.key)
-        if flow is None and self._adoption.pending:
-            flow = self._adoption.find(segment.key, now)
+        flow = self._find(segment.key, now)
         option = handoff.find(segment.options)
         if option is not None:
             handed = flow if flow is not None and flow.state is State.HANDED else None
@@ -257,6 +255,12 @@ class Balancer:
             return self._handed_segment(flow, segment, now)
         segment.check_checksum()
         return self._reading.segment(flow, segment, now)
+
+    def _find(self, key: bytes, now: float) -> Flow | None:
+        flow = self.table.find(key)
+        if flow is None and self._adoption.pending:
+            flow = self._adoption.find(key, now)
+        return flow
 
     def _is_suspect(self, flow: Flow, now: float) -> bool:
         """Whether a packet with the flow's addresses and ports may be a new connection's: a SYN was

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from balancer.core.context import Context, Served
@@ -53,10 +54,11 @@ class Handoffs(Occurrence):
 
 
 class Handover:
-    """Flows on their way to a bridge."""
+    """Flows on their way to a bridge. ``find`` gives the flow of a key, if there is one."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, find: Callable[[bytes, float], Flow | None]) -> None:
         self._context = context
+        self._find = find
         self._repeating = UnknownFlows(sightings=3)  # not one late duplicate of a request
 
     def start(self, flow: Flow, key: bytes, last: Segment, now: float) -> bytes | None:
@@ -178,12 +180,13 @@ class Handover:
         isns = incarnation(b"", segment.seq - 1 & MASK, segment.ack - 1 & MASK)
         others = handoff.decode_ended(segment.payload, segment.key)
         for key, numbers in ((segment.key, isns), *others):
-            flow = context.table.handed.get(key)
-            if flow is not None and flow.incarnation == key + numbers:
-                known, flow.closing, flow.seen = True, True, now
-                context.fast.forget(flow)  # so that the kernel shakes hands with the next of it
-                if flow.target is not None:
-                    flow.target.unanswered = 0
+            flow = self._find(key, now)
+            if flow is None or (flow.state, flow.incarnation) != (State.HANDED, key + numbers):
+                continue
+            known, flow.closing, flow.seen = True, True, now
+            context.fast.forget(flow)  # so that the kernel shakes hands with the next of it
+            if flow.target is not None:
+                flow.target.unanswered = 0
         if not known:
             return context.ledger.drop(Failure.UNKNOWN_FLOW, segment.data)
         return context.ledger.took(Answer.ENDED)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.core import cookie
+from balancer.core.fast_path import Former, NoFastPath
 from tests.unit import models
-from tests.unit.balancer_stage import REQUEST, VIP, Client, Stage, handoff_of
+from tests.unit.balancer_stage import BRIDGES, REQUEST, VIP, Client, Stage, handoff_of
 from tests.unit.scapy_oracle import fields, icmp_error, tcp_packet
 
 
@@ -293,6 +294,38 @@ def test_one_answer_ends_many_connections() -> None:
     assert stage.count("answer_ended") == 1
     stage.at(60)
     assert list(stage.core.table.handed) == [models.flow_bytes(third.address, VIP)]
+
+
+class Remembering(NoFastPath):
+    """A kernel with connections of an earlier run, in an order that they are not looked at in."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, Former] = {}
+
+    def former(self, key: bytes) -> Former | None:
+        return self.kept.get(key)
+
+    def formers(self, most: int) -> list[Former] | None:
+        return []
+
+
+def test_an_answer_ends_connections_that_the_kernel_alone_remembers() -> None:
+    """Soon after a restart: what is not looked at now would be kept as if it went on."""
+    kernel = Remembering()
+    stage = Stage(timeouts={"idle": 900.0, "closing": 20.0}, fast=kernel)
+    clients = [Client(stage, ("198.51.100.7", port)) for port in (1, 2)]
+    bridge = socket.inet_aton(BRIDGES[0])
+    for client in clients:
+        key = models.flow_bytes(client.address, VIP)
+        first = (client.c + 1) % 2**32
+        kernel.kept[key] = Former(key, bridge, first, client.b, 0, stage.now, suspect=False)
+    second = clients[1]
+    rest = socket.inet_aton(second.address[0]) + second.address[1].to_bytes(2, "big")
+    rest += second.c.to_bytes(4, "big") + second.b.to_bytes(4, "big")
+    assert stage.packet(clients[0].answer(models.ENDED, 0, rest=rest)) is None
+    assert stage.count("answer_ended") == 1
+    assert all(flow.closing for flow in stage.core.table.handed.values())
+    assert stage.count("flows_adopted") == 2
 
 
 def test_an_answer_whose_payload_was_changed_is_not_believed() -> None:
