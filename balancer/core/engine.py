@@ -276,6 +276,8 @@ class Balancer:
         if handshake.proven(self._context, segment) is None:
             flow.judged = segment.seq, segment.ack
             return flow
+        if self.table.was_closed(incarnation(segment.key, *fresh), now):
+            return flow  # late, of an older connection: refused like all that does not fit
         segment.check_checksum()
         self._replace(flow, now)
         return None

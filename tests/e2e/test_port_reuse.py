@@ -87,6 +87,25 @@ def test_port_again_for_another_path(lab: Lab) -> None:
         abort(tcp)
 
 
+def test_port_again_and_the_earlier_request_comes_late(lab: Lab) -> None:
+    """A copy of it, from somewhere on the way: its cookie is still good, but its time is over."""
+    with raw_sender(lab) as sender:
+        port = new_port()
+        earlier = sender.open(port=port)
+        earlier.send()
+        request = earlier.segment(web.request("/1k"), "PA")
+        earlier.say(web.request("/1k"))
+        earlier.read(_whole)
+        earlier.send(flags="R")
+        until(lambda: lab.states("backend1", port) + lab.states("backend2", port) == [], 2, "end")
+        later = sender.open(port=port, isn=1_000_000_000)
+        later.send()
+        sender.send(request)
+        later.say(web.request("/1k"))
+        later.read(_whole)
+        later.end()
+
+
 def test_a_request_in_parts_that_come_at_once(lab: Lab) -> None:
     """All of them are the new connection's, before the first has told so."""
     old, new = (lab.path_for("1k", name) for name in ("backend1", "backend2"))

@@ -102,6 +102,23 @@ def test_a_newer_ones_request_is_known_by_its_cookie(stage: Stage, asked: bool) 
     assert stage.core.gauges()["flows"] == 1
 
 
+@pytest.mark.parametrize("late", [REQUEST, b""], ids=["request", "acknowledgment"])
+def test_what_comes_late_of_an_older_one_does_not_end_the_newer(
+    stage: Stage, kernel: Shaking, late: bytes
+) -> None:
+    """Its cookie is good for two minutes, and a network may keep a copy for as long."""
+    old = Client(stage).connect()
+    handoff_of(old.send(REQUEST))
+    new = Client(stage, c=4_000_000).shake()
+    kernel.arrived.append(arrival(new))
+    stage.core.gather(stage.now)
+    stage.sent()
+    assert old.send(late) is None
+    assert stage.count("flows_replaced") == 1
+    assert not stage.sent()
+    handoff_of(new.send(REQUEST))
+
+
 def test_the_older_one_goes_on_where_nothing_is_proven(stage: Stage) -> None:
     client = Client(stage).connect()
     handoff_of(client.send(REQUEST))
