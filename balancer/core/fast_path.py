@@ -67,8 +67,7 @@ class FastPath(Protocol):
         """Let the kernel answer SYNs ``until`` then with cookies under the 16-byte ``key``."""
 
     def arrivals(self) -> list[Arrival]:
-        """Who has arrived, the oldest that were not told before; where there are many, others
-        at the next call."""
+        """Who has arrived since this was last asked, in this order."""
 
     def steer(self, flow: Flow, at_once: bool = False) -> None:
         """Let the kernel steer the flow, as it then is, once all is settled, or ``at_once``; called

@@ -54,7 +54,7 @@ struct arrival {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
+	__uint(max_entries, 1 << 17); /* bytes: some 3000 records, which are read in one go */
 } arrivals SEC(".maps");
 
 /* Our timestamps clock: milliseconds (RFC 7323 section 5.4 allows 1 ms to 1 s). */

@@ -68,8 +68,7 @@ class FastPath(Protocol):
     reports: bool
 
     def endings(self) -> list[Ending]:
-        """What has ended, the oldest that was not told before; where it is much, more at the next
-        call."""
+        """What has ended since this was last asked."""
 
     def follow(self, flow: Flow) -> None:
         """``flow.fast`` or what its records say may have changed."""

@@ -69,7 +69,7 @@ struct ending {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
+	__uint(max_entries, 1 << 17); /* bytes: some 3000 records, which are read in one go */
 } endings SEC(".maps");
 
 enum { UPWARD, DOWNWARD };

