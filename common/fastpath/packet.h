@@ -65,11 +65,10 @@ struct segment {
 };
 
 /* Whether a frame that came in is for this host. Others are seen where an interface is promiscuous
- * (tcpdump, a port of a bridge); the stack would drop them, and we would send them a second time.
- * One with a VLAN's tag is for that VLAN's interface, which has programs of its own. */
+ * (tcpdump, a port of a bridge); the stack would drop them, and we would send them a second time. */
 ALWAYS int for_us(const struct __sk_buff *skb)
 {
-	return skb->pkt_type == PACKET_HOST && !skb->vlan_present;
+	return skb->pkt_type == PACKET_HOST;
 }
 
 /* Read the headers that begin at `ip_at`; 0 for whatever is not one whole TCP segment of IPv4, and

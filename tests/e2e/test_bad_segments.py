@@ -109,6 +109,21 @@ def test_fragments(lab: Lab, sender: RawSender) -> None:
 
 
 @pytest.mark.usefixtures("unharmed")
+@pytest.mark.parametrize(("tag", "answers"), [(5, 0), (5 << 13, 1)], ids=["VLAN", "priority"])
+def test_tagged_frames(lab: Lab, sender: RawSender, tag: int, answers: int) -> None:
+    """A VLAN's are for its own interface, which this host does not have; those of none, which only
+    have a priority (IEEE 802.1Q's VLAN 0), are like others."""
+    port, grown = new_port(), lab.growth("balancer")
+    head = lab.link_address("balancer") + lab.link_address("client") + b"\x81\0"
+    with lab.socket("client", socket.AF_PACKET, socket.SOCK_RAW) as link:
+        link.bind(("eth0", 0))
+        link.send(head + tag.to_bytes(2, "big") + b"\x08\0" + bytes(segment(port, flags="S")))
+    sender.open()  # what comes after it is answered after it
+    assert len(sender.answers(port)) == answers
+    assert grown("syn") + grown("fast_syns") == answers + 1
+
+
+@pytest.mark.usefixtures("unharmed")
 def test_unknown_connection_is_reset_only_if_it_insists(lab: Lab, sender: RawSender) -> None:
     """Not at once: the packet may be early or late. Then with the number that it asked for."""
     port = new_port()

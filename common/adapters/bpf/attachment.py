@@ -98,7 +98,7 @@ def _put(netlink: Any, index: int, name: str, hook: Hook) -> None:
         classid=1,
         direct_action=True,
         prio=present[0][1] if present else PRIORITY,
-        protocol=IPV4,
+        protocol=IPV4,  # not what has a VLAN's tag: that VLAN's interface runs them itself
     )
 
 
