@@ -102,7 +102,7 @@ class Balancer:
         self._strangers = Strangers(self._context)
         self._handed = self.table.handed
         self._wall_offset = wall_offset
-        self._blind = self._fast.answers  # for SYNs where the kernel has no record
+        self._answered_unseen = self._fast.answers  # SYNs where the kernel has no record
         self._renewed = 0.0  # when the kernel was last told to answer them, and what clock it has
         self._told_offset = 0.0
         self._draining = False
@@ -265,7 +265,7 @@ class Balancer:
     def _is_suspect(self, flow: Flow, now: float) -> bool:
         """Whether a packet with the flow's addresses and ports may be a new connection's: a SYN was
         seen, or it might have been answered without our knowing."""
-        return flow.suspect_until >= now or (self._blind and not flow.fast)
+        return flow.suspect_until >= now or (self._answered_unseen and not flow.fast)
 
     def _incarnation(self, flow: Flow, segment: Segment, now: float) -> Flow | None:
         """The flow that a segment belongs to, a SYN having been seen since: the old one, or None

@@ -12,7 +12,7 @@ from common.core.ledger import Outcome
 from common.core.segment import ACK, MASK, RST, SYN, Segment, build_along, reverse
 from common.core.tcp_options import NO_SCALE
 
-RETRANSMISSION_RTT_LIMIT = 60_000  # milliseconds; an older echo says nothing of the path
+MAX_ROUND_TRIP = 60_000  # milliseconds; an older echo says nothing of the path
 
 
 class Refusal(Outcome):
@@ -124,4 +124,4 @@ def _round_trip(segment: Segment, wall: float) -> int:
     if stamps is None:
         return 0
     elapsed = (_ticks(wall) - stamps[1]) & MASK
-    return elapsed if elapsed < RETRANSMISSION_RTT_LIMIT else 0
+    return elapsed if elapsed < MAX_ROUND_TRIP else 0

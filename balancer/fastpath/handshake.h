@@ -100,11 +100,21 @@ ALWAYS int is_sound(const struct segment *s, const struct tcphdr *tcp, const str
 	return folded_twice(all) == 0xffff || tcp->check == folded_twice(pseudo);
 }
 
-/* Make the SYN-ACK of a SYN, in its place. The checksum is brought up to date by the difference, so
- * that what the card has still to compute it computes. */
-ALWAYS int make_syn_ack(struct __sk_buff *skb, const struct segment *s, struct tcphdr *tcp,
-			const struct options *old, const struct offer *offer,
-			const struct terms *terms, __u64 wall)
+/* How many bytes of options answer an offer: what was not offered is not mentioned. */
+ALWAYS __u32 options_size(const struct offer *offer)
+{
+	__u32 size = 4; /* MSS */
+
+	if (offer->stamped)
+		size += 12;
+	else if (offer->sack)
+		size += 4;
+	return offer->scale == NO_SCALE ? size : size + 4;
+}
+
+/* Write them, and add them up; 0 where that fails. */
+ALWAYS int put_options(struct __sk_buff *skb, __u32 at, const struct offer *offer,
+		       const struct terms *terms, __u64 wall, __u64 *sum)
 {
 	__be32 mss = bpf_htonl(OPTION_MSS << 24 | 4 << 16 | terms->mss);
 	__be32 sack = bpf_htonl(0x01010402);
@@ -114,10 +124,34 @@ ALWAYS int make_syn_ack(struct __sk_buff *skb, const struct segment *s, struct t
 		bpf_htonl(ticks(wall)),
 		bpf_htonl(offer->value),
 	};
-	__u32 size = sizeof(mss), length, at = s->tcp_at + sizeof(struct tcphdr);
+
+	if (put(skb, at, &mss, 1, sum))
+		return 0;
+	at += sizeof(mss);
+	if (offer->stamped) {
+		if (put(skb, at, stamps, 3, sum))
+			return 0;
+		at += sizeof(stamps);
+	} else if (offer->sack) {
+		if (put(skb, at, &sack, 1, sum))
+			return 0;
+		at += sizeof(sack);
+	}
+	return offer->scale == NO_SCALE || !put(skb, at, &scale, 1, sum);
+}
+
+/* Make the SYN-ACK of a SYN, in its place; 0 where that fails midway. The checksum is brought up to
+ * date by the difference, so that what the card has still to compute it computes. */
+ALWAYS int make_syn_ack(struct __sk_buff *skb, const struct segment *s, struct tcphdr *tcp,
+			const struct options *old, const struct offer *offer,
+			const struct terms *terms, __u64 wall)
+{
+	__u32 size = options_size(offer), check = s->tcp_at + offsetof(struct tcphdr, check);
+	__u32 length = sizeof(struct iphdr) + sizeof(*tcp) + size;
 	struct iphdr ip = {
 		.version = 4,
 		.ihl = sizeof(ip) / 4,
+		.tot_len = bpf_htons(length),
 		.ttl = TTL,
 		.protocol = IPPROTO_TCP,
 		.frag_off = bpf_htons(0x4000), /* do not fragment */
@@ -127,16 +161,8 @@ ALWAYS int make_syn_ack(struct __sk_buff *skb, const struct segment *s, struct t
 	__u64 sum = without((const __be32 *)tcp, sizeof(*tcp) / 4) +
 		    without((const __be32 *)old, sizeof(*old) / 4);
 
-	if (offer->stamped)
-		size += sizeof(stamps);
-	else if (offer->sack)
-		size += sizeof(sack);
-	if (offer->scale != NO_SCALE)
-		size += sizeof(scale);
-	length = sizeof(ip) + sizeof(*tcp) + size;
 	if (skb->len != ETH_HLEN + length && bpf_skb_change_tail(skb, ETH_HLEN + length, 0))
 		return 0;
-	ip.tot_len = bpf_htons(length);
 	ip.check = ~folded_twice(sum_of((const __be32 *)&ip, sizeof(ip) / 4));
 	tcp->source = s->key.dport;
 	tcp->dest = s->key.sport;
@@ -150,24 +176,11 @@ ALWAYS int make_syn_ack(struct __sk_buff *skb, const struct segment *s, struct t
 	sum += sum_of((const __be32 *)tcp, sizeof(*tcp) / 4);
 	if (bpf_skb_store_bytes(skb, s->ip_at, &ip, sizeof(ip), 0) ||
 	    bpf_skb_store_bytes(skb, s->tcp_at, tcp, sizeof(*tcp), 0) ||
-	    put(skb, at, &mss, 1, &sum))
+	    !put_options(skb, s->tcp_at + sizeof(*tcp), offer, terms, wall, &sum))
 		return 0;
-	at += sizeof(mss);
-	if (offer->stamped) {
-		if (put(skb, at, stamps, 3, &sum))
-			return 0;
-		at += sizeof(stamps);
-	} else if (offer->sack) {
-		if (put(skb, at, &sack, 1, &sum))
-			return 0;
-		at += sizeof(sack);
-	}
-	if (offer->scale != NO_SCALE && put(skb, at, &scale, 1, &sum))
-		return 0;
-	at = s->tcp_at + offsetof(struct tcphdr, check);
 	/* the length of TCP is in the pseudo-header (RFC 9293 section 3.1) */
-	return !bpf_l4_csum_replace(skb, at, 0, folded(sum), 0) &&
-	       !bpf_l4_csum_replace(skb, at, bpf_htons(s->length), bpf_htons(length),
+	return !bpf_l4_csum_replace(skb, check, 0, folded(sum), 0) &&
+	       !bpf_l4_csum_replace(skb, check, bpf_htons(s->length), bpf_htons(length),
 				    BPF_F_PSEUDO_HDR | 2);
 }
 

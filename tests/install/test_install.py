@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.install.host import ROOT, SCRIPT, Host, copied, host, tree
+from tests.install.host import SCRIPT, Host, copied, host, tree
 
 pytestmark = pytest.mark.root
 
