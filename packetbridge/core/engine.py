@@ -17,25 +17,16 @@ from common.core import handoff
 from common.core.errors import MalformedError
 from common.core.keys import Keyring, Keys
 from common.core.ledger import DROP, Ledger, Occurrence, Outcome
-from common.core.segment import ACK, FIN, ICMP, MASK, MIN_PACKET, RST, SYN, Segment, before
+from common.core.segment import ACK, ICMP, MIN_PACKET, SYN, Segment
 from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.adoption import Adoption
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context, Served
-from packetbridge.core.ending import end_idle
+from packetbridge.core.ends import Ends, end_idle
 from packetbridge.core.entry import Entry
 from packetbridge.core.fast_path import FastPath, NoFastPath
-from packetbridge.core.flow import (
-    BOTH,
-    CLIENT,
-    DOUBTED,
-    FOLLOWED,
-    IN_KERNEL,
-    RESET_SHIFT,
-    SERVER,
-    Flow,
-)
+from packetbridge.core.flow import IN_KERNEL, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.sources import Sources
@@ -46,7 +37,6 @@ FAREWELL_PART = 64  # flows ended in one go
 # Seconds between two looks at what the kernel has seen end: at least, as much of it costs little
 # more than some, and at most.
 GATHERING, GATHERED = 0.01, 0.05
-ASK_AFTER = 1.0  # seconds after a RST that need not be the client's: the server has it by then
 
 
 class Senseless(Outcome):
@@ -54,13 +44,6 @@ class Senseless(Outcome):
 
     SYN = "syn_at_bridge"  # connections begin with a handoff
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
-
-
-class Doubted(Occurrence):
-    """What the server is left to judge."""
-
-    INEXACT_RESET = "inexact_reset"
-    SERVER_ASKED = "servers_asked"
 
 
 class Bridge:
@@ -94,6 +77,7 @@ class Bridge:
         self._connector = Connector(self._context, sources)
         self._opener = Opener(self._context, self._connector, sources)
         self._strangers = Strangers(self._context, self._opener.early)
+        self._ends = Ends(self._context)
         self._outbound = self.table.outbound
         self._inbound = self.table.inbound
         self._wall_offset = wall_offset
@@ -110,7 +94,7 @@ class Bridge:
                 flow.seen = now
                 self._down += 1
                 if flow.client_fin is not None:
-                    self._server_has(flow)
+                    self._ends.server_has(flow)
                     self._fast.follow(flow)
                 return translated
         elif len(data) >= MIN_PACKET:
@@ -130,7 +114,7 @@ class Bridge:
             return
         self._gathered = now
         self._context.wall = now + self._wall_offset
-        self._take_endings()
+        self._ends.take_reported()
 
     def settle(self) -> None:
         """The queue's packets have been judged, as far as a turn goes: what the kernel is given
@@ -202,7 +186,7 @@ class Bridge:
 
     def gauges(self) -> dict[str, int]:
         """Sizes of tables and buffers."""
-        self._take_endings()
+        self._ends.take_reported()
         return {
             "flows": len(self.table),
             "held_bytes": self.table.held_bytes,
@@ -221,16 +205,6 @@ class Bridge:
             return translated
         self.out.append((flow.entry.mark, translated))
         return DROP
-
-    def _take_endings(self) -> None:
-        for dscp, inbound, isns, seen in self._fast.endings():
-            flow = self._inbound[dscp].get(inbound)
-            if flow is not None and flow.isns == isns:
-                flow.seen = max(flow.seen, seen)
-                flow.client_fin = None
-                self._fin(flow, BOTH)
-                self._fast.forget(flow)  # the next of these addresses and ports is another
-        answers.say_ended(self._context)
 
     def _end_idle(self, now: float) -> bool:
         ended, more = self.table.expired(now)
@@ -275,7 +249,7 @@ class Bridge:
         if flow.stamper is not None:
             flow.stamper.note(segment)
         translated = splice.up_any(flow, segment)
-        self._client_ends(flow, segment, now)
+        self._ends.client_says(flow, segment, now)
         self._fast.follow(flow)
         self.ledger.counts[Served.UP] += 1
         return self._upward(flow, translated, option is not None and flow.marked(IN_KERNEL))
@@ -295,82 +269,7 @@ class Bridge:
         translated = splice.down_any(flow, segment, now)
         if segment.flags & ACK:
             self._connector.acknowledged(flow, segment.ack)
-            self._server_has(flow)
-        self._server_ends(flow, segment)
-        self._fin(flow, flow.fins & BOTH)
+            self._ends.server_has(flow)
+        self._ends.server_says(flow, segment)
         self._fast.follow(flow)
         return self.ledger.passed(Served.DOWN, translated)
-
-    def _client_ends(self, flow: Flow, segment: Segment, now: float) -> None:
-        """Look for an end on the client's side, where anyone may send in its name: a RST counts
-        with exactly the number that the server expects (RFC 5961 section 3.2), a FIN once the
-        server has acknowledged it. Both are passed on in any case: the server judges for itself."""
-        if segment.flags & RST:
-            self._fast.recall(flow)
-            if segment.seq != (flow.server_ack - flow.seq_up) & MASK:
-                self.ledger.counts[Doubted.INEXACT_RESET] += 1
-                if not flow.marked(DOUBTED):
-                    flow.mark(DOUBTED, True)
-                    self._context.schedule.add(now + ASK_AFTER, self._ask_server, flow)
-                return
-            self._reset(flow, CLIENT)
-        elif segment.flags & FIN:
-            if not flow.fins & CLIENT:
-                flow.client_fin = segment.end
-                flow.mark(FOLLOWED, False)
-        else:
-            self._revive(flow, CLIENT)
-
-    def _ask_server(self, flow: Flow, _now: float) -> None:
-        """A client that resets while the server has not acknowledged all it sent is exact to the
-        server, but not to us, and nobody sends anything more. A keep-alive probe (RFC 9293 section
-        3.8.4) is answered by RST where the server has ended, and changes nothing where it has not.
-        """
-        flow.mark(DOUBTED, False)
-        self._fast.recall(flow)
-        if flow.state in (State.SPLICED, State.CLOSING):
-            self.ledger.counts[Doubted.SERVER_ASKED] += 1
-            ack = flow.client_ack - flow.seq_down
-            self._context.to_server(flow, ACK, seq=flow.server_ack - 1, ack=ack)
-
-    def _server_has(self, flow: Flow) -> None:
-        """The server has acknowledged something: the client's FIN as well?"""
-        reached = (flow.server_ack - flow.seq_up) & MASK
-        if flow.client_fin is None or before(reached, flow.client_fin):
-            return
-        ended, flow.client_fin = reached == flow.client_fin, None
-        flow.mark(FOLLOWED, False)
-        if ended:  # else bytes beyond it: the FIN was not the client's
-            self._fin(flow, CLIENT)
-
-    def _server_ends(self, flow: Flow, segment: Segment) -> None:
-        if segment.flags & RST:
-            self._reset(flow, SERVER)
-        elif segment.flags & FIN:
-            self._fin(flow, SERVER)
-        else:
-            self._revive(flow, SERVER)
-
-    def _reset(self, flow: Flow, side: int) -> None:
-        flow.fins |= side << RESET_SHIFT
-        self._apply(flow, Event.RESET)
-
-    def _fin(self, flow: Flow, sides: int) -> None:
-        flow.fins |= sides
-        if flow.fins & BOTH and flow.state is State.SPLICED:
-            self._apply(flow, Event.FIN_ONE)
-        if flow.fins & BOTH == BOTH and flow.state is State.CLOSING:
-            self._apply(flow, Event.FIN_BOTH)
-
-    def _apply(self, flow: Flow, event: Event) -> None:
-        """Change state; the balancer is told of an end, once."""
-        before_it = flow.state
-        flow.apply(event)
-        if flow.state is State.LINGER and before_it is not State.LINGER:
-            answers.ended(self._context, flow)
-
-    def _revive(self, flow: Flow, side: int) -> None:
-        """A side that goes on after a RST did not send it: who did, sends only RST from then on."""
-        if flow.state is State.LINGER and flow.fins & side << RESET_SHIFT:
-            flow.fins = 0
-            flow.apply(Event.REVIVED)

@@ -15,7 +15,7 @@ from packetbridge.core.clock import Clock
 from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context
 from packetbridge.core.early import Early
-from packetbridge.core.ending import end_idle
+from packetbridge.core.ends import end_idle
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import FOLLOWED, Flow
 from packetbridge.core.flow_table import Flows
