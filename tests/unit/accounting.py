@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Protocol
 
+import balancer.program.serve  # noqa: F401
 import packetbridge.program.serve  # noqa: F401  with these, every name is known
 from common.core.ledger import Occurrence, Outcome
 
