@@ -119,7 +119,10 @@ class Balancer:
                 and (offset == 0x50 or (offset == 0x80 and data[40:44] == _TIMESTAMPS_ONLY))
                 and (seq - flow.first) & MASK >= flow.handoff_bytes
                 and not flow.closing
-                and (not self._is_suspect(flow, now) or _goes_on(flow, data, seq))
+                and (
+                    (flow.suspect_until < now and (flow.fast or not self._answered_unseen))
+                    or _goes_on(flow, data, seq)
+                )
                 and protocol == TCP
                 and length == len(data)
                 and not fragment & FRAGMENT_BITS
@@ -264,7 +267,8 @@ class Balancer:
 
     def _is_suspect(self, flow: Flow, now: float) -> bool:
         """Whether a packet with the flow's addresses and ports may be a new connection's: a SYN was
-        seen, or it might have been answered without our knowing."""
+        seen, or it might have been answered without our knowing. ``packet`` asks the same of each
+        packet, and so without a call."""
         return flow.suspect_until >= now or (self._answered_unseen and not flow.fast)
 
     def _incarnation(self, flow: Flow, segment: Segment, now: float) -> Flow | None:

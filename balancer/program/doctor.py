@@ -12,7 +12,7 @@ from balancer.program import passing, startup, way_to_bridges
 from balancer.program.fast_path import OBJECT, KernelPath
 from common.adapters import checks
 from common.program import examination, kernel_path, own_rules
-from common.program.examination import Line, Prerequisite
+from common.program.examination import Line
 
 
 def examine(config: Config) -> Iterator[Line]:
@@ -25,12 +25,7 @@ def examine(config: Config) -> Iterator[Line]:
             config.datapath, OBJECT, lambda: KernelPath(config.limits.flows, Counter())
         ),
         *own_rules.prerequisites("balancer", *rules(config), queues, startup.interfaces(config)),
-        Prerequisite(
-            "other rules",
-            "let our packets pass: tried in a copy",
-            partial(passing.eaten_packets, config),
-            root=True,
-        ),
+        examination.other_rules(partial(passing.eaten_packets, config)),
     ]
     yield from examination.examine(prerequisites, root)
     yield from way_to_bridges.examine(config, root)

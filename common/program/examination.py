@@ -77,6 +77,13 @@ def program(name: str, key_file: str, queues: Iterable[int]) -> Iterator[Prerequ
             yield Prerequisite(f"queue {number}", held, list)
 
 
+def other_rules(look: Callable[[], list[Problem]]) -> Prerequisite:
+    """The rules that the host has besides; ``look`` gives a problem for each packet of ours that
+    they would not let pass."""
+    why = "let our packets pass: tried in a copy"
+    return Prerequisite("other rules", why, look, root=True)
+
+
 def queues() -> Iterator[Prerequisite]:
     """What reading packets from queues needs, whichever they are."""
     yield Prerequisite("queue library", "can be loaded", checks.queue_library)

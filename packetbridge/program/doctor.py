@@ -30,12 +30,7 @@ def examine(config: Config) -> Iterator[Line]:
         *own_rules.prerequisites(
             "packetbridge", *rules(config, local), queues, startup.interfaces(config)
         ),
-        Prerequisite(
-            "other rules",
-            "let our packets pass: tried in a copy",
-            partial(passing.eaten_packets, config),
-            root=True,
-        ),
+        examination.other_rules(partial(passing.eaten_packets, config)),
     ]
     yield from examination.examine(prerequisites, root)
     yield Line(Verdict.NOT_JUDGED, "way from balancers", BALANCERS_WORD)

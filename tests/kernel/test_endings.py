@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
 from common.core import handoff
@@ -15,22 +13,12 @@ from packetbridge.core.engine import Bridge
 from packetbridge.core.flow import IN_KERNEL, Flow
 from packetbridge.core.states import State
 from packetbridge.program.fast_path import KernelPath
-from tests.kernel.flows import DSCP, ETHERNET, recorded
+from tests.kernel.flows import DSCP, ETHERNET
 from tests.unit import models
 
 pytestmark = pytest.mark.root
 
 SEQ = 5000  # of the client's FIN, as it comes
-
-
-@pytest.fixture
-def path() -> KernelPath:
-    return KernelPath(2, Counter())
-
-
-@pytest.fixture
-def flow(path: KernelPath) -> Flow:
-    return recorded(path)
 
 
 def _bridge(path: KernelPath, flow: Flow) -> Bridge:

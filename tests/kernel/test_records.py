@@ -17,21 +17,11 @@ from packetbridge.core import config, splice
 from packetbridge.core.engine import Bridge
 from packetbridge.core.flow import FOLLOWED, IN_KERNEL, SERVER, Flow
 from packetbridge.program.fast_path import KernelPath
-from tests.kernel.flows import DSCP, ETHERNET, handed, recorded, service
+from tests.kernel.flows import DSCP, ETHERNET, handed, service
 from tests.kernel.packets import Packets
 from tests.unit import models
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def path() -> KernelPath:
-    return KernelPath(2, Counter())
-
-
-@pytest.fixture
-def flow(path: KernelPath) -> Flow:
-    return recorded(path)
 
 
 def _acknowledge(path: KernelPath, flow: Flow, *, by_client: int, by_server: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.adapters import keyfile, offloads
+from common.adapters import offloads
 from tests.net.namespace import ROOT, Namespace
 from tests.net.test_startup_checks import BIND_QUEUE
 
@@ -88,13 +88,6 @@ def namespace() -> Iterator[Namespace]:
     created.shell(READY)
     yield created
     created.delete()
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "key"
-    keyfile.create(str(path))
-    return path
 
 
 class Doctor:

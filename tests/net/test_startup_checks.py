@@ -13,7 +13,7 @@ import pytest
 
 from balancer.core import config as balancer_config
 from balancer.program import startup as balancer_startup
-from common.adapters import checks, keyfile
+from common.adapters import checks
 from common.adapters.checks import Problem
 from packetbridge.core import config as bridge_config
 from packetbridge.core.config import Backend
@@ -45,13 +45,6 @@ def namespace() -> Iterator[Namespace]:
     created.shell("ip address add 192.168.33.20/24 dev eth0 && " + READY)
     yield created
     created.delete()
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "key"
-    keyfile.create(str(path))
-    return path
 
 
 class Host:
