@@ -54,7 +54,7 @@ class Service:
         self._table = maglev.Table(
             [backend.name for backend in configured.backends],
             [backend.weight for backend in configured.backends],
-            configured.table_size,
+            65537,
         )
 
     def target_at(self, bridge: bytes) -> Target | None:

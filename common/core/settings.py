@@ -7,18 +7,20 @@ A settings class is a frozen dataclass over `Settings`; the check of a field sta
         bridge: Annotated[str, IPV4]
         weight: Annotated[int, whole(1, 1000)] = 1
 
-Nested tables (`limits: Limits`) and arrays of tables (`backends: tuple[Backend, ...]`) are read
-by their own class, a `Literal` is its own check. `read` reports every mistake of a file at once;
-rules between several values (`conflicts`) are tried where each of the values can be used.
+Nested tables (`limits: Limits`, `check: Check | None`) and arrays of tables
+(`backends: tuple[Backend, ...]`) are read by their own class, a `Literal` is its own check. `read`
+reports every mistake of a file at once; rules between several values (`conflicts`) are tried where
+each of the values can be used.
 """
 
 import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
+from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 
@@ -110,6 +112,12 @@ def whole(low: int, high: int) -> Check:
 def seconds(low: float, high: float) -> Check:
     """A duration in seconds from `low` to `high`, kept as a float."""
 
+    return Check(f"a number of seconds from {low:g} to {high:g}", number(low, high).convert)
+
+
+def number(low: float, high: float) -> Check:
+    """A number from `low` to `high`, kept as a float."""
+
     def convert(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError
@@ -117,7 +125,7 @@ def seconds(low: float, high: float) -> Check:
             raise ValueError
         return float(value)
 
-    return Check(f"a number of seconds from {low:g} to {high:g}", convert)
+    return Check(f"a number from {low:g} to {high:g}", convert)
 
 
 def one_of(*choices: str) -> Check:
@@ -191,6 +199,13 @@ def _decimal(text: str) -> int:
     return int(text)
 
 
+def _yes_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+YES_NO = Check("true or false", _yes_no)
 PORT = whole(1, 65535)
 IPV4 = Check("the IPv4 address of one host, such as '192.168.33.10'", _host_address)
 ENDPOINT = Check("ADDRESS:PORT, such as '192.168.33.30:80'", _endpoint)
@@ -297,6 +312,17 @@ def _absent(
         yield key, f"is missing; right would be {wanted}"
 
 
+def repeated(path: str, items: Sequence[Settings], key: str) -> Iterator[tuple[str, str]]:
+    """Problems, as Settings.conflicts has them, with items that share what each has to itself."""
+    first: dict[object, int] = {}
+    for index, item in enumerate(items):
+        value = getattr(item, key)
+        if value in first:
+            taken = f"'{value}' is taken by {path}[{first[value]}]"
+            yield f"{path}[{index}].{key}", f"{taken}; right would be a {key} of its own for each"
+        first.setdefault(value, index)
+
+
 # --- the command line ---
 
 
@@ -358,12 +384,18 @@ def _nested(cls: type[Settings]) -> Mapping[str, tuple[type[Settings], bool]]:
     nested = {}
     for name, hint in _hints(cls).items():
         several = get_origin(hint) is tuple
-        inner = get_args(hint)[0] if several else hint
+        inner = get_args(hint)[0] if several or isinstance(hint, UnionType) else hint
         if isinstance(inner, type) and issubclass(inner, Settings):
             nested[name] = (inner, several)
     return nested
 
 
+_HINTS: dict[type[Any], Mapping[str, Any]] = {}  # of classes; to find them out takes a while
+
+
 def _hints(cls: type[Settings]) -> Mapping[str, Any]:
-    hints = get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(cls)}
+    known = _HINTS.get(cls)
+    if known is None:
+        hints = get_type_hints(cls, include_extras=True)
+        known = _HINTS[cls] = {field.name: hints[field.name] for field in fields(cls)}
+    return known
