@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from balancer.core.catalogue import Catalogue
 from balancer.core.fast_path import FastPath
 from balancer.core.flow import Flow
 from balancer.core.flow_table import FlowTable
+from balancer.core.rules import MARK
 from common.core import handoff
 from common.core.keys import Keyring
 from common.core.ledger import Ledger, Outcome
@@ -20,16 +22,16 @@ class Served(Outcome):
 
 
 class Context:
-    """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them. The
-    balancer's packets need no mark: it is 0.
+    """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them.
 
     ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
     """
 
-    __slots__ = ("fast", "keys", "ledger", "out", "schedule", "table", "wall")
+    __slots__ = ("catalogue", "fast", "keys", "ledger", "out", "schedule", "table", "wall")
 
     def __init__(
         self,
+        catalogue: Catalogue,
         keys: Keyring,
         ledger: Ledger,
         table: FlowTable,
@@ -37,6 +39,7 @@ class Context:
         now: float,
         wall: float,
     ) -> None:
+        self.catalogue = catalogue
         self.fast = fast
         self.keys = keys
         self.ledger = ledger
@@ -46,14 +49,31 @@ class Context:
         self.wall = wall
 
     def send(self, packet: bytes) -> None:
-        self.out.append((0, packet))
+        self.out.append((MARK, packet))
 
     def to_client(
-        self, flow: Flow, flags: int, *, seq: int, ack: int, window: int = 0, options: bytes = b""
+        self,
+        flow: Flow,
+        flags: int,
+        *,
+        seq: int,
+        ack: int,
+        window: int = 0,
+        options: bytes = b"",
+        payload: bytes = b"",
     ) -> None:
-        """Send the client a segment without payload, from the VIP."""
-        along = reverse(flow.key)
-        self.send(build_along(along, flags, seq=seq, ack=ack, window=window, options=options))
+        """Send the client a segment from the VIP."""
+        self.send(
+            build_along(
+                reverse(flow.key),
+                flags,
+                seq=seq,
+                ack=ack,
+                window=window,
+                options=options,
+                payload=payload,
+            )
+        )
 
     def reset_client(self, flow: Flow) -> None:
         """RST with the sequence number that a client which has had no data expects."""

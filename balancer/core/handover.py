@@ -1,14 +1,27 @@
-"""Handing a connection over: the first handoff, its repetition, and the owned way with CONFIRM."""
+"""Handing a connection over: the first handoff, its repetition, the owned way with CONFIRM, and
+another backend where one cannot serve it.
+
+What a client repeats may mean that the bridge is away, or that an acknowledgment was lost. So a
+repeated handoff asks for an answer: from a bridge that gives none in the pool's ``silence`` the
+connection is taken, and one that answers has it for good, unless it gives it back itself. What is
+taken from a bridge is forgotten there first, if it can hear: two backends never both answer one
+request unless packets are held up for longer than that between balancer and bridge.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 
+from balancer.core.choice.hashing import key_hash
+from balancer.core.choice.pool import Pool
 from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import Admitted
-from balancer.core.head import Head, offset_of
+from balancer.core.placing import place, place_elsewhere, release
+from balancer.core.reply import Replied, reply
+from balancer.core.request.head import Head, offset_of
 from balancer.core.service import Target
 from common.core import handoff, tcp_options
 from common.core.handoff import Kind
@@ -17,7 +30,8 @@ from common.core.segment import ACK, FIN, MASK, PSH, Segment, build_along
 from common.core.unknown_flows import UnknownFlows
 
 CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
-CONFIRM_TRIES = 5
+SHORTEST_SILENCE = 0.25  # seconds: what a question and its answer may take at least
+RETRY_AFTER = 5  # seconds: when who could not be served may ask again
 SILENT_FROM = 3  # handoffs repeated in a row, from which a bridge is taken for silent
 # Seconds; a bridge asks its server for ten, and then gives the connection back.
 GIVE_UP_AFTER = 12.0
@@ -33,6 +47,9 @@ class Failure(Outcome):
     ON_ITS_WAY = "handoff_on_its_way"  # what the client repeats is being repeated by us already
     NOT_AN_ANSWER = "not_an_answer"  # our option, but not from a bridge to a balancer
     UNKNOWN_FLOW = "answer_for_unknown_flow"
+    FORMER_BRIDGE = "answer_of_former_bridge"  # the connection has been taken from it
+    NOT_SERVED = "not_served"  # there is no backend that could take it
+    OVER_LIMIT = "over_rate_limit"
 
 
 class Answer(Outcome):
@@ -50,6 +67,7 @@ class Handoffs(Occurrence):
     REPEATED = "handoffs_repeated"
     UNCONFIRMED = "handoff_unconfirmed"  # given up
     UNANSWERED = "handoff_unanswered"  # likewise
+    SILENT = "bridge_silent"  # it did not answer, and another was tried
     TOO_LATE = "handoff_too_late"  # to be repeated; it goes on as a plain segment
 
 
@@ -61,17 +79,25 @@ class Handover:
         self._find = find
         self._repeating = UnknownFlows(sightings=3)  # not one late duplicate of a request
 
-    def start(self, flow: Flow, key: bytes, last: Segment, now: float) -> bytes | None:
+    def start(
+        self, flow: Flow, pool: Pool, key: bytes, last: Segment, now: float
+    ) -> bytes | None:
         """Choose by ``key`` and hand over what was read; the verdict on ``last``, its last part."""
         context, head = self._context, flow.head
         assert head is not None, "a request was read from a head"
         flow.seen = now
+        wait = pool.over_limit(key, flow.key[:4], now)
+        if wait:
+            return self._over_limit(flow, pool, last, wait, now)
+        target = place(flow, pool, key_hash(key), context.ledger, now)
+        if target is None:
+            self._answer(flow, last, Replied.UNAVAILABLE, RETRY_AFTER, now)
+            return context.ledger.drop(Failure.NOT_SERVED, last.data)
         if not context.table.hand(flow) and not self._has_made_room(flow, now):
             context.reset_client(flow)
             context.table.remove(flow, now)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
         flow.handed_at = now
-        target = flow.target = flow.service.choose(key)
         context.ledger.counts[Handoffs.BEGUN] += 1
         if context.ledger.verbose:
             line = bytes(head.data).lstrip().partition(b"\n")[0].rstrip()
@@ -105,13 +131,14 @@ class Handover:
         return flow.head is not None and 0 <= offset < len(flow.head.data)
 
     def repeat(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
-        """The client sends the first bytes again: so do we, to the bridge that was chosen. A
-        repetition is worth no more than the first: it keeps its epoch, so that a bridge which has
-        closed the flow, and in the end forgotten it, does not open it a second time.
+        """The client sends the first bytes again: so do we, to the bridge that was chosen, and ask
+        it whether it is there. A repetition is worth no more than the first: it keeps its epoch, so
+        that a bridge which has closed the flow, and in the end forgotten it, does not open it a
+        second time.
 
         A client that did so again and again, and has heard nothing when a bridge would have given
-        up its server, is told that there is nobody: the bridge is away, or does not believe us, or
-        its packets get lost."""
+        up its server, is told that there is nobody: the bridge does not believe us, or its packets
+        get lost."""
         context, target = self._context, flow.target
         assert target is not None, "a handed flow has a target"
         if self._repeating.insists(flow.incarnation, now):
@@ -124,7 +151,89 @@ class Handover:
         if len(segment.payload) > flow.handoff_bytes:
             flow.handoff_bytes = len(segment.payload)
             context.fast.steer(flow)
-        return context.ledger.passed(Served.STEERED, self._handoff(flow, segment, target, now))
+        if not flow.answered:
+            silence = target.member.pool.configured.silence
+            when = max(flow.handed_at + silence, now + SHORTEST_SILENCE)
+            context.schedule.add(when, partial(self._silent, target, segment), flow)
+        flow.repeated = flow.seen
+        again = self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM)
+        return context.ledger.passed(Served.STEERED, again)
+
+    def _silent(self, target: Target, segment: Segment, flow: Flow, now: float) -> None:
+        """A bridge has had its time to say that it is there."""
+        context = self._context
+        if flow.state is not State.HANDED or flow.answered or flow.target is not target:
+            return
+        context.fast.recall(flow)
+        if flow.head is None and flow.seen > flow.repeated:
+            return  # the client has gone on
+        context.ledger.counts[Handoffs.SILENT] += 1
+        self._pass_over(flow, segment, Handoffs.SILENT, now)
+
+    def _pass_over(
+        self, flow: Flow, segment: Segment | None, reason: Handoffs, now: float
+    ) -> None:
+        """Take a flow from a bridge that does not answer."""
+        assert flow.target is not None, "a handed flow has a target"
+        member = flow.target.member
+        member.pool.failed(member, reason, now)
+        self._context.forget_at_bridge(flow)
+        self._elsewhere(flow, segment, now)
+
+    def _elsewhere(self, flow: Flow, segment: Segment | None, now: float) -> None:
+        """Hand the same request, which begins with ``segment`` or is all our own, to the next
+        backend."""
+        context = self._context
+        target = place_elsewhere(flow, context.ledger, now)
+        if target is None:
+            self._answer(flow, segment, Replied.UNAVAILABLE, RETRY_AFTER, now)
+            return
+        if context.ledger.verbose:
+            context.ledger.event(f"{flow}: on to {target.name}")
+        flow.handed_at, flow.answered = now, False
+        if flow.head is not None:
+            flow.head.confirmed = flow.head.tries = 0
+            self._send_owned(flow, flow.head, target, now)
+            return
+        assert segment is not None, "what is not our own is the client's to repeat"
+        context.fast.recall(flow)
+        flow.handoff_bytes, flow.repeated = len(segment.payload), flow.seen
+        context.fast.steer(flow)
+        context.send(self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM))
+        silence = target.member.pool.configured.silence
+        context.schedule.add(now + silence, partial(self._silent, target, segment), flow)
+
+    def _over_limit(
+        self, flow: Flow, pool: Pool, last: Segment, wait: float, now: float
+    ) -> bytes | None:
+        limit = pool.configured.limit
+        assert limit is not None, "who is over a limit has one"
+        if limit.over == "429":
+            self._answer(flow, last, Replied.TOO_MANY, ceil(wait), now)
+        else:
+            self._context.reset_client(flow)
+            self._context.table.remove(flow, now)
+        return self._context.ledger.drop(Failure.OVER_LIMIT, last.data)
+
+    def _answer(
+        self, flow: Flow, segment: Segment | None, kind: Replied, retry_after: int, now: float
+    ) -> None:
+        """Answer in place of a backend, where the client speaks HTTP; reset it otherwise. It has
+        had nothing from anybody."""
+        context, head = self._context, flow.head
+        if not flow.is_http:
+            context.reset_client(flow)
+            context.table.remove(flow, now)
+            return
+        if segment is not None:
+            flow.taken = len(segment.payload)
+            stamps = tcp_options.timestamps(segment.options)
+        if head is not None:
+            flow.taken, stamps = len(head.data), head.stamp
+        context.table.drop_head(flow)
+        if flow.state is State.HANDED:
+            context.table.take_back(flow)
+        reply(context, flow, stamps, kind, retry_after)
 
     def _give_up(self, repeated: float, flow: Flow, now: float) -> None:
         """Reset a client that has sent nothing since it ``repeated`` its request: it would have
@@ -137,6 +246,7 @@ class Handover:
         if flow.target is not None:
             name = flow.target.name
             context.ledger.warn(Handoffs.UNANSWERED, f"{flow}: {name} did not take it, reset")
+            flow.target.member.pool.failed(flow.target.member, Handoffs.UNANSWERED, now)
         context.reset_client(flow)
         context.forget_at_bridge(flow)
         context.table.remove(flow, now)
@@ -164,12 +274,16 @@ class Handover:
         if message.kind is Kind.ENDED:
             return self._ended(segment, now)
         assert flow is not None, "an answer of another kind is about a flow"
-        if flow.target is not None:
-            flow.target.unanswered = 0
+        target = flow.target
+        assert target is not None, "a handed flow has a target"
+        if not target.steering.is_from(message):
+            return drop(Failure.FORMER_BRIDGE, data)
+        target.unanswered = 0
         if message.kind is Kind.REFUSED:
-            context.reset_client(flow)
-            context.table.remove(flow, now)
+            target.member.pool.failed(target.member, Answer.REFUSED, now)
+            self._elsewhere(flow, segment, now)
             return drop(Answer.REFUSED, data)
+        flow.answered = True
         self._accepted(flow, offset_of(segment.seq, flow.first))
         return context.ledger.took(Answer.ACCEPTED)
 
@@ -184,6 +298,7 @@ class Handover:
             if flow is None or (flow.state, flow.incarnation) != (State.HANDED, key + numbers):
                 continue
             known, flow.closing, flow.seen = True, True, now
+            release(flow)
             context.fast.forget(flow)  # so that the kernel shakes hands with the next of it
             if flow.target is not None:
                 flow.target.unanswered = 0
@@ -207,9 +322,11 @@ class Handover:
         """The epoch in which the flow was handed over, by the clock as it is set now."""
         return handoff.epoch_at(self._context.wall - (now - flow.handed_at))
 
-    def _handoff(self, flow: Flow, segment: Segment, target: Target, now: float) -> bytes:
+    def _handoff(
+        self, flow: Flow, segment: Segment, target: Target, now: float, kind: Kind = Kind.HANDOFF
+    ) -> bytes:
         epoch = self._epoch(flow, now)
-        option = self._context.option(flow, Kind.HANDOFF, segment.seq, epoch)
+        option = self._context.option(flow, kind, segment.seq, epoch)
         options = handoff.segment_options(segment, option)
         return target.steering.segment(segment, options)
 
@@ -241,18 +358,17 @@ class Handover:
         head, target = flow.head, flow.target
         if head is None or target is None:
             return
-        head.tries += 1
-        if head.tries > CONFIRM_TRIES:
-            context = self._context
-            context.ledger.counts[Handoffs.UNCONFIRMED] += 1
-            context.reset_client(flow)
-            context.forget_at_bridge(flow)
-            context.table.remove(flow, now)
+        context = self._context
+        if flow.state is not State.HANDED:
             return
-        self._repeated(target)
-        self._send_owned(flow, head, target, now)
-        again = now + CONFIRM_AFTER * 2**head.tries
-        self._context.schedule.add(again, self._confirm, flow)
+        head.tries += 1
+        if now < flow.handed_at + target.member.pool.configured.silence:
+            self._repeated(target)
+            self._send_owned(flow, head, target, now)
+        else:
+            context.ledger.counts[Handoffs.UNCONFIRMED] += 1
+            self._pass_over(flow, None, Handoffs.UNCONFIRMED, now)
+        context.schedule.add(now + CONFIRM_AFTER * 2**head.tries, self._confirm, flow)
 
     def _send_owned(self, flow: Flow, head: Head, target: Target, now: float) -> None:
         """The bytes without a gap, from the first unconfirmed one, in segments of full size."""

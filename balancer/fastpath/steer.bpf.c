@@ -6,6 +6,8 @@
  */
 #include "handshake.h"
 
+enum { MARK = 0x4c340000 }; /* of what the stack is to forward: see balancer/core/rules.py */
+
 /* One connection at a bridge. Times are nanoseconds of CLOCK_MONOTONIC. */
 struct steered {
 	__u64 seen; /* the latest packet */
@@ -88,8 +90,10 @@ static __noinline int steer_on(struct __sk_buff *skb, const struct segment *s, s
 	out = way_out(skb, s, s->key.src, flow->bridge, tos);
 	words = change(s->key.dst, flow->bridge);
 	wire = on_wire(skb, s);
-	if (!out)
+	if (!out) {
 		count(UNROUTED, &wire);
+		skb->mark = MARK;
+	}
 	if (!write_ip(skb, s, s->key.src, flow->bridge, tos, out != 0) ||
 	    bpf_l4_csum_replace(skb, s->tcp_at + offsetof(struct tcphdr, check), 0, folded(words),
 				BPF_F_PSEUDO_HDR))
