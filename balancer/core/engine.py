@@ -25,8 +25,8 @@ from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import FlowTable
 from balancer.core.handover import Failure, Handover
 from balancer.core.handshake import Refusal
-from balancer.core.request.head import offset_of
 from balancer.core.reading import Reading
+from balancer.core.request.head import offset_of
 from balancer.core.service import Paths, Service
 from balancer.core.strangers import Strangers
 from common.core import handoff

@@ -14,7 +14,7 @@ class State(IntEnum):
     could serve it."""
 
     WAITING = 0  # the client's address is proven; its request has not come, or not whole
-    CLOSED = 1  # we ended it: the client did before it asked anything, or nobody is there to serve it
+    CLOSED = 1  # ended by us: the client did before it asked anything, or nobody can serve it
     HANDED = 2  # a bridge has it
     GONE = 3
 
@@ -38,8 +38,8 @@ class Flow:
         "holds",
         "is_http",
         "judged",
-        "killed",
         "key",
+        "killed",
         "mss",
         "placed",
         "promised_scale",

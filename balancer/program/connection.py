@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from balancer.core.http_request import Bad, Request, inspect
+from balancer.core.request.line import Request, inspect
+from balancer.core.request.verdict import Bad
 from balancer.program.capture import Seen
 from balancer.program.wording import plural, relative
 from common.core.segment import ACK, FIN, MASK, RST

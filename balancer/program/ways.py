@@ -11,7 +11,7 @@ from common.adapters.path_probe import path_mtus
 
 
 def paths(config: Config) -> Paths:
-    """What the host's routes and the paths themselves say. Loads much: see common.adapters.aside."""
+    """What the host's routes and the paths say. It loads much: see common.adapters.aside."""
     addresses = routes.local_addresses()
     bridges = {b.bridge for service in config.services for b in config.backends_of(service)}
     found = path_mtus({bridge: routes.route_to(bridge).mtu for bridge in bridges})
