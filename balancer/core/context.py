@@ -81,13 +81,17 @@ class Context:
 
     def forget_at_bridge(self, flow: Flow) -> None:
         """Tell the flow's bridge that this incarnation is over."""
-        if flow.target is None:
-            return
+        if flow.target is not None:
+            self.send(self.forgetting(flow))
+
+    def forgetting(self, flow: Flow) -> bytes:
+        """The packet that tells the flow's bridge so."""
+        assert flow.target is not None, "a handed flow has a target"
         option = self.option(flow, handoff.Kind.FORGET, flow.first, handoff.epoch_at(self.wall))
         steering = flow.target.steering
         along = steering.along(flow.key)
         tos = steering.dscp_bits
-        self.send(build_along(along, ACK, seq=flow.first, ack=flow.b + 1, options=option, tos=tos))
+        return build_along(along, ACK, seq=flow.first, ack=flow.b + 1, options=option, tos=tos)
 
     def option(self, flow: Flow, kind: handoff.Kind, seq: int, epoch: int) -> bytes:
         """The handoff option for a segment of ``flow`` that starts at ``seq``."""

@@ -140,6 +140,8 @@ class Balancer:
                 and flow.target is not None
             ):
                 flow.seen = now
+                if not flow.answered:
+                    flow.answered = (flow.b + 1) & MASK != int.from_bytes(data[28:32], "big")
                 self._steered += 1
                 return flow.target.steering.plain(data)
         try:
@@ -377,7 +379,6 @@ class Balancer:
         those are for the bridge to judge, which knows the sequence numbers, and says so."""
         target = flow.target
         assert target is not None, "a handed flow has a target"
-        flow.seen = now
         if flow.killed:
             return self._ending.insist(flow, segment, now)
         offset = offset_of(segment.seq, flow.first)
@@ -385,6 +386,9 @@ class Balancer:
             return self.ledger.drop(Failure.ON_ITS_WAY, segment.data)
         if segment.payload and offset == 0 and flow.handoff_bytes:
             return self._handover.repeat(flow, segment, now)
+        flow.seen = now
+        if segment.flags & ACK and segment.ack != (flow.b + 1) & MASK:
+            flow.answered = True
         return self.ledger.passed(Served.STEERED, target.steering.segment(segment))
 
 

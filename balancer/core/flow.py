@@ -74,7 +74,7 @@ class Flow:
         self.digest = 0  # of the request's key: what the choice was made by
         self.holds = False  # it is among what its backend has in progress
         self.tried: tuple[Member, ...] = ()  # backends that could not serve it
-        self.answered = False  # its bridge has said that it is there
+        self.answered = False  # its bridge has said that it is there, or a server was heard
         self.repeated = 0.0  # when the client repeated its request
         self.is_http = True  # what the client speaks, as far as it was read
         self.said = b""  # what we have answered ourselves, in place of a backend,

@@ -30,7 +30,8 @@ from common.core.segment import ACK, FIN, MASK, PSH, Segment, build_along
 from common.core.unknown_flows import UnknownFlows
 
 CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
-SHORTEST_SILENCE = 0.25  # seconds: what a question and its answer may take at least
+CONFIRM_TRIES = 5
+SHORTEST = 0.25  # seconds: what a question and its answer may take at least
 RETRY_AFTER = 5  # seconds: when who could not be served may ask again
 SILENT_FROM = 3  # handoffs repeated in a row, from which a bridge is taken for silent
 # Seconds; a bridge asks its server for ten, and then gives the connection back.
@@ -47,7 +48,6 @@ class Failure(Outcome):
     ON_ITS_WAY = "handoff_on_its_way"  # what the client repeats is being repeated by us already
     NOT_AN_ANSWER = "not_an_answer"  # our option, but not from a bridge to a balancer
     UNKNOWN_FLOW = "answer_for_unknown_flow"
-    FORMER_BRIDGE = "answer_of_former_bridge"  # the connection has been taken from it
     NOT_SERVED = "not_served"  # there is no backend that could take it
     OVER_LIMIT = "over_rate_limit"
 
@@ -67,7 +67,7 @@ class Handoffs(Occurrence):
     REPEATED = "handoffs_repeated"
     UNCONFIRMED = "handoff_unconfirmed"  # given up
     UNANSWERED = "handoff_unanswered"  # likewise
-    SILENT = "bridge_silent"  # it did not answer, and another was tried
+    SILENT = "bridge_silent"  # it did not answer in time
     TOO_LATE = "handoff_too_late"  # to be repeated; it goes on as a plain segment
 
 
@@ -79,9 +79,7 @@ class Handover:
         self._find = find
         self._repeating = UnknownFlows(sightings=3)  # not one late duplicate of a request
 
-    def start(
-        self, flow: Flow, pool: Pool, key: bytes, last: Segment, now: float
-    ) -> bytes | None:
+    def start(self, flow: Flow, pool: Pool, key: bytes, last: Segment, now: float) -> bytes | None:
         """Choose by ``key`` and hand over what was read; the verdict on ``last``, its last part."""
         context, head = self._context, flow.head
         assert head is not None, "a request was read from a head"
@@ -131,16 +129,17 @@ class Handover:
         return flow.head is not None and 0 <= offset < len(flow.head.data)
 
     def repeat(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
-        """The client sends the first bytes again: so do we, to the bridge that was chosen, and ask
-        it whether it is there. A repetition is worth no more than the first: it keeps its epoch, so
-        that a bridge which has closed the flow, and in the end forgotten it, does not open it a
-        second time.
+        """The client sends the first bytes again: so do we, to the bridge that was chosen. A
+        repetition is worth no more than the first: it keeps its epoch, so that a bridge which has
+        closed the flow, and in the end forgotten it, does not open it a second time.
 
         A client that did so again and again, and has heard nothing when a bridge would have given
         up its server, is told that there is nobody: the bridge does not believe us, or its packets
         get lost."""
         context, target = self._context, flow.target
         assert target is not None, "a handed flow has a target"
+        context.fast.recall(flow)
+        flow.seen = flow.repeated = now
         if self._repeating.insists(flow.incarnation, now):
             when = max(flow.handed_at + GIVE_UP_AFTER, now + LAST_CHANCE)
             context.schedule.add(when, partial(self._give_up, now), flow)
@@ -151,57 +150,67 @@ class Handover:
         if len(segment.payload) > flow.handoff_bytes:
             flow.handoff_bytes = len(segment.payload)
             context.fast.steer(flow)
-        if not flow.answered:
+        if flow.answered:
+            again = self._handoff(flow, segment, target, now)
+        else:
             silence = target.member.pool.configured.silence
-            when = max(flow.handed_at + silence, now + SHORTEST_SILENCE)
-            context.schedule.add(when, partial(self._silent, target, segment), flow)
-        flow.repeated = flow.seen
-        again = self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM)
+            until = max(flow.handed_at + silence, now + SHORTEST)
+            self._expect_answer(flow, target, segment, until)
+            again = self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM)
         return context.ledger.passed(Served.STEERED, again)
 
+    def _expect_answer(self, flow: Flow, target: Target, segment: Segment, until: float) -> None:
+        """The bridge has been asked whether it is there."""
+        self._context.schedule.add(until, partial(self._silent, target, segment), flow)
+
     def _silent(self, target: Target, segment: Segment, flow: Flow, now: float) -> None:
-        """A bridge has had its time to say that it is there."""
-        context = self._context
-        if flow.state is not State.HANDED or flow.answered or flow.target is not target:
+        """A bridge has had its time to answer."""
+        if flow.state is not State.HANDED or flow.target is not target:
             return
-        context.fast.recall(flow)
-        if flow.head is None and flow.seen > flow.repeated:
-            return  # the client has gone on
-        context.ledger.counts[Handoffs.SILENT] += 1
-        self._pass_over(flow, segment, Handoffs.SILENT, now)
+        self._context.fast.recall(flow)
+        if not flow.answered:
+            self._pass_over(flow, segment, Handoffs.SILENT, now)
 
-    def _pass_over(
-        self, flow: Flow, segment: Segment | None, reason: Handoffs, now: float
-    ) -> None:
-        """Take a flow from a bridge that does not answer."""
-        assert flow.target is not None, "a handed flow has a target"
-        member = flow.target.member
-        member.pool.failed(member, reason, now)
-        self._context.forget_at_bridge(flow)
-        self._elsewhere(flow, segment, now)
+    def _pass_over(self, flow: Flow, segment: Segment | None, reason: Handoffs, now: float) -> None:
+        """Take a flow from a bridge that does not answer, if there is another: else it may still
+        come back, and be served by what its client repeats."""
+        former = flow.target
+        assert former is not None, "a handed flow has a target"
+        self._context.ledger.counts[reason] += 1
+        former.member.pool.failed(former.member, reason, now)
+        option = self._context.forgetting(flow)
+        if self._goes_elsewhere(flow, segment, now):
+            self._context.send(option)
 
-    def _elsewhere(self, flow: Flow, segment: Segment | None, now: float) -> None:
+    def _refused(self, flow: Flow, segment: Segment, now: float) -> None:
+        """A bridge gives a flow back, in what the client's request begins with."""
+        former = flow.target
+        assert former is not None, "a handed flow has a target"
+        former.member.pool.failed(former.member, Answer.REFUSED, now)
+        if not self._goes_elsewhere(flow, segment, now):
+            self._answer(flow, segment, Replied.UNAVAILABLE, RETRY_AFTER, now)
+
+    def _goes_elsewhere(self, flow: Flow, segment: Segment | None, now: float) -> bool:
         """Hand the same request, which begins with ``segment`` or is all our own, to the next
-        backend."""
+        backend; False where there is none."""
         context = self._context
         target = place_elsewhere(flow, context.ledger, now)
         if target is None:
-            self._answer(flow, segment, Replied.UNAVAILABLE, RETRY_AFTER, now)
-            return
+            return False
         if context.ledger.verbose:
             context.ledger.event(f"{flow}: on to {target.name}")
-        flow.handed_at, flow.answered = now, False
+        flow.handed_at = now
         if flow.head is not None:
             flow.head.confirmed = flow.head.tries = 0
             self._send_owned(flow, flow.head, target, now)
-            return
+            return True
         assert segment is not None, "what is not our own is the client's to repeat"
-        context.fast.recall(flow)
-        flow.handoff_bytes, flow.repeated = len(segment.payload), flow.seen
+        flow.handoff_bytes = len(segment.payload)
         context.fast.steer(flow)
-        context.send(self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM))
         silence = target.member.pool.configured.silence
-        context.schedule.add(now + silence, partial(self._silent, target, segment), flow)
+        self._expect_answer(flow, target, segment, now + silence)
+        context.send(self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM))
+        return True
 
     def _over_limit(
         self, flow: Flow, pool: Pool, last: Segment, wait: float, now: float
@@ -276,12 +285,9 @@ class Handover:
         assert flow is not None, "an answer of another kind is about a flow"
         target = flow.target
         assert target is not None, "a handed flow has a target"
-        if not target.steering.is_from(message):
-            return drop(Failure.FORMER_BRIDGE, data)
         target.unanswered = 0
         if message.kind is Kind.REFUSED:
-            target.member.pool.failed(target.member, Answer.REFUSED, now)
-            self._elsewhere(flow, segment, now)
+            self._refused(flow, segment, now)
             return drop(Answer.REFUSED, data)
         flow.answered = True
         self._accepted(flow, offset_of(segment.seq, flow.first))
@@ -362,12 +368,18 @@ class Handover:
         if flow.state is not State.HANDED:
             return
         head.tries += 1
-        if now < flow.handed_at + target.member.pool.configured.silence:
+        silence = target.member.pool.configured.silence
+        if head.tries > CONFIRM_TRIES:
+            context.ledger.counts[Handoffs.UNCONFIRMED] += 1
+            context.reset_client(flow)
+            context.forget_at_bridge(flow)
+            context.table.remove(flow, now)
+            return
+        if now >= flow.handed_at + silence:
+            self._pass_over(flow, None, Handoffs.SILENT, now)
+        if flow.target is target:
             self._repeated(target)
             self._send_owned(flow, head, target, now)
-        else:
-            context.ledger.counts[Handoffs.UNCONFIRMED] += 1
-            self._pass_over(flow, None, Handoffs.UNCONFIRMED, now)
         context.schedule.add(now + CONFIRM_AFTER * 2**head.tries, self._confirm, flow)
 
     def _send_owned(self, flow: Flow, head: Head, target: Target, now: float) -> None:

@@ -27,21 +27,21 @@ def place(flow: Flow, pool: Pool, digest: int, ledger: Ledger, now: float) -> Ta
 
 
 def place_elsewhere(flow: Flow, ledger: Ledger, now: float) -> Target | None:
-    """Give a flow the next backend of its key's order; None where there is none, or as many as are
-    allowed have been tried. The place at the one that it had is free in any case."""
+    """Give a flow the next backend of its key's order; None, and it stays where it is, where there
+    is none, or as many as are allowed have been tried."""
     former = flow.target
     assert former is not None, "a handed flow has a target"
-    pool = former.member.pool
-    release(flow)
-    flow.tried = (*flow.tried, former.member)
-    if len(flow.tried) > pool.configured.retries:
+    pool, tried = former.member.pool, (*flow.tried, former.member)
+    if len(tried) > pool.configured.retries:
         ledger.counts[Placed.TRIES_OVER] += 1
         return None
-    member = pool.choose(flow.digest, flow.key[:4], now, flow.tried)
+    member = pool.choose(flow.digest, flow.key[:4], now, tried)
     if member is None:
         ledger.counts[Placed.NO_BACKEND] += 1
         return None
     ledger.counts[Placed.REDISPATCHED] += 1
+    release(flow)
+    flow.tried = tried
     return _take(flow, pool, member, now)
 
 

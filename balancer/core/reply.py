@@ -27,9 +27,9 @@ _REASONS = {Replied.TOO_MANY: b"429 Too Many Requests", Replied.UNAVAILABLE: b"5
 def encode(kind: Replied, retry_after: int) -> bytes:
     """The response (RFC 9110 sections 15.5 and 15.6, RFC 6585 section 4), without content, so that
     it fits any method; ``retry_after`` in seconds."""
-    return (
-        b"HTTP/1.1 %b\r\nRetry-After: %d\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        % (_REASONS[kind], retry_after)
+    return b"HTTP/1.1 %b\r\nRetry-After: %d\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % (
+        _REASONS[kind],
+        retry_after,
     )
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from balancer.core.config import Config, Service
 from common.core import icmp
 
-# Of what the balancer sends to clients and bridges, and of what its part in the kernel (which has the
-# same) leaves to the stack to forward. A rule for each bridge would be thousands, which every packet
-# passes.
+# Of what the balancer sends to clients and bridges, and of what its part in the kernel (which has
+# the same) leaves to the stack to forward. A rule for each bridge would be thousands, which every
+# packet passes.
 MARK = 0x4C340000
 STEERED = f"-m mark --mark {MARK:#x}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -93,14 +93,16 @@ class Service:
             self._targets[member] = found
         return found
 
-    def target_at(self, bridge: bytes) -> Target | None:
-        """The first target with that bridge address (4 bytes)."""
-        address = str(IPv4Address(bridge))
+    @property
+    def targets(self) -> Iterator[Target]:
+        """All that its connections can go to."""
         for pool in self.pools.values():
             for member in pool.members:
-                if member.bridge == address:
-                    return self.target(pool, member)
-        return None
+                yield self.target(pool, member)
+
+    def target_at(self, bridge: bytes) -> Target | None:
+        """The first target with that bridge address (4 bytes)."""
+        return next((t for t in self.targets if t.steering.bridge == bridge), None)
 
     def _path_mtu(self, member: Member) -> int:
         return self._paths.to_bridges[member.bridge]

@@ -19,7 +19,8 @@ struct steered {
 	__u32 handoff_bytes; /* what starts within them is the handoff, repeated: not for us */
 	__u8 dscp_bits; /* as they stand in the type-of-service byte */
 	__u8 suspect; /* a SYN was seen: a new incarnation may follow, see `expected` */
-	__u8 pad[6];
+	__u8 answered; /* the client has acknowledged something of a server's */
+	__u8 pad[5];
 };
 
 struct {
@@ -99,6 +100,8 @@ static __noinline int steer_on(struct __sk_buff *skb, const struct segment *s, s
 				BPF_F_PSEUDO_HDR))
 		return TC_ACT_SHOT;
 	flow->seen = bpf_ktime_get_ns();
+	if (s->flags & ACK && s->ack != flow->b + 1)
+		flow->answered = 1;
 	flow->packets += wire.packets;
 	flow->bytes += wire.bytes;
 	count(STEERED, &wire);

@@ -44,7 +44,8 @@ RECORD = Layout(
         ("handoff_bytes", "I"),
         ("dscp_bits", "B"),
         ("suspect", "B"),
-        ("pad", "6s"),
+        ("answered", "B"),
+        ("pad", "5s"),
     ],
 )
 ENDPOINT_BYTES = 8
@@ -136,7 +137,9 @@ class KernelPath:
     def recall(self, flow: Flow) -> None:
         record = self.records.get(flow.key) if flow.fast else None
         if record is not None:
-            flow.seen = max(flow.seen, RECORD.unpack(record)[0] / NANOSECONDS)
+            seen, answered = RECORD.unpack(record)[0], RECORD.unpack(record)[-2]
+            flow.seen = max(flow.seen, seen / NANOSECONDS)
+            flow.answered = flow.answered or bool(answered)
 
     def forget(self, flow: Flow) -> None:
         if flow.fast:
@@ -182,7 +185,7 @@ class KernelPath:
         steering = flow.target.steering
         record = RECORD.pack(
             seen, packets, size, steering.bridge, flow.first, flow.b, flow.handoff_bytes,
-            steering.dscp_bits, flow.suspect_until > 0, b"",
+            steering.dscp_bits, flow.suspect_until > 0, flow.answered, b"",
         )  # fmt: skip
         flow.fast = self.records.put(flow.key, record)
         if not flow.fast:
@@ -191,7 +194,7 @@ class KernelPath:
 
 
 def _former(key: bytes, record: bytes) -> Former:
-    seen, _, _, bridge, first, b, handoff_bytes, _, suspect, _ = RECORD.unpack(record)
+    seen, _, _, bridge, first, b, handoff_bytes, _, suspect, _, _ = RECORD.unpack(record)
     return Former(key, bridge, first, b, handoff_bytes, seen / NANOSECONDS, bool(suspect))
 
 
