@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 from balancer.core.request.line import Request
 from balancer.core.request.verdict import Bad, Reason
 
-
 MAX_HOST: Final = 255
 """Bytes of a host with its port. RFC 3986 section 3.2.2: names in the DNS have no more, and URIs
 should use such."""

@@ -10,17 +10,18 @@ class UnsendableError(Exception):
     """No request can say this; the text, one line, says what is wrong and what would be right."""
 
 
-_METHOD = re.compile(r"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}" % MAX_METHOD)
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_METHOD = re.compile(rf"{_TOKEN}{{1,{MAX_METHOD}}}")
 _HTTP_URL = re.compile(r"(?i:http)://(?P<authority>[^/?#]+)(?P<target>[^#]*)")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 # RFC 9112 section 5: field-line = field-name ":" OWS field-value OWS
-_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)")
+_HEADER = re.compile(rf"({_TOKEN}+):[ \t]*([^\r\n\0]*)")
 
 
 def request_bytes(method: str, url: str, headers: Iterable[str] = ()) -> bytes:
-    """The head of an HTTP/1.1 request for ``url``: `http://HOST/PATH`, `/PATH`, `*`, or with CONNECT
-    `HOST:PORT`. ``headers`` are written `NAME: VALUE`; a Host among them takes the place of the
-    URL's. Raises UnsendableError."""
+    """The head of an HTTP/1.1 request for ``url``: `http://HOST/PATH`, `/PATH`, `*`, or with
+    CONNECT `HOST:PORT`. ``headers`` are written `NAME: VALUE`; a Host among them takes the place of
+    the URL's. Raises UnsendableError."""
     if not _METHOD.fullmatch(method):
         raise UnsendableError(f"method {method!r} is wrong; right would be one such as GET")
     target, host = _target(method, url)
@@ -43,9 +44,8 @@ def _target(method: str, url: str) -> tuple[str, str]:
         return target if target.startswith("/") else "/" + target, found["authority"]
     target = url.partition("#")[0]
     # A URL with another scheme would go to a proxy as it is, which this is not.
-    if "://" in target.partition("?")[0] and not target.startswith("/"):
-        raise UnsendableError(f"URL {url!r} is wrong; right would be http://HOST/PATH or /PATH")
-    if path_of(method.encode("ascii"), target.encode("ascii")) is None:
+    elsewhere = "://" in target.partition("?")[0] and not target.startswith("/")
+    if elsewhere or path_of(method.encode("ascii"), target.encode("ascii")) is None:
         raise UnsendableError(f"URL {url!r} is wrong; right would be http://HOST/PATH or /PATH")
     return target, target if method == "CONNECT" and not target.startswith("/") else ""
 
