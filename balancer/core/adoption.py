@@ -10,7 +10,6 @@ from balancer.core import cookie
 from balancer.core.context import Context
 from balancer.core.fast_path import Fast, Former
 from balancer.core.flow import Flow
-from balancer.core.placing import hold
 from common.core.segment import MASK
 
 LONG_AGO = 600.0  # seconds: when it was handed over is not known, but a handoff is not repeated now
@@ -51,7 +50,7 @@ class Adoption:
             if former.suspect:  # what answers the SYN may be still to come
                 flow.suspect_until = now + cookie.LIFETIME
             if self._context.table.adopt(flow):
-                hold(flow, now)
+                flow.hold(now)
                 self._context.ledger.counts[Fast.ADOPTED] += 1
                 flow.fast = True
                 self._context.fast.steer(flow)  # with the DSCP that is configured now

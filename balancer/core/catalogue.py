@@ -9,15 +9,35 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 
 from balancer.core.choice.pool import Pool
-from balancer.core.config import Config
+from balancer.core.choice.rate_limit import RateLimiter
+from balancer.core.config import Config, RateLimit
 from balancer.core.service import Paths, Service
 
 
-class Catalogue:
-    """``pools`` by name, ``services`` by VIP and port (6 bytes)."""
+class PoolLimit:
+    """A pool's rate limit, and what is known of who is near it."""
 
-    def __init__(self, pools: dict[str, Pool], services: Iterable[Service]) -> None:
+    __slots__ = ("_buckets", "_by_key", "configured")
+
+    def __init__(self, configured: RateLimit) -> None:
+        self.configured = configured
+        self._by_key = configured.per == "key"
+        self._buckets = RateLimiter(configured)
+
+    def wait(self, key: bytes, source: bytes, now: float) -> float:
+        """Seconds until a connection of that key and client address is within the limit; 0.0: it
+        is."""
+        return self._buckets.take(key if self._by_key else source, now)
+
+
+class Catalogue:
+    """``pools`` and their rate ``limits`` by name, ``services`` by VIP and port (6 bytes)."""
+
+    def __init__(
+        self, pools: dict[str, Pool], limits: dict[str, PoolLimit], services: Iterable[Service]
+    ) -> None:
         self.pools = pools
+        self.limits = limits
         self.services = {service.endpoint: service for service in services}
 
 
@@ -27,9 +47,16 @@ def build(
     """The catalogue of a configuration; yields after each part. What the ``former`` has of the same
     pools and backends goes on: who is up, how busy, how much each was given."""
     pools: dict[str, Pool] = {}
+    limits: dict[str, PoolLimit] = {}
     for name, configured in config.all_pools.items():
         old = None if former is None else former.pools.get(name)
-        pools[name] = Pool(configured, now) if old is None else old.reconfigured(configured, now)
+        pool = pools[name] = Pool(configured) if old is None else old.reconfigured(configured, now)
+        yield from pool.building()
+        limit = configured.limit
+        if limit is not None:
+            known = None if former is None else former.limits.get(name)
+            same = known is not None and known.configured == limit
+            limits[name] = known if same and known else PoolLimit(limit)
         yield
     services = []
     for service in config.services:
@@ -37,7 +64,7 @@ def build(
         routes = config.routes_of(service)
         services.append(Service(service, routes, own, paths, config.timeouts))
         yield
-    return Catalogue(pools, services)
+    return Catalogue(pools, limits, services)
 
 
 def built(config: Config, paths: Paths, now: float) -> Catalogue:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from itertools import islice
 
-from balancer.core.choice.pool import Member
+from balancer.core.choice.member import Member
 from balancer.core.context import Context
 from balancer.core.flow import Flow, State
-from balancer.core.placing import release
 from common.core.chores import Part
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ACK, RST, SYN, Segment, build_along, reverse
@@ -49,7 +48,7 @@ class Ending:
             return
         context.forget_at_bridge(flow)
         context.fast.forget(flow)
-        release(flow)
+        flow.release(now)
         flow.killed, flow.closing, flow.seen = True, True, now
         context.send(build_along(reverse(flow.key), SYN, seq=flow.b))
 

@@ -218,7 +218,7 @@ class Balancer:
     def mark(self, pool: str, backend: str, up: bool, reason: str, now: float) -> None:
         """A backend is up or down, as its checks say; names that there are none of are ignored."""
         found = self.pools.get(pool)
-        member = None if found is None else found.member(backend)
+        member = None if found is None else found.find(backend)
         if found is None or member is None:
             return
         if up:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from balancer.core.choice.pool import Member
+from balancer.core.choice.member import Member
 from balancer.core.request.head import Head
 from balancer.core.service import Service, Target
 
@@ -29,11 +29,11 @@ class Flow:
         "c",
         "client_scale",
         "closing",
-        "digest",
         "fast",
         "first",
         "handed_at",
         "handoff_bytes",
+        "hash64",
         "head",
         "holds",
         "is_http",
@@ -71,7 +71,7 @@ class Flow:
         self.judged = (0, 0)  # seq and ack of a segment that was found to be this incarnation's
         self.head: Head | None = None
         self.target: Target | None = None
-        self.digest = 0  # of the request's key: what the choice was made by
+        self.hash64 = 0  # of the request's key: what the choice was made by
         self.holds = False  # it is among what its backend has in progress
         self.tried: tuple[Member, ...] = ()  # backends that could not serve it
         self.answered = False  # its bridge has said that it is there, or a server was heard
@@ -89,6 +89,18 @@ class Flow:
     def incarnation(self) -> bytes:
         """20 bytes that name this connection among all of the same addresses and ports."""
         return incarnation(self.key, self.c, self.b)
+
+    def hold(self, now: float) -> None:
+        """Count it among what its backend has in progress."""
+        assert self.target is not None, "a handed flow has a target"
+        self.target.pool.opened(self.target.member, self.key[:4], now)
+        self.holds = True
+
+    def release(self, now: float) -> None:
+        """Free its place there, if it has one."""
+        if self.holds and self.target is not None:
+            self.holds = False
+            self.target.pool.closed(self.target.member, self.key[:4], now)
 
     def __str__(self) -> str:
         client = ".".join(str(byte) for byte in self.key[:4])

@@ -8,7 +8,6 @@ from balancer.core import cookie
 from balancer.core.config import Limits, Timeouts
 from balancer.core.fast_path import FastPath
 from balancer.core.flow import Flow, State
-from balancer.core.placing import release
 from balancer.core.request.head import Head
 from common.core.eviction import longest_idle
 from common.core.ledger import Ledger, Occurrence
@@ -56,15 +55,15 @@ class FlowTable:
 
     def admit(self, flow: Flow) -> None:
         """Take a connection whose client proved its address, at the cost of the oldest waiting."""
-        self._make_place()
+        self._make_place(flow.seen)
         self.waiting[flow.key] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)
         self._ledger.counts[Admitted.CONNECTION] += 1
 
-    def _make_place(self) -> None:
+    def _make_place(self, now: float) -> None:
         if len(self.waiting) >= self._limits.waiting:
             self._ledger.counts[Admitted.EVICTED] += 1
-            self._forget(self.waiting.popitem(last=False)[1])
+            self._forget(self.waiting.popitem(last=False)[1], now)
 
     def hand(self, flow: Flow) -> bool:
         """Move a waiting flow among the handed; False where there is no room."""
@@ -77,14 +76,14 @@ class FlowTable:
         flow.state = State.HANDED
         return True
 
-    def take_back(self, flow: Flow) -> None:
+    def take_back(self, flow: Flow, now: float) -> None:
         """Move a handed flow among the waiting, CLOSED: nobody could serve it."""
         del self.handed[flow.key]
-        release(flow)
+        flow.release(now)
         self._fast.forget(flow)
         flow.target = None
         flow.state = State.CLOSED
-        self._make_place()
+        self._make_place(now)
         self.waiting[flow.key] = flow
 
     def adopt(self, flow: Flow) -> bool:
@@ -105,7 +104,7 @@ class FlowTable:
         table = self.handed if flow.state is State.HANDED else self.waiting
         if table.pop(flow.key, None) is not None:
             self._closed.add(flow.incarnation, now)
-        self._forget(flow)
+        self._forget(flow, now)
 
     def was_closed(self, incarnation: bytes, now: float) -> bool:
         return self._closed.holds(incarnation, now)
@@ -145,8 +144,8 @@ class FlowTable:
         waiting = flow.state is State.WAITING
         return flow.seen + (service.request_timeout if waiting else service.idle_timeout)
 
-    def _forget(self, flow: Flow) -> None:
+    def _forget(self, flow: Flow, now: float) -> None:
         self.drop_head(flow)
-        release(flow)
+        flow.release(now)
         self._fast.forget(flow)
         flow.state = State.GONE

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from functools import partial
 from math import ceil
 
-from balancer.core.choice.hashing import key_hash
+from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.pool import Pool
 from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import Admitted
-from balancer.core.placing import place, place_elsewhere, release
+from balancer.core.placing import place, place_elsewhere
 from balancer.core.reply import Replied, reply
 from balancer.core.request.head import Head, offset_of
 from balancer.core.service import Target
@@ -84,10 +84,12 @@ class Handover:
         context, head = self._context, flow.head
         assert head is not None, "a request was read from a head"
         flow.seen = now
-        wait = pool.over_limit(key, flow.key[:4], now)
-        if wait:
-            return self._over_limit(flow, pool, last, wait, now)
-        target = place(flow, pool, key_hash(key), context.ledger, now)
+        limit = context.catalogue.limits.get(pool.name)
+        wait = 0.0 if limit is None else limit.wait(key, flow.key[:4], now)
+        if limit is not None and wait:
+            return self._over_limit(flow, limit, last, wait, now)
+        flow.hash64 = key_hash(key)
+        target = place(context, flow, pool, now)
         if target is None:
             self._answer(flow, last, Replied.UNAVAILABLE, RETRY_AFTER, now)
             return context.ledger.drop(Failure.NOT_SERVED, last.data)
@@ -153,7 +155,7 @@ class Handover:
         if flow.answered:
             again = self._handoff(flow, segment, target, now)
         else:
-            silence = target.member.pool.configured.silence
+            silence = target.pool.configured.silence
             until = max(flow.handed_at + silence, now + SHORTEST)
             self._expect_answer(flow, target, segment, until)
             again = self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM)
@@ -177,7 +179,7 @@ class Handover:
         former = flow.target
         assert former is not None, "a handed flow has a target"
         self._context.ledger.counts[reason] += 1
-        former.member.pool.failed(former.member, reason, now)
+        self._context.health.suspected(former.pool.name, former.name, reason, now)
         option = self._context.forgetting(flow)
         if self._goes_elsewhere(flow, segment, now):
             self._context.send(option)
@@ -186,7 +188,7 @@ class Handover:
         """A bridge gives a flow back, in what the client's request begins with."""
         former = flow.target
         assert former is not None, "a handed flow has a target"
-        former.member.pool.failed(former.member, Answer.REFUSED, now)
+        self._context.health.suspected(former.pool.name, former.name, Answer.REFUSED, now)
         if not self._goes_elsewhere(flow, segment, now):
             self._answer(flow, segment, Replied.UNAVAILABLE, RETRY_AFTER, now)
 
@@ -194,7 +196,7 @@ class Handover:
         """Hand the same request, which begins with ``segment`` or is all our own, to the next
         backend; False where there is none."""
         context = self._context
-        target = place_elsewhere(flow, context.ledger, now)
+        target = place_elsewhere(context, flow, now)
         if target is None:
             return False
         if context.ledger.verbose:
@@ -207,17 +209,15 @@ class Handover:
         assert segment is not None, "what is not our own is the client's to repeat"
         flow.handoff_bytes = len(segment.payload)
         context.fast.steer(flow)
-        silence = target.member.pool.configured.silence
+        silence = target.pool.configured.silence
         self._expect_answer(flow, target, segment, now + silence)
         context.send(self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM))
         return True
 
     def _over_limit(
-        self, flow: Flow, pool: Pool, last: Segment, wait: float, now: float
+        self, flow: Flow, limit: PoolLimit, last: Segment, wait: float, now: float
     ) -> bytes | None:
-        limit = pool.configured.limit
-        assert limit is not None, "who is over a limit has one"
-        if limit.over == "429":
+        if limit.configured.over == "429":
             self._answer(flow, last, Replied.TOO_MANY, ceil(wait), now)
         else:
             self._context.reset_client(flow)
@@ -241,7 +241,7 @@ class Handover:
             flow.taken, stamps = len(head.data), head.stamp
         context.table.drop_head(flow)
         if flow.state is State.HANDED:
-            context.table.take_back(flow)
+            context.table.take_back(flow, now)
         reply(context, flow, stamps, kind, retry_after)
 
     def _give_up(self, repeated: float, flow: Flow, now: float) -> None:
@@ -255,7 +255,6 @@ class Handover:
         if flow.target is not None:
             name = flow.target.name
             context.ledger.warn(Handoffs.UNANSWERED, f"{flow}: {name} did not take it, reset")
-            flow.target.member.pool.failed(flow.target.member, Handoffs.UNANSWERED, now)
         context.reset_client(flow)
         context.forget_at_bridge(flow)
         context.table.remove(flow, now)
@@ -304,7 +303,7 @@ class Handover:
             if flow is None or (flow.state, flow.incarnation) != (State.HANDED, key + numbers):
                 continue
             known, flow.closing, flow.seen = True, True, now
-            release(flow)
+            flow.release(now)
             context.fast.forget(flow)  # so that the kernel shakes hands with the next of it
             if flow.target is not None:
                 flow.target.unanswered = 0
@@ -368,7 +367,7 @@ class Handover:
         if flow.state is not State.HANDED:
             return
         head.tries += 1
-        silence = target.member.pool.configured.silence
+        silence = target.pool.configured.silence
         if head.tries > CONFIRM_TRIES:
             context.ledger.counts[Handoffs.UNCONFIRMED] += 1
             context.reset_client(flow)

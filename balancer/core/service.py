@@ -7,7 +7,8 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from balancer.core import config as settings
-from balancer.core.choice.pool import Member, Pool
+from balancer.core.choice.member import Member
+from balancer.core.choice.pool import Pool
 from balancer.core.request.selector import Selector
 from balancer.core.steering import Steering
 from common.core import handoff

@@ -48,7 +48,7 @@ class Hosts:
         self.now = time.monotonic()
         self.offset = EPOCHS * cookie.EPOCH_SECONDS + 10 - self.now  # early in an epoch
         self.core = Balancer(
-            Catalogue({}, [self.service]),
+            Catalogue({}, {}, [self.service]),
             config.Limits(),
             config.Timeouts(),
             Keyring([KEYS]),

@@ -10,7 +10,7 @@ from typing import Any
 
 from balancer.core import config
 from balancer.core.catalogue import built
-from balancer.core.choice.hashing import key_hash
+from balancer.core.choice.maglev import key_hash
 from balancer.core.engine import Balancer
 from balancer.core.fast_path import FastPath
 from balancer.core.service import Paths
