@@ -16,6 +16,8 @@ from tests.unit.request_selectors import LIMIT, SOURCE, pool, request, selected,
 BY_LINE = {
     "path": selector(),
     "uri": selector(key="uri"),
+    "never missing": selector(key=("path", "source"), missing=("host", "cookie:a")),
+    "path, never missing": selector(missing="header:x"),
     "query": selector(key=("query:a", "source")),
     "routes": selector(
         Route("one", path_prefix="/a"), Route("two", path_regex=".*b"), Route("three", method="PUT")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Taken = Callable[[Asked], bytes]  # a part's value, b"" where there is none
 
+_NEVER_MISSING = frozenset({"path", "uri", "source"})
 SHOWN = 256  # characters of a value in words
 
 
@@ -29,20 +30,19 @@ class Keyed(NamedTuple):
 class Key:
     """How a pool has its requests' keys made. Where a part of ``Pool.key`` is missing or empty,
     ``Pool.missing`` is taken in place of the whole; and where that lacks one, too, the client's
-    address. ``names`` are the header fields needed for it."""
+    address. ``names`` are the header fields needed for it, and ``needs_host`` says whether the
+    host is, wherever it stands."""
 
-    __slots__ = ("_instead", "_takes", "instead", "names", "parts")
+    __slots__ = ("_instead", "_takes", "instead", "names", "needs_host", "parts")
 
     def __init__(self, pool: Pool) -> None:
         self.parts, self.instead = pool.key, pool.missing
         self._takes = [_taken(part) for part in self.parts]
         self._instead = [_taken(part) for part in self.instead]
-        every = (*self.parts, *self.instead)
-        self.names = frozenset(_field(part) for part in every) - {""}
-
-    @property
-    def needs_host(self) -> bool:
-        return HOST in self.parts or HOST in self.instead
+        certain = _NEVER_MISSING.issuperset(self.parts)
+        used = self.parts if certain else (*self.parts, *self.instead)
+        self.names = frozenset(_field(part) for part in used) - {""}
+        self.needs_host = HOST in used
 
     def of(self, asked: Asked) -> Keyed:
         values = [take(asked) for take in self._takes]

@@ -52,7 +52,7 @@ class Selector:
         self._reader = Reader(names, host=host)
         # The usual case has a way of its own: one pool, and the path is the key.
         usual = not routes and default is not None and self._keys[default].parts == _PATH
-        self._by_path = default if usual and not self.needs_fields else None
+        self._by_path = default if usual else None
 
     def inspect(self, data: bytes, limit: int, source: bytes) -> NeedMore | Bad | Selected:
         """What the first bytes of a connection from ``source`` (4 address bytes) ask for.
