@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 
+from balancer.core import config as settings
 from balancer.core.choice.pool import Pool
-from balancer.core.choice.rate_limit import RateLimiter
-from balancer.core.config import Config, RateLimit
+from balancer.core.choice.rate_limit import RateLimit
+from balancer.core.config import Config
 from balancer.core.service import Paths, Service
 
 
@@ -19,10 +20,10 @@ class PoolLimit:
 
     __slots__ = ("_buckets", "_by_key", "configured")
 
-    def __init__(self, configured: RateLimit) -> None:
+    def __init__(self, configured: settings.RateLimit) -> None:
         self.configured = configured
         self._by_key = configured.per == "key"
-        self._buckets = RateLimiter(configured)
+        self._buckets = RateLimit(configured)
 
     def wait(self, key: bytes, source: bytes, now: float) -> float:
         """Seconds until a connection of that key and client address is within the limit; 0.0: it

@@ -6,7 +6,9 @@ from balancer.core.catalogue import Catalogue
 from balancer.core.fast_path import FastPath
 from balancer.core.flow import Flow
 from balancer.core.flow_table import FlowTable
+from balancer.core.health import PoolHealth
 from balancer.core.rules import MARK
+from balancer.core.times import Times
 from common.core import handoff
 from common.core.keys import Keyring
 from common.core.ledger import Ledger, Outcome
@@ -27,11 +29,23 @@ class Context:
     ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
     """
 
-    __slots__ = ("catalogue", "fast", "keys", "ledger", "out", "schedule", "table", "wall")
+    __slots__ = (
+        "catalogue",
+        "fast",
+        "health",
+        "keys",
+        "ledger",
+        "out",
+        "schedule",
+        "table",
+        "times",
+        "wall",
+    )
 
     def __init__(
         self,
         catalogue: Catalogue,
+        health: PoolHealth,
         keys: Keyring,
         ledger: Ledger,
         table: FlowTable,
@@ -40,6 +54,8 @@ class Context:
         wall: float,
     ) -> None:
         self.catalogue = catalogue
+        self.health = health
+        self.times = Times()
         self.fast = fast
         self.keys = keys
         self.ledger = ledger

@@ -25,6 +25,7 @@ from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import FlowTable
 from balancer.core.handover import Failure, Handover
 from balancer.core.handshake import Refusal
+from balancer.core.health import PoolHealth
 from balancer.core.reading import Reading
 from balancer.core.request.head import offset_of
 from balancer.core.service import Paths, Service
@@ -101,9 +102,12 @@ class Balancer:
         self.ledger = ledger
         self._fast: FastPath = NoFastPath() if fast is None else fast
         self.table = FlowTable(limits, timeouts, ledger, self._fast, now)
+        self.health = PoolHealth(self._mark)
+        self.health.follow(catalogue.pools, now)
         self._context = Context(
-            catalogue, keys, ledger, self.table, self._fast, now, now + wall_offset
+            catalogue, self.health, keys, ledger, self.table, self._fast, now, now + wall_offset
         )
+        self.times = self._context.times
         self.out = self._context.out
         self._adoption = Adoption(self._context)
         self._chores = Chores()
@@ -211,11 +215,14 @@ class Balancer:
 
     def _switch(self, catalogue: Catalogue, config: Config, now: float) -> None:
         self._context.catalogue = catalogue
+        for pool in catalogue.pools.values():
+            pool.take_over(now)
+        self.health.follow(catalogue.pools, now)
         self.table.configure(config.limits, config.timeouts)
         self.ledger.counts[Operated.RECONFIGURED] += 1
         self._renew(now)  # the kernel hears of it at once
 
-    def mark(self, pool: str, backend: str, up: bool, reason: str, now: float) -> None:
+    def _mark(self, pool: str, backend: str, up: bool, reason: str, now: float) -> None:
         """A backend is up or down, as its checks say; names that there are none of are ignored."""
         found = self.pools.get(pool)
         member = None if found is None else found.find(backend)

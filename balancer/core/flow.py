@@ -66,7 +66,7 @@ class Flow:
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out
         self.killed = False  # by an operator, or with its backend: its client is to be reset
         self.fast = False  # the kernel has a record of it
-        self.handed_at = now  # once it is HANDED
+        self.handed_at = now  # once it is HANDED; until then, when the client had proven itself
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
         self.judged = (0, 0)  # seq and ack of a segment that was found to be this incarnation's
         self.head: Head | None = None

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from math import ceil
 
+from balancer.core.catalogue import PoolLimit
 from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.pool import Pool
 from balancer.core.context import Context, Served
@@ -97,6 +98,7 @@ class Handover:
             context.reset_client(flow)
             context.table.remove(flow, now)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
+        context.times.handoff.observe(now - flow.handed_at)
         flow.handed_at = now
         context.ledger.counts[Handoffs.BEGUN] += 1
         if context.ledger.verbose:

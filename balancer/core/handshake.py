@@ -113,6 +113,8 @@ def _admit(context: Context, flow: Flow, promise: cookie.Promise, rtt: int) -> N
     if promise.scale != NO_SCALE:
         flow.promised_scale = flow.service.window_scale
     flow.rtt = rtt
+    if rtt:
+        context.times.handshake.observe(rtt / 1000)
     context.table.admit(flow)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from balancer.core.choice.pool import Pool
 from balancer.core.choice.member import Member
+from balancer.core.choice.pool import Pool
 from balancer.core.context import Context
 from balancer.core.flow import Flow
 from balancer.core.service import Target
