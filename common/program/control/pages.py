@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any
-
-from common.adapters.control.server import Pages
 
 ITEMS = 256  # of a page
 SECONDS = 0.002  # that a page may take to be made
 LOOKS = 32  # items between two looks at the clock
 
 
-def paged(items: Iterable[Any], result: Any = None) -> Pages:
+def paged(items: Iterable[Any], result: Any = None) -> Generator[list[Any], None, Any]:
     """Pages of the items that are not None (those only take their time), then the result."""
     page: list[Any] = []
     began = time.monotonic()
