@@ -52,6 +52,8 @@ class Backend(Settings):
     Connections handed to `address`:`port` are opened to the server; `dscps` narrows that to
     some of the balancers (empty: all). `source`: whether the server sees the client's address or
     the bridge's own with a port of `ports` (first, last), which nothing else on this host may use.
+    A server that takes no connection within `connect` seconds is passed over: the balancer tries
+    another bridge.
     """
 
     address: Annotated[str, IPV4]
@@ -62,6 +64,7 @@ class Backend(Settings):
     source: Literal["client", "bridge"] = "client"
     ports: Annotated[tuple[int, int], PORT_RANGE] = (20000, 29999)
     hold_handshake: Literal["auto", "on", "off"] = "auto"
+    connect: Annotated[float, settings.seconds(0.05, 60)] = 1.0
 
     joined: ClassVar[Mapping[str, Joined]] = {
         "server": Joined(("server_address", "server_port"), ENDPOINT),
