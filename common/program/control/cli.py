@@ -130,6 +130,23 @@ def listing(
     return run
 
 
+def flows_command(controlled: Controlled, *flags: Flag) -> click.Command:
+    """`flows`, with the filters that the program has."""
+    listed = listing(controlled, "flows", lambda tables: tables.flows)
+
+    def flows(remote: Remote, killed: str | None, **filters: Any) -> None:
+        """List connections, or end one: it is reset for its client, and its server is told."""
+        if killed is not None:
+            for each in remote.ask("kill", flow=killed)["killed"]:
+                click.echo(f"{each} is ended")
+        else:
+            listed(remote, **filters)
+
+    names = "ID|ADDRESS:PORT"
+    kill = click.option("--kill", "killed", metavar=names, help="End the connection of that name.")
+    return controlled.command(flows, "flows", *flags, kill)
+
+
 def _show(as_json: bool, found: Any, tables: Callable[[], list[Any]]) -> None:
     if as_json:
         json.dump(found, sys.stdout, indent=1)
