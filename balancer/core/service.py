@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from balancer.core import config as settings
-from balancer.core import maglev
+from balancer.core.choice import maglev
 from balancer.core.steering import Steering
 from common.core import handoff
 from common.core.segment import MIN_PACKET
