@@ -22,8 +22,8 @@ from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import FlowTable
 from balancer.core.handover import Failure, Handover
 from balancer.core.handshake import Refusal
-from balancer.core.head import offset_of
 from balancer.core.reading import Reading
+from balancer.core.request.head import offset_of
 from balancer.core.service import Service
 from balancer.core.strangers import Strangers
 from common.core import handoff

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from balancer.core.head import Head
+from balancer.core.request.head import Head
 from balancer.core.service import Service, Target
 
 

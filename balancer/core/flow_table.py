@@ -8,7 +8,7 @@ from balancer.core import cookie
 from balancer.core.config import Limits, Timeouts
 from balancer.core.fast_path import FastPath
 from balancer.core.flow import Flow, State
-from balancer.core.head import Head
+from balancer.core.request.head import Head
 from common.core.eviction import longest_idle
 from common.core.ledger import Ledger, Occurrence
 from common.core.remembered import Remembered

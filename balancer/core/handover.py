@@ -8,7 +8,7 @@ from functools import partial
 from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import Admitted
-from balancer.core.head import Head, offset_of
+from balancer.core.request.head import Head, offset_of
 from balancer.core.service import Target
 from common.core import handoff, tcp_options
 from common.core.handoff import Kind

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from balancer.core import http_request
 from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State
 from balancer.core.handover import Handover
-from balancer.core.head import Head, offset_of
-from balancer.core.http_request import NEED_MORE, Bad, NeedMore, Request
+from balancer.core.request import line
+from balancer.core.request.head import Head, offset_of
+from balancer.core.request.line import Request
+from balancer.core.request.verdict import NEED_MORE, Bad, NeedMore
 from common.core import tcp_options
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ACK, FIN, MASK, RST, Segment
@@ -108,7 +109,7 @@ class Reading:
         fresh = head.data[had:]
         if had and b"\n" not in fresh and len(head.data) < flow.service.max_head:
             return NEED_MORE
-        return http_request.inspect(bytes(head.data), flow.service.max_head)
+        return line.inspect(bytes(head.data), flow.service.max_head)
 
     def _make_room(self, flow: Flow, now: float) -> None:
         """Give up the oldest heads for a new one: who sends only beginnings loses them first."""

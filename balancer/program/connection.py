@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from balancer.core.cookie import MSS_STEPS
-from balancer.core.http_request import Bad, Request, inspect
+from balancer.core.request.line import Request, inspect
+from balancer.core.request.verdict import Bad
 from common.core.segment import ACK, FIN, MASK, RST
 from common.program.decoding.capture import Seen
 from common.program.decoding.dissector import scale_text

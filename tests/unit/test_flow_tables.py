@@ -8,7 +8,7 @@ from balancer.core import config as balancer_config
 from balancer.core.fast_path import NoFastPath
 from balancer.core.flow import Flow, State
 from balancer.core.flow_table import FlowTable
-from balancer.core.head import Head
+from balancer.core.request.head import Head
 from balancer.core.service import Service
 from common.core.ledger import Ledger
 from common.core.timing import ENDS_AT_ONCE
