@@ -13,28 +13,28 @@ from collections.abc import Callable, Iterator
 from scapy.packet import Packet
 
 from balancer.core.config import Config, Service
-from balancer.program.capture import Address, DecodeError, Seen, packets, tcp_fields
 from balancer.program.connection import (
     Flow,
     client_syn,
     confirmed,
+    cookie_words,
     guess,
     request_words,
     summary,
     tally,
 )
-from balancer.program.dissector import HandoffOption
-from balancer.program.wording import (
+from common.core import handoff
+from common.core.segment import ACK, MASK, SYN
+from common.program.decoding.capture import Address, DecodeError, Seen, packets, tcp_fields
+from common.program.decoding.dissector import HandoffOption
+from common.program.decoding.wording import (
     answer_words,
     at,
-    cookie_words,
     handoff_option,
     offer_words,
     plural,
     tcp_words,
 )
-from common.core import handoff
-from common.core.segment import ACK, MASK, SYN
 
 __all__ = ["MAX_PACKETS", "DecodeError", "Story", "decode"]
 

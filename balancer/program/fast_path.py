@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -93,6 +93,7 @@ class KernelPath:
         self._counts = counts
         self._answered: set[bytes] = set()  # endpoints of services
         self._due: list[Flow] = []
+        self._withheld: Callable[[Flow], bool] | None = None
         self._earlier = self.records.keys()  # of an earlier run
 
     def answer(
@@ -146,6 +147,13 @@ class KernelPath:
             self.records.remove(flow.key)
             flow.fast = False
 
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        self._withheld = wanted
+
+    def renew(self, flow: Flow) -> None:
+        if flow.state is State.HANDED and not flow.closing and flow.head is None:
+            self._write(flow)
+
     def drop(self, key: bytes) -> None:
         self.records.remove(key)
 
@@ -179,6 +187,10 @@ class KernelPath:
 
     def _write(self, flow: Flow) -> None:
         assert flow.target is not None, "a handed flow has a target"
+        if self._withheld is not None and self._withheld(flow):
+            self.recall(flow)
+            self.forget(flow)
+            return
         seen = packets = size = 0
         if flow.fast and (old := self.records.get(flow.key)) is not None:
             seen, packets, size, *_ = RECORD.unpack(old)

@@ -30,7 +30,7 @@ from packetbridge.core.flow import IN_KERNEL, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.sources import Sources
-from packetbridge.core.states import Event, State
+from packetbridge.core.states import State
 from packetbridge.core.strangers import Strangers
 
 FAREWELL_PART = 64  # flows ended in one go
@@ -44,6 +44,12 @@ class Senseless(Outcome):
 
     SYN = "syn_at_bridge"  # connections begin with a handoff
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
+
+
+class Killed(Occurrence):
+    """Connections ended at the operator's word."""
+
+    FLOWS = "flows_killed"
 
 
 class Bridge:
@@ -65,6 +71,7 @@ class Bridge:
     ) -> None:
         self.ledger = ledger
         self._fast: FastPath = NoFastPath() if fast is None else fast
+        self.fast = self._fast
         self.table = FlowTable(limits, timeouts, ledger, self._fast, now)
         self._context = Context(keys, ledger, self.table, self._fast, now, now + wall_offset)
         self.out = self._context.out
@@ -154,6 +161,13 @@ class Bridge:
         """How many connections have not ended."""
         return sum(flow.state is not State.LINGER for flow in self._outbound.values())
 
+    def kill(self, flow: Flow, now: float) -> None:
+        """End a connection for both sides at the operator's word, and tell the balancer."""
+        self._context.wall = now + self._wall_offset
+        self.ledger.counts[Killed.FLOWS] += 1
+        end_idle(self._context, flow, now)
+        answers.say_ended(self._context)
+
     def farewell(self, now: float) -> Iterator[None]:
         """End all flows, as nobody will translate them any more: both sides are reset, and what is
         still being opened goes back to the balancer. In parts, for their packets to be sent.
@@ -163,13 +177,7 @@ class Bridge:
         self._leaving = True
         self._context.wall = now + self._wall_offset
         for number, flow in enumerate(list(self._outbound.values())):
-            if flow.state is State.SYN_SENT:
-                self._connector.give_back(flow)
-            elif flow.state is not State.LINGER:
-                self._context.reset_client(flow)
-                self._context.reset_server(flow)
-                answers.ended(self._context, flow)
-            self.table.remove(flow, Event.EXPIRED, now)
+            end_idle(self._context, flow, now)
             if number % FAREWELL_PART == 0:
                 answers.say_ended(self._context)
                 yield

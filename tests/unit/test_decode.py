@@ -15,8 +15,8 @@ from scapy.utils import PcapNgWriter, PcapWriter
 
 from balancer.core.config import Backend, Config, Service
 from balancer.program.decode import DecodeError, decode
-from balancer.program.dissector import HandoffOption
 from common.core import handoff, keys
+from common.program.decoding.dissector import HandoffOption
 from tests.unit.scapy_oracle import tcp_packet
 
 CLIENT, VIP = ("192.168.33.1", 4711), ("192.168.33.10", 80)
