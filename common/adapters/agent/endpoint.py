@@ -17,7 +17,7 @@ from aiohttp import web
 MOST_CONNECTIONS = 128
 LONGEST = 60.0  # seconds of a connection
 HEAD_BYTES = 8190  # of a line or field
-AGAIN = 5.0  # seconds between two attempts to listen
+AGAIN = 2.0  # seconds between two attempts to listen
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Address = tuple[str, int]

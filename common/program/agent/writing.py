@@ -72,10 +72,9 @@ class AccessLog:
         return len(lines)
 
     def _put(self, file: AccessFile, lines: list[str], reopen: int) -> None:
-        """What was recorded before the file was moved goes to the one that was moved."""
-        if lines:
-            file.write(lines)
         if reopen != self._reopened:
             if self._reopened is not None:
                 file.reopen()
             self._reopened = reopen
+        if lines:
+            file.write(lines)
