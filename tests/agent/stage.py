@@ -137,9 +137,8 @@ def server(answer: Callable[[socket.socket], None]) -> Iterator[int]:
                 threads.append(thread)
 
         def one(connected: socket.socket) -> None:
-            with connected:
-                with suppress(OSError):
-                    answer(connected)
+            with connected, suppress(OSError):
+                answer(connected)
 
         accepting = threading.Thread(target=serve)
         accepting.start()
