@@ -13,7 +13,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from balancer.core import cookie, handshake, icmp_errors
+from balancer.core import cookie, handshake, icmp_errors, killing
 from balancer.core.adoption import Adoption
 from balancer.core.config import Limits, Timeouts
 from balancer.core.context import Context, Served
@@ -175,6 +175,15 @@ class Balancer:
         """How many connections have not ended."""
         handed = sum(not flow.closing for flow in self._handed.values())
         return handed + sum(flow.state is State.WAITING for flow in self.table.waiting.values())
+
+    def kill(self, flow: Flow, now: float) -> None:
+        """End a connection at the operator's word."""
+        self._context.wall = now + self._wall_offset
+        killing.kill(self._context, flow, now)
+
+    def recall(self, flow: Flow) -> None:
+        """Bring ``flow.seen`` up to date."""
+        self._fast.recall(flow)
 
     def farewell(self, _now: float) -> Iterator[None]:
         """Nothing: without its rules the host itself resets whoever still sends to the VIP."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from balancer.core.config import Config
@@ -11,6 +13,7 @@ from balancer.core.engine import Balancer
 from balancer.core.rules import rules
 from balancer.core.service import Service
 from balancer.program import fast_path
+from balancer.program.control.commands import commands
 from balancer.program.fast_path import KernelPath
 from common.adapters import routes
 from common.adapters.alone import alone
@@ -20,9 +23,11 @@ from common.adapters.firewall import Firewall
 from common.adapters.path_probe import path_mtus
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
+from common.program.control.basics import Reloading
+from common.program.control.beside import control
 from common.program.datapath import choose_datapath
 from common.program.keys import read_keys
-from common.program.loop import run, wall_offset
+from common.program.loop import PacketLoop, run, wall_offset
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +63,17 @@ def serve(config: Config) -> None:
     ]
     firewall = Firewall("balancer", *rules(config))
     reread = partial(read_keys, config.key_file)
-    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast, config.timeouts.drain)
+    drain = config.timeouts.drain
+    beside = partial(_beside, core, config, "nfqueue" if fast is None else "ebpf")
+    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast, drain, beside)
+
+
+@contextmanager
+def _beside(core: Balancer, config: Config, datapath: str, loop: PacketLoop) -> Iterator[None]:
+    """What the loop does besides packets."""
+    known = commands(loop, core, config, datapath, Reloading())
+    with control(loop, config.control, known):
+        yield
 
 
 def _load(config: Config, ledger: Ledger) -> KernelPath:
