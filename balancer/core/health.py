@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
-from balancer.core.config import Pool
+from balancer.core import config
 from common.core.health import Judge, Judges, Transition
 
 Mark = Callable[[str, str, bool, str, float], None]
 """Of a pool and a backend: whether it is up, why not, and when (monotonic seconds)."""
+
+
+class Checked(Protocol):
+    """A backend of a pool, as far as its health goes."""
+
+    name: str
+    bridge: str
+    up: bool
+
+
+class CheckedPool(Protocol):
+    """A pool likewise."""
+
+    configured: config.Pool
+
+    @property
+    def members(self) -> Iterable[Checked]: ...
 
 
 class PoolHealth:
@@ -24,23 +42,21 @@ class PoolHealth:
         self._judges: Judges[tuple[str, str]] = Judges()
         self.failures: Counter[tuple[str, str, str]] = Counter()
 
-    def follow(self, pools: Iterable[Pool], now: float) -> None:
-        """Judge the backends of these pools from now on. One that is not checked any more is
-        taken for well: nobody would bring it back."""
-        pools = tuple(pools)
-        for pool in pools:
-            for backend in pool.backends:
-                judge = self._judges.get((pool.name, backend.name))
-                if pool.check is None and judge is not None and not judge.up:
-                    self._mark(pool.name, backend.name, True, "", now)
-        checked = {
-            (pool.name, backend.name): (pool.check.rise, pool.check.fall)
-            for pool in pools
-            if pool.check is not None
-            for backend in pool.backends
-        }
-        self._judges.follow(checked, now)
-        there = {(pool.name, backend.name) for pool in pools for backend in pool.backends}
+    def follow(self, pools: Mapping[str, CheckedPool], now: float) -> None:
+        """Judge the backends of these pools, by their names, from now on. One that is not checked
+        any more is taken for well: nobody would bring it back."""
+        wanted: dict[tuple[str, str], tuple[int, int]] = {}
+        there = set()
+        for name, pool in pools.items():
+            check = pool.configured.check
+            for member in pool.members:
+                who = name, member.name
+                there.add(who)
+                if check is not None:
+                    wanted[who] = check.rise, check.fall
+                elif self._judges.get(who) is not None and not member.up:
+                    self._mark(*who, True, "", now)
+        self._judges.follow(wanted, now)
         for gone in [key for key in self.failures if key[:2] not in there]:
             del self.failures[gone]
 

@@ -94,7 +94,7 @@ class PacketProcess:
         elif command == "health":
             for target, well, reason in arguments["results"]:
                 self.results.append((target, well, reason))
-            yield {"result": {"generation": self.settings.generation}}
+            yield {"result": {"generation": self.settings.generation, "log_level": "info"}}
         elif command == "agent-health":
             yield {"result": self.health}
         elif command == "metrics":

@@ -7,8 +7,8 @@ The commands that it asks for; each program has them:
 ``agent-settings``
     the items that common.core.agent_settings.encode makes, in parts.
 ``health`` ``results=[[target, well, reason], …]``
-    results of checks, perhaps none; ``target`` as in the settings. Gives ``{"generation": N}``: a
-    new number means new settings.
+    results of checks, perhaps none; ``target`` as in the settings. Gives
+    ``{"generation": N, "log_level": LEVEL}``: a new number means new settings.
 ``agent-health``
     what GET /health answers: ``{"status": "ok" | "degraded" | "down", …}``.
 ``metrics``

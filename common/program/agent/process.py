@@ -38,10 +38,11 @@ async def work(connected: socket.socket) -> None:
 class _Agent:
     def __init__(self, process: PacketProcess, http: aiohttp.ClientSession) -> None:
         self._process = process
-        self._reports = Reports(process)
+        self._reports = Reports(process, self._log_from)
         self._checking = Checking(http, self._reports.found)
         self._access = AccessLog(process)
         self._settings = AgentSettings("", 0)
+        self._level = ""
         showing = Showing(process, lambda: self._settings, self._own)
         self._endpoint = Endpoint({"/health": showing.health, "/metrics": showing.metrics})
         self._numbers = Numbers(self._checking, self._reports, self._access, self._endpoint)
@@ -78,9 +79,14 @@ class _Agent:
             self._apply(settings)
             await self._reports.next_generation(settings.generation)
 
+    def _log_from(self, level: str) -> None:
+        if level != self._level:
+            self._level = level
+            logs.setup(level)
+
     def _apply(self, settings: AgentSettings) -> None:
         self._settings = settings
-        logs.setup(settings.log_level)
+        self._log_from(settings.log_level)
         self._endpoint.listen(frozenset(settings.listen))
         self._access.follow(settings.access_log, settings.access_format)
         self._checking.follow((*settings.bridges, *settings.servers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from common.adapters.agent.packet_process import CommandError, PacketProcess
@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 class Reports:
     """``dropped`` counts results that the packet process did not take in time."""
 
-    def __init__(self, process: PacketProcess) -> None:
+    def __init__(self, process: PacketProcess, level: Callable[[str], None]) -> None:
+        """``level`` is told which messages are logged, when the packet process says so."""
         self._process = process
+        self._level = level
         self._waiting: deque[Result] = deque()
         self._some = asyncio.Event()
         self.dropped = 0
@@ -63,4 +65,5 @@ class Reports:
             self.dropped += len(some)
             log.debug("results of %s checks are dropped: %s", len(some), error)
             return None
+        self._level(answer["log_level"])
         return int(answer["generation"])
