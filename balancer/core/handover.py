@@ -151,12 +151,12 @@ class Handover:
         if message.kind < Kind.ACCEPTED:
             return drop(Failure.NOT_AN_ANSWER, data)
         if message.kind is Kind.ENDED:
-            c, b, rest = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK, segment.payload
-        elif flow is not None:
-            c, b, rest = flow.c, flow.b, b""
+            c, b, bridge = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK, b""
+        elif flow is not None and flow.target is not None:
+            c, b, bridge = flow.c, flow.b, flow.target.steering.bridge
         else:
             return drop(Failure.UNKNOWN_FLOW, data)
-        binding = handoff.Binding(segment.key, c, b, segment.seq, rest)
+        binding = handoff.Binding(segment.key, c, b, segment.seq, segment.payload, bridge)
         if handoff.signer(context.keys.accepted, option, binding, context.wall) is None:
             return drop(Failure.BAD_MAC, data)
         if not handoff.timely(option, context.wall):

@@ -87,8 +87,10 @@ class Context:
         self.to_client(flow.entry, flow.inbound, RST, seq=flow.client_ack)
 
     def reset_server(self, flow: Flow) -> None:
-        """RST with the sequence number that the server said it expects, if it has a connection."""
-        if flow.state in (State.SPLICED, State.CLOSING, State.LINGER):
+        """RST with the sequence number that the server said it expects, if it has a connection or
+        has answered that it would."""
+        answered = flow.opening is not None and flow.opening.syn_ack is not None
+        if answered or flow.state in (State.SPLICED, State.CLOSING, State.LINGER):
             self.fast.recall(flow)
             self.to_server(flow, RST, seq=flow.server_ack)
 

@@ -23,9 +23,24 @@ class Doubted(Occurrence):
     SERVER_ASKED = "servers_asked"
 
 
+def give_back(context: Context, flow: Flow, now: float) -> Segment:
+    """Return ``flow``, in SYN_SENT, to the balancer; gives its first held segment. From now on
+    nothing of it goes to either side, but for what ends what the server may have begun."""
+    assert flow.opening is not None, "a flow in SYN_SENT has an opening"
+    first = flow.opening.in_order((flow.c + 1) & MASK)[0]
+    answers.refused(context, flow, first)
+    context.reset_server(flow)
+    context.table.give_back(flow, now)
+    context.table.remove(flow, Event.UNREACHABLE, now)
+    return first
+
+
 def end_idle(context: Context, flow: Flow, now: float) -> None:
     """End ``flow``, whose time or whose room is over, for both sides, and tell the balancer, unless
-    both have ended it themselves."""
+    both have ended it themselves, or it has not begun."""
+    if flow.state is State.SYN_SENT:
+        give_back(context, flow, now)
+        return
     if flow.state is not State.LINGER:
         context.reset_client(flow)
         context.reset_server(flow)

@@ -30,7 +30,7 @@ from packetbridge.core.flow import IN_KERNEL, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.sources import Sources
-from packetbridge.core.states import Event, State
+from packetbridge.core.states import State
 from packetbridge.core.strangers import Strangers
 
 FAREWELL_PART = 64  # flows ended in one go
@@ -163,13 +163,7 @@ class Bridge:
         self._leaving = True
         self._context.wall = now + self._wall_offset
         for number, flow in enumerate(list(self._outbound.values())):
-            if flow.state is State.SYN_SENT:
-                self._connector.give_back(flow)
-            elif flow.state is not State.LINGER:
-                self._context.reset_client(flow)
-                self._context.reset_server(flow)
-                answers.ended(self._context, flow)
-            self.table.remove(flow, Event.EXPIRED, now)
+            end_idle(self._context, flow, now)
             if number % FAREWELL_PART == 0:
                 answers.say_ended(self._context)
                 yield

@@ -30,6 +30,7 @@ class Entry:
         "_plain",
         "address",
         "balancer_keys",
+        "connect",
         "dscp",
         "local",
         "mark",
@@ -52,6 +53,7 @@ class Entry:
         self.server = IPv4Address(configured.server_address).packed
         self.server_port = configured.server_port
         self.mark = mark | dscp
+        self.connect = configured.connect  # seconds to wait for the server's SYN-ACK
         self.own_source = configured.source == "bridge"
         self.ports = configured.ports
         self.local = local

@@ -27,6 +27,7 @@ class Flow:
 
     __slots__ = (
         "addressing",
+        "attempt",
         "client_ack",
         "client_fin",
         "down_window",
@@ -48,8 +49,11 @@ class Flow:
         "up_window",
     )
 
-    def __init__(self, entry: Entry, inbound: bytes, c: int, b: int, now: float) -> None:
+    def __init__(
+        self, entry: Entry, inbound: bytes, c: int, b: int, now: float, attempt: int = 0
+    ) -> None:
         self.entry = entry
+        self.attempt = attempt  # of the balancer's at this connection here, from 0
         self.inbound = inbound
         self.isns = c.to_bytes(4, "big") + b.to_bytes(4, "big")
         self.state = State.HANDOFF

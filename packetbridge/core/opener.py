@@ -82,14 +82,17 @@ class Opener:
         c = flow.c if flow is not None and known else (segment.seq - 1) & MASK
         client_key = segment.key[:4] + entry.vip + segment.key[8:]
         binding = handoff.Binding(client_key, c, b, segment.seq)
-        if not credentials.believed(context, entry, segment, option, binding):
+        attempt = credentials.believed(context, entry, segment, option, binding)
+        if attempt is None:
             return None
         if flow is not None and (flow.c, flow.b) == (c, b):
-            return self._same(flow, message.kind, segment, now)
+            return self._same(flow, message.kind, attempt, segment, now)
+        new = Flow(entry, segment.key, c, b, now, attempt)
         if message.kind is Kind.FORGET:
+            context.table.disown(new, now)  # should it have overtaken the handoff
             context.ledger.took(Taken.FORGET)
             return None
-        self._open(entry, segment, message, c, b, flow, now)
+        self._open(new, segment, message, flow, now)
         return None
 
     def hold(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
@@ -131,13 +134,19 @@ class Opener:
         table.held_bytes += kept or 0
         return kept is not None
 
-    def _same(self, flow: Flow, kind: Kind, segment: Segment, now: float) -> Flow | None:
+    def _same(
+        self, flow: Flow, kind: Kind, attempt: int, segment: Segment, now: float
+    ) -> Flow | None:
+        context = self._context
         if kind is Kind.FORGET:
-            self._context.reset_server(flow)
-            self._context.table.remove(flow, Event.REPLACED, now)
-            self._context.ledger.took(Taken.FORGET)
+            context.ledger.took(Taken.FORGET)
+            if attempt >= flow.attempt:  # else of an attempt before, which we know is over
+                context.reset_server(flow)
+                context.table.disown(flow, now)
+                context.table.remove(flow, Event.REPLACED, now)
             return None
-        self._context.ledger.counts[Openings.AGAIN] += 1
+        flow.attempt = max(flow.attempt, attempt)
+        context.ledger.counts[Openings.AGAIN] += 1
         flow.mark(FOLLOWED, False)  # the kernel took it for a new incarnation's
         if kind is Kind.HANDOFF_CONFIRM:
             if flow.state is State.SYN_SENT and flow.opening is not None:
@@ -147,47 +156,41 @@ class Opener:
         return flow
 
     def _open(
-        self,
-        entry: Entry,
-        segment: Segment,
-        message: handoff.Handoff,
-        c: int,
-        b: int,
-        old: Flow | None,
-        now: float,
+        self, flow: Flow, segment: Segment, message: handoff.Handoff, old: Flow | None, now: float
     ) -> None:
-        table, ledger = self._context.table, self._context.ledger
-        if table.was_closed(entry.dscp, segment.key, c, b, now):
-            if table.was_refused(entry.dscp, segment.key, c, b, now):
-                answers.refused(self._context, Flow(entry, segment.key, c, b, now), segment)
+        context, table, ledger = self._context, self._context.table, self._context.ledger
+        entry = flow.entry
+        if table.was_given_back(flow, now):
+            answers.refused(context, flow, segment)
+            ledger.drop(Refusal.REPLAYED, segment.data)
+            return
+        if table.was_closed(flow, now):
+            if not table.is_elsewhere(entry.dscp, segment.key, now):
+                answers.ended(context, flow)  # so that nobody takes this bridge for silent
             ledger.drop(Refusal.REPLAYED, segment.data)
             return
         if old is not None:
-            self._context.reset_server(old)
+            context.reset_server(old)
             table.remove(old, Event.REPLACED, now)
-        flow = Flow(entry, segment.key, c, b, now)
         if self.draining:
-            answers.refused(self._context, flow, segment)
-            ledger.drop(Refusal.DRAINING, segment.data)
+            self._refuse(flow, segment, Refusal.DRAINING, now)
             return
         opening = Opening(message, segment)
         has_room = not table.full() or self._has_made_room(now)
         source = self._sources.source(entry, segment.src, segment.sport, table)
         if source is None or not has_room or not table.may_hold():
             full = Refusal.HELD_FULL if has_room else Refusal.TABLE_FULL
-            reason = Refusal.NO_PORT if source is None else full
-            answers.refused(self._context, flow, segment)
-            ledger.drop(reason, segment.data)
+            self._refuse(flow, segment, Refusal.NO_PORT if source is None else full, now)
             return
         flow.address(source)
         flow.opening = opening
-        wall = self._context.wall
-        opening.isn = c
+        wall = context.wall
+        opening.isn = flow.c
         if entry.own_source:
             opening.isn = sources.own_isn(wall, int.from_bytes(source[4:], "big"))
             if opening.stamp is not None:
                 flow.addressing.stamp_up = (sources.own_stamp(wall) - opening.stamp) & MASK
-            flow.addressing.seq_up = (opening.isn - c) & MASK
+            flow.addressing.seq_up = (opening.isn - flow.c) & MASK
         table.held_bytes += opening.hold(segment) or 0
         if message.kind is Kind.HANDOFF_CONFIRM:
             opening.owe(segment)
@@ -199,6 +202,12 @@ class Opener:
             if overtaking.ack == segment.ack and self._keep(opening, overtaking):
                 ledger.counts[Openings.EARLY] += 1
         self._connector.ask(flow, opening, now)
+
+    def _refuse(self, flow: Flow, segment: Segment, reason: Refusal, now: float) -> None:
+        """Give a handoff back before anything was done about it."""
+        answers.refused(self._context, flow, segment)
+        self._context.table.give_back(flow, now)
+        self._context.ledger.drop(reason, segment.data)
 
     def _has_made_room(self, now: float) -> bool:
         """End the longest idle flow in favour of a new one."""

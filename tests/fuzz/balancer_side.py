@@ -216,7 +216,11 @@ class Client:
             isns = (struct.pack("!II", other.c & MASK, other.b & MASK) for other in others)
             rest = handoff.encode_ended(zip((other.key for other in others), isns, strict=True))
             rest += rng.choice((b"", b"", b"?"))
-        binding = handoff.Binding(self.key, self.c, self.b & MASK, seq, rest)
+        flow = self.side.core.table.find(self.key)
+        bridge = b""
+        if kind is not Kind.ENDED and flow is not None and flow.target is not None:
+            bridge = flow.target.steering.bridge
+        binding = handoff.Binding(self.key, self.c, self.b & MASK, seq, rest, bridge)
         epoch = self.side.epoch() + rng.choice((0, 0, 0, 0, 0, 1, -2, 5))
         option = handoff.encode(self.side.keys, message, binding, epoch)
         return self._built(ACK, seq, self.b + 1, option, rest), 0

@@ -6,6 +6,7 @@ Packets are built and read by scapy. Times are seconds since the stage was set.
 from __future__ import annotations
 
 import struct
+from ipaddress import IPv4Address
 from typing import Any
 
 from balancer.core import config
@@ -174,9 +175,12 @@ class Client:
         )
 
     def answer(self, kind: int, at: int = 0, **model: Any) -> bytes:
-        """A bridge's answer, ``at`` the next byte it lacks."""
+        """An answer of the flow's bridge, ``at`` the next byte it lacks."""
         seq = (self.c + 1 + at) % 2**32
         about = {"c": self.c, "b": self.b, "seq": seq, "wall": self.stage.wall}
+        flow = self.stage.core.table.find(models.flow_bytes(self.address, VIP))
+        if kind != models.ENDED and flow is not None and flow.target is not None:
+            about["bridge"] = str(IPv4Address(flow.target.steering.bridge))
         option = models.handoff_option(kind, self.address, VIP, **about | model)
         frame = {"seq": seq, "ack": self.b + 1, "flags": "A", "options": option, "window": 0}
         return tcp_packet(self.address, VIP, **frame, payload=model.get("rest", b""))

@@ -15,8 +15,7 @@ END = len(REQUEST)
 
 def accepted(connection: Connection, at: int) -> bytes:
     """By the model: the answer that names ``at`` as the next byte that the bridge lacks."""
-    about = {"mss": 0, "rtt_code": 0, "scales": (15, 15), "sack": False}
-    return connection.option(models.ACCEPTED, at, **about)
+    return connection.answer(models.ACCEPTED, at=at)
 
 
 def owed(stage: Stage) -> Connection:
