@@ -16,6 +16,7 @@ from common.core.bridge_health import Result
 from common.core.health import Rhythm
 from common.core.metrics import Row
 from common.core.program_metrics import Build
+from common.program.agent_side import Shown
 from common.program.control import basics
 
 
@@ -57,20 +58,21 @@ class BalancerAgent:
             self._health.checked(pool, backend, well, reason, now)
         return self._generation
 
-    def health(self, now: float) -> dict[str, Any]:
+    def health(self, now: float) -> Shown:
         """``status`` is "down" where no pool can take a connection, or none is to be taken any
         more; "degraded" where a backend is down; of a pool likewise, "down" where it can take
         none."""
-        pools = [_pool(name, pool, self._health, now) for name, pool in self._pools().items()]
-        found = {pool["status"] for pool in pools}
+        found = set()
+        for name, pool in self._pools().items():
+            shown = _pool(name, pool, self._health, now)
+            found.add(shown["status"])
+            yield "pools", shown
         status = "ok" if found <= {"ok"} else "down" if found == {"down"} else "degraded"
-        if self._draining():
-            status = "down"
+        draining = self._draining()
         return {
-            "status": status,
+            "status": "down" if draining else status,
             "program": "balancer",
-            "draining": self._draining(),
-            "pools": pools,
+            "draining": draining,
         }
 
     def metrics(self, _now: float) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from common.core.agent_settings import BridgeCheck, Member
@@ -50,10 +50,17 @@ class Entry:
         return ((self.address, self.port, dscp) for dscp in self.dscps)
 
 
+HEAD, LIST = {"status": "ok", "program": "packetbridge"}, "backends"
+
+
 def encode(entries: Iterable[Entry]) -> dict[str, Any]:
     """The answer, for JSON."""
-    backends = [{**asdict(entry), "dscps": list(entry.dscps)} for entry in entries]
-    return {"status": "ok", "program": "packetbridge", "backends": backends}
+    return {**HEAD, LIST: [encode_entry(entry) for entry in entries]}
+
+
+def encode_entry(entry: Entry) -> dict[str, Any]:
+    """An item of its list."""
+    return {key: getattr(entry, key) for key in _KEYS}
 
 
 def decode(answer: bytes) -> list[Entry]:
@@ -62,12 +69,13 @@ def decode(answer: bytes) -> list[Entry]:
         table = json.loads(answer)
     except (ValueError, RecursionError):
         raise AnswerError("the answer is not JSON") from None
-    backends = table.get("backends") if isinstance(table, dict) else None
+    backends = table.get(LIST) if isinstance(table, dict) else None
     if not isinstance(backends, list):
         raise AnswerError("the answer lists no backends: is that a packetbridge?")
     return [_entry(backend) for backend in backends]
 
 
+_KEYS = tuple(field.name for field in fields(Entry))
 _NUMBERS = ("opened", "refused", "silent", "reset")
 
 

@@ -7,14 +7,12 @@ what may be long is a generator, a page at a time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, Protocol
 
 from common.adapters.agent.child import Child
 from common.adapters.control.server import Command, CommandError, ControlServer, Pages
-from common.core.access_records import AccessRecords
 from common.core.agent_settings import AgentSettings, encode
 from common.core.bridge_health import Result
 from common.core.ledger import Occurrence
@@ -30,7 +28,10 @@ class AgentCounts(Occurrence):
     """Of the process beside the packets."""
 
     STARTS = "agent_starts"
-    RECORDS_LOST = "access_log_lost"
+
+
+Shown = Generator[tuple[str, dict[str, Any]], None, dict[str, Any]]
+"""Items of the lists in an answer, each with its list's name; returns the rest of the answer."""
 
 
 class Program(Protocol):
@@ -42,16 +43,21 @@ class Program(Protocol):
     def checked(self, results: Iterable[Result], now: float) -> int:
         """What checks have found; gives the settings' generation as it is now."""
 
-    def health(self, now: float) -> dict[str, Any]:
+    def health(self, now: float) -> Shown:
         """What is answered at /health."""
 
     def metrics(self, now: float) -> Iterator[Row]:
         """All samples."""
 
 
-def commands(
-    program: Program, records: AccessRecords, reopened: Callable[[], int]
-) -> dict[str, Command]:
+class Records(Protocol):
+    """Connections that are over, for the access log."""
+
+    def take(self, most: int) -> list[dict[str, Any]]:
+        """At most so many records, the oldest first, which are the caller's from then on."""
+
+
+def commands(program: Program, records: Records, reopened: Callable[[], int]) -> dict[str, Command]:
     """The agent's commands. ``reopened`` counts how often the access log was to be opened anew."""
 
     def settings(_: Mapping[str, Any]) -> Pages:
@@ -62,8 +68,8 @@ def commands(
         generation = program.checked(results, time.monotonic())
         return {"generation": generation, "log_level": basics.level()}
 
-    def agent_health(_: Mapping[str, Any]) -> dict[str, Any]:
-        return program.health(time.monotonic())
+    def agent_health(_: Mapping[str, Any]) -> Pages:
+        return (yield from _pages(program.health(time.monotonic())))
 
     def metrics(_: Mapping[str, Any]) -> Pages:
         yield from _pages(program.metrics(time.monotonic()))
@@ -109,10 +115,18 @@ def agent(server: ControlServer, child: Child | None = None) -> Iterator[Child]:
         child.close()
 
 
-def _pages(items: Iterable[Any]) -> Pages:
-    rest = iter(items)
-    while page := list(islice(rest, PAGE)):
-        yield page
+def _pages(items: Iterator[Any]) -> Pages:
+    """Some items at a time; the result is what a generator of them returns."""
+    page = []
+    while True:
+        try:
+            page.append(next(items))
+        except StopIteration as done:
+            yield page
+            return done.value
+        if len(page) == PAGE:
+            yield page
+            page = []
 
 
 def _results(rows: Any) -> Iterator[Result]:

@@ -96,7 +96,10 @@ class PacketProcess:
                 self.results.append((target, well, reason))
             yield {"result": {"generation": self.settings.generation, "log_level": "info"}}
         elif command == "agent-health":
-            yield {"result": self.health}
+            lists = {name: value for name, value in self.health.items() if name == "pools"}
+            for name, items in lists.items():
+                yield {"part": [[name, item] for item in items]}
+            yield {"result": {k: v for k, v in self.health.items() if k not in lists}}
         elif command == "metrics":
             yield {"part": self.rows[:1]}
             yield {"part": self.rows[1:]}

@@ -32,7 +32,7 @@ class PacketProcess:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._pending: deque[asyncio.Future[Any]] = deque()
+        self._pending: deque[asyncio.Future[tuple[list[Any], Any]]] = deque()
         self.gone = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
@@ -44,11 +44,17 @@ class PacketProcess:
     async def ask(self, command: str, patience: float = PATIENCE, **arguments: Any) -> Any:
         """What ``command`` results in; raises CommandError where there is no result within
         ``patience`` seconds."""
+        return (await self.collect(command, patience, **arguments))[1]
+
+    async def collect(
+        self, command: str, patience: float = PATIENCE, **arguments: Any
+    ) -> tuple[list[Any], Any]:
+        """All items of the answer's parts, and what the command results in; as above."""
         if self.gone.is_set():
             raise GoneError("the packet process is gone")
         if len(self._pending) >= PENDING:
             raise CommandError("the packet process has not answered earlier commands")
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[list[Any], Any]] = asyncio.get_running_loop().create_future()
         self._pending.append(answer)
         request = {"command": command, "arguments": arguments}
         self._writer.write(json.dumps(request).encode() + b"\n")
@@ -81,10 +87,9 @@ class PacketProcess:
         if "error" in table:
             self._fail(CommandError(str(table["error"])))
             return
-        result = table.get("result")
         answer = self._pending.popleft()
         if not answer.done():
-            answer.set_result([*parts, *(result or [])] if parts else result)
+            answer.set_result((parts, table.get("result")))
 
     def _fail(self, error: CommandError) -> None:
         answer = self._pending.popleft()

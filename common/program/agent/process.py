@@ -71,7 +71,7 @@ class _Agent:
     async def _follow(self) -> None:
         while not self._process.gone.is_set():
             try:
-                settings = decode(await self._process.ask("agent-settings"))
+                settings = decode((await self._process.collect("agent-settings"))[0])
             except CommandError as error:
                 log.debug("the agent has no settings: %s", error)
                 await asyncio.sleep(AGAIN)
