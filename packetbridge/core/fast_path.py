@@ -47,6 +47,7 @@ class Former:
     client_ack: int
     server_ack: int
     fins: int
+    client_first: bool
     client_fin: int | None
     slow: bool
     seen: float
@@ -82,10 +83,10 @@ class FastPath(Protocol):
 
     def recall(self, flow: Flow) -> None:
         """Bring ``seen``, ``client_ack``, ``server_ack``, ``fins`` and ``client_fin`` up to what
-        the kernel has seen."""
+        the kernel has seen, and the story to what it has carried."""
 
     def forget(self, flow: Flow) -> None:
-        """The flow is over: remove its records."""
+        """The flow is over: remove its records, and tell it what they have carried."""
 
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
         """What an earlier run left of a packet's flow, until ``formers`` has given all;
