@@ -83,7 +83,7 @@ class FastPath(Protocol):
 
     def recall(self, flow: Flow) -> None:
         """Bring ``seen``, ``client_ack``, ``server_ack``, ``fins`` and ``client_fin`` up to what
-        the kernel has seen, and the story to what it has carried."""
+        the kernel has seen, and tell it what it has carried."""
 
     def forget(self, flow: Flow) -> None:
         """The flow is over: remove its records, and tell it what they have carried."""

@@ -186,6 +186,8 @@ class KernelPath:
         if server.seen / NANOSECONDS > flow.seen or before(flow.server_ack, server.ack):
             flow.server_ack = server.ack
         flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
+        if server.first:
+            flow.answered(server.first / NANOSECONDS)
         if flow.story is not None:
             flow.story.kernel = client.size, server.size
         _recall_ends(flow, server)
