@@ -28,5 +28,16 @@ def flows(found: list[dict[str, Any]]) -> list[RenderableType]:
 
 
 def backends(found: list[dict[str, Any]]) -> list[RenderableType]:
-    names = ("name", "server", "state", "reason", "flows", "opened", "refused", "reset")
-    return [table(names, [[each.get(name) for name in names] for each in found])]
+    names = (
+        "name",
+        "server",
+        "state",
+        "reason",
+        "pending",
+        "given",
+        "opened",
+        "refused",
+        "silent",
+        "resets",
+    )
+    return [table(names, [[each[name] for name in names] for each in found])]
