@@ -81,7 +81,7 @@ class FastPath(Protocol):
         """Give the kernel what it is to have."""
 
     def recall(self, flow: Flow) -> None:
-        """Bring ``flow.seen`` up to what the kernel has seen."""
+        """Bring ``flow.seen`` and ``flow.answered`` up to what the kernel has seen."""
 
     def forget(self, flow: Flow) -> None:
         """The flow is over: remove its record."""

@@ -67,7 +67,7 @@ FLAGS = commands.flags(
 
 def _describe(checked: Config) -> Iterator[str]:
     for service in checked.services:
-        names = ", ".join(backend.name for backend in service.backends)
+        names = ", ".join(backend.name for backend in checked.backends_of(service))
         yield f"service {service.name}: DSCP {service.dscp}, backends {names}"
 
 

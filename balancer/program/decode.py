@@ -73,7 +73,7 @@ class Story:
         self._services = {(service.vip, service.port): service for service in config.services}
         self._by_dscp = {(service.dscp, service.port): service for service in config.services}
         self._bridges = {
-            backend.bridge for service in config.services for backend in service.backends
+            b.bridge for service in config.services for b in config.backends_of(service)
         }
         self._flows: dict[tuple[Address, Address], Flow] = {}
         self._latest: dict[Address, Flow] = {}
