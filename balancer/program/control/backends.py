@@ -1,21 +1,23 @@
 """`backends`, `drain`, `ready`, `weight`, `add`, `remove`: the members of the balancer's pools.
 
-What is changed here holds until the program ends, or a reload says otherwise of the same backend.
+What is changed here holds until the program ends, or a reload brings something else.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from balancer.core.choice.member import Member
 from balancer.core.choice.pool import Pool
-from balancer.core.config import Backend
+from balancer.core.config import Backend, Config
 from common.adapters.control.server import Command, CommandError, Pages
 from common.core.settings import SettingsError
+from common.program.control.basics import Done, Reloading
 from common.program.control.pages import paged
 from common.program.control.table import command
 
@@ -23,18 +25,27 @@ log = logging.getLogger(__name__)
 
 
 class Choosing(Protocol):
-    """What the core has of pools. ``add`` and ``remove`` change a pool's members, and all else that
-    a backend takes: they raise ValueError where that cannot be."""
+    """What the core has of pools."""
 
     @property
     def pools(self) -> Mapping[str, Pool]: ...
 
-    def add(self, pool: Pool, backend: Backend, now: float) -> None: ...
 
-    def remove(self, pool: Pool, member: Member, now: float) -> None: ...
+class Configured(Protocol):
+    """The configuration in force, and the way to another: what a backend takes, rules and paths, is
+    then all looked after. ``apply`` tells what prevented it, as Reloading's jobs do."""
+
+    @property
+    def config(self) -> Config: ...
+
+    def apply(self, config: Config, done: Done) -> None: ...
 
 
-def commands(core: Choosing) -> dict[str, Command]:
+def commands(
+    core: Choosing, reloading: Reloading, configured: Configured | None = None
+) -> dict[str, Command]:
+    """Without ``configured`` pools keep the members that they have."""
+
     def backends(pool: str | None = None) -> Pages:
         if pool is not None and pool not in core.pools:
             raise CommandError(f"there is no pool {pool!r}")
@@ -58,20 +69,59 @@ def commands(core: Choosing) -> dict[str, Command]:
             pool.set_weight(member, weight)
         return _said(f"{backend}: weight {weight}, was {before}")
 
-    def add(backend: str, bridge: str, weight: int = 1) -> str:
+    def changed(change: Callable[[Config], Config]) -> Pages:
+        if configured is None:
+            raise CommandError("this program takes other backends at its next start")
+
+        def job(done: Done) -> None:
+            try:
+                wanted = change(configured.config)
+            except SettingsError as error:
+                done(error.problems)
+            else:
+                configured.apply(wanted, done)
+
+        return reloading.change(job)
+
+    def add(backend: str, bridge: str, weight: int = 1) -> Pages:
         pool, name = _place(core, backend)
         with _refusals():
-            core.add(pool, Backend(name, bridge, weight), time.monotonic())
+            new = Backend(name, bridge, weight)
+        yield from changed(lambda config: with_backends(config, pool.name, lambda b: (*b, new)))
         return _said(f"{backend}: added, bridge {bridge}, weight {weight}")
 
-    def remove(backend: str) -> str:
+    def remove(backend: str) -> Pages:
         pool, member = _find(core, backend)
-        with _refusals():
-            core.remove(pool, member, time.monotonic())
+        name = member.name
+        yield from changed(
+            lambda config: with_backends(
+                config, pool.name, lambda b: tuple(each for each in b if each.name != name)
+            )
+        )
         return _said(f"{backend}: removed; {member.pending} connections go on")
 
     functions = (backends, drain, ready, weight, add, remove)
     return {each.__name__: command(each) for each in functions}
+
+
+def with_backends(
+    config: Config, pool: str, change: Callable[[tuple[Backend, ...]], tuple[Backend, ...]]
+) -> Config:
+    """A configuration with other backends in a pool, one that stands alone or a service's own;
+    raises SettingsError where that cannot be."""
+    return replace(
+        config,
+        pools=tuple(
+            replace(each, backends=change(each.backends)) if each.name == pool else each
+            for each in config.pools
+        ),
+        services=tuple(
+            replace(each, backends=change(each.backends))
+            if each.backends and each.name == pool
+            else each
+            for each in config.services
+        ),
+    )
 
 
 def state(member: Member) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.pool import Pool
+from balancer.core.reading import Unread
 from balancer.core.request.keys import shown
 from balancer.core.request.selector import Selected, Selector
 from balancer.core.request.synthetic import UnsendableError, request_bytes
@@ -26,6 +27,9 @@ class Service(Protocol):
     vip: bytes
     port: int
     max_head: int
+    source_hash_bad: bool
+    default_pool: str | None
+    pools: Mapping[str, Pool]
 
     @property
     def selector(self) -> Selector: ...
@@ -36,9 +40,6 @@ class Serving(Protocol):
 
     @property
     def services(self) -> Sequence[Service]: ...
-
-    @property
-    def pools(self) -> Mapping[str, Pool]: ...
 
 
 def commands(core: Serving) -> dict[str, Command]:
@@ -59,7 +60,7 @@ def commands(core: Serving) -> dict[str, Command]:
             raise CommandError(f"source: {source!r} is wrong; {right}") from None
         asked = _service(core.services, service, urlsplit(url))
         found = asked.selector.inspect(head, asked.max_head, client)
-        return {"service": asked.name, "source": source, **_words(core.pools, found, client)}
+        return {"service": asked.name, "source": source, **_words(asked, found, client)}
 
     return {"explain": command(explain)}
 
@@ -84,22 +85,30 @@ def _service(services: Sequence[Service], name: str | None, url: SplitResult) ->
     raise CommandError(f"which service is meant? --service with one of {names}")
 
 
-def _words(
-    pools: Mapping[str, Pool], found: Selected | Bad | NeedMore, source: bytes
-) -> dict[str, Any]:
-    if isinstance(found, Bad):
-        return {"bad": found.reason.value}
-    if isinstance(found, NeedMore):
-        return {"bad": "the request does not end where it may"}
-    pool = pools[found.pool]
-    order = pool.order(found.key, source, time.monotonic())
+def _words(service: Service, found: Selected | Bad | NeedMore, source: bytes) -> dict[str, Any]:
+    if isinstance(found, Selected):
+        return {
+            "route": found.route,
+            "key": shown(found.key, found.parts),
+            "missing": list(found.missing),
+            **_choice(service.pools[found.pool], found.key, source),
+        }
+    # As balancer.core.reading has it of a request that ends there.
+    bad = found.reason.value if isinstance(found, Bad) else Unread.HEAD_CUT_SHORT.value
+    if not service.source_hash_bad or service.default_pool is None:
+        return {"bad": bad}
+    pool = service.pools[service.default_pool]
+    key = shown(source, ("source",))
+    return {"bad": bad, "key": key, "missing": [], "route": "", **_choice(pool, source, source)}
+
+
+def _choice(pool: Pool, key: bytes, source: bytes) -> dict[str, Any]:
+    hash64 = key_hash(key)
+    order = pool.order(hash64, source, time.monotonic())
     return {
-        "route": found.route,
         "pool": pool.name,
         "policy": pool.configured.policy,
-        "key": shown(found.key, found.parts),
-        "missing": list(found.missing),
-        "hash": f"{key_hash(found.key):016x}",
+        "hash": f"{hash64:016x}",
         "backend": order[0].name if order else None,
         "order": [member.name for member in order],
         "passed_over": {

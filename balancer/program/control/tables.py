@@ -29,11 +29,12 @@ def flows(found: list[dict[str, Any]]) -> list[RenderableType]:
 
 def explained(found: dict[str, Any]) -> list[RenderableType]:
     """What `explain` says of one request."""
+    words = {"service": found["service"]}
     if "bad" in found:
-        words = {"service": found["service"], "refused": found["bad"]}
-        return [pairs(words)]
-    words = {
-        "service": found["service"],
+        words["bad"] = found["bad"]
+    if "pool" not in found:
+        return [pairs(words | {"": "the client is reset"})]
+    words |= {
         "route": found["route"] or "none: the service's own pool",
         "pool": f"{found['pool']} ({found['policy']})",
         "key": found["key"],

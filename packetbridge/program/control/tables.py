@@ -12,10 +12,9 @@ from common.program.control.rendering import duration, table
 
 def status(found: dict[str, Any]) -> list[RenderableType]:
     rows = [
-        (each["name"], each["server"], each["source"], ", ".join(each["vips"]))
-        for each in found["services"]
+        (each["name"], each["server"], each["source"], each["vip"]) for each in found["services"]
     ]
-    return basics.tables(found, [table(("backend", "server", "source", "VIPs"), rows)])
+    return basics.tables(found, [table(("backend", "server", "source", "VIP"), rows)])
 
 
 def flows(found: list[dict[str, Any]]) -> list[RenderableType]:
