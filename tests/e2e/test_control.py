@@ -3,12 +3,10 @@ packets' way is full."""
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import stat
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import pytest
 from scapy.utils import PcapReader
 
+from common.adapters.control.client import ControlError, RefusedError
 from tests.e2e import web
 from tests.e2e.controlled import backend, client, give, line, seen, socket_of, told
 from tests.e2e.lab import BRIDGE1, CLIENT, PROGRAMS, VIP, Lab, until
@@ -120,7 +119,7 @@ def test_an_idle_connection_is_ended_while_nobody_sends(lab: Lab) -> None:
 def test_a_drained_backend_gets_nothing_new_and_its_count_falls_to_nothing(lab: Lab) -> None:
     path = lab.path_for("20m", "backend1")
     until(lambda: backend(lab, "backend1")["pending"] == 0, 5, "quiet")
-    with download(lab, path, "20M") as running:
+    with download(lab, path, "5M") as running:
         running.goes_on(100_000)
         said = told(lab, "balancer", "drain", "web/backend1")
         assert said == "web/backend1: takes no new connections; 1 go on\n"
@@ -207,7 +206,7 @@ def test_trace_shows_why_and_writes_what_was_on_the_wire(lab: Lab, tmp_path: Pat
 def test_a_connection_comes_back_from_the_kernel_for_a_trace_and_goes_there_again(
     lab: Lab,
 ) -> None:
-    with download(lab, "20m", "2M") as running:
+    with download(lab, "20m", "1M") as running:
         running.goes_on(100_000)
         flow = next(f for f in seen(lab, "balancer", "flows") if f["state"] == "handed")
         bridge = flow["backend"]
@@ -222,7 +221,7 @@ def test_a_connection_comes_back_from_the_kernel_for_a_trace_and_goes_there_agai
             with client(lab, program) as tracing:
                 pages = tracing.pages("trace", patience=10, flow=flow["id"])
                 notes: list[dict[str, object]] = []
-                while len(notes) < 20:
+                while not notes:
                     notes += next(pages)
                 assert way(program) == "python"
             # the tracer is gone without a word
@@ -232,17 +231,10 @@ def test_a_connection_comes_back_from_the_kernel_for_a_trace_and_goes_there_agai
 
 
 def test_there_is_one_trace_at_a_time(lab: Lab) -> None:
-    with client(lab) as first, client(lab) as second:
-        pages = first.pages("trace", flow=CLIENT, seconds=5)
-        thread = threading.Thread(target=lambda: list(pages), daemon=True)
-        thread.start()
-        done = ""
-        while not done.startswith("a trace is running"):
-            try:
-                second.ask("trace", flow=CLIENT, seconds=0.01)
-            except Exception as error:
-                done = str(error)
-        lab.curl("/1k")
+    with client(lab) as first, client(lab) as second, download(lab, "20m", "1M"):
+        assert next(first.pages("trace", flow=CLIENT)), "it has begun"
+        with pytest.raises(RefusedError, match="a trace is running already"):
+            second.ask("trace", flow=CLIENT)
 
 
 def test_the_prompt(lab: Lab, tmp_path: Path) -> None:
@@ -251,12 +243,15 @@ def test_the_prompt(lab: Lab, tmp_path: Path) -> None:
     with terminal(*command, **state) as user:
         assert user.shows(r"process \d+: 'help' lists")
         user.types("help\r")
-        assert user.shows(r"quit +Stop the program")
-        user.types("stat\t\r")
+        assert user.shows(r"quit +Stop the program[\s\S]*weight[\s\S]*balancer>")
+        user.types("stat")
+        assert user.shows(r"status .*Say what")
+        user.types("\t\r")
         assert user.shows(rf"{VIP}:80")
-        user.types("drain web/\t\t")
+        user.types("drain web/")
         assert user.shows(r"web/backend1")
-        user.types("\x03backends --pool nothing\r")
+        user.types("\x03")
+        user.types("backends --pool nothing\r")
         assert user.shows(r"there is no pool 'nothing'")
         user.types("dance\r")
         assert user.shows(r"No such command 'dance'")
@@ -311,18 +306,11 @@ class saturated:
 
 
 def test_a_stop_by_signal_ends_waiting_commands(lab: Lab) -> None:
-    with client(lab) as tracing:
-        pages = tracing.pages("trace", patience=10, flow="192.0.2.1")
-        thread = threading.Thread(target=lambda: list(_until_gone(pages)), daemon=True)
-        thread.start()
+    with client(lab) as waiting, download(lab, "20m", "1M"):
+        pages = waiting.pages("trace", flow=CLIENT)
+        assert next(pages), "it has begun"
         lab.script("restart", "balancer")
-        thread.join(10)
-        assert not thread.is_alive()
-    assert os.path.exists(socket_of(lab, "balancer"))
-
-
-def _until_gone(pages):  # type: ignore[no-untyped-def]
-    try:
-        yield from pages
-    except Exception:
-        return
+        with pytest.raises(ControlError, match="is gone"):
+            while next(pages):
+                pass
+    assert socket_of(lab, "balancer").exists()

@@ -131,6 +131,10 @@ def _do(words: click.Group, line: str, remote: Remote) -> bool:
         return False
     except ValueError as error:
         click.echo(f"{line}: {error}", err=True)
+    except click.UsageError as error:
+        if error.ctx is None or error.ctx.parent is None:
+            error.ctx = None  # the usage of the prompt itself tells nothing
+        error.show()
     except click.ClickException as error:
         error.show()
     except (click.Abort, KeyboardInterrupt):
