@@ -169,13 +169,6 @@ class Bridge:
         """How many connections have not ended."""
         return sum(flow.state is not State.LINGER for flow in self._outbound.values())
 
-    def kill(self, flow: Flow, now: float) -> None:
-        """End a connection for both sides at the operator's word, and tell the balancer."""
-        self._context.wall = now + self._wall_offset
-        self.ledger.counts[Killed.FLOWS] += 1
-        end_idle(self._context, flow, now)
-        answers.say_ended(self._context)
-
     def farewell(self, now: float) -> Iterator[None]:
         """End all flows, as nobody will translate them any more: both sides are reset, and what is
         still being opened goes back to the balancer. In parts, for their packets to be sent.
@@ -222,6 +215,7 @@ class Bridge:
         """End one connection for both sides, and tell the balancer."""
         self._context.wall = now + self._wall_offset
         if flow.state is not State.GONE:
+            self.ledger.counts[Killed.FLOWS] += 1
             kill(self._context, flow, End.KILLED, now)
 
     def reconfigure(
