@@ -46,6 +46,12 @@ class Senseless(Outcome):
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
 
 
+class Killed(Occurrence):
+    """Connections ended at the operator's word."""
+
+    FLOWS = "flows_killed"
+
+
 class Bridge:
     """The core of the program; see the module's text.
 
@@ -65,6 +71,7 @@ class Bridge:
     ) -> None:
         self.ledger = ledger
         self._fast: FastPath = NoFastPath() if fast is None else fast
+        self.fast = self._fast
         self.table = FlowTable(limits, timeouts, ledger, self._fast, now)
         self._context = Context(keys, ledger, self.table, self._fast, now, now + wall_offset)
         self.out = self._context.out
@@ -153,6 +160,13 @@ class Bridge:
     def remaining(self) -> int:
         """How many connections have not ended."""
         return sum(flow.state is not State.LINGER for flow in self._outbound.values())
+
+    def kill(self, flow: Flow, now: float) -> None:
+        """End a connection for both sides at the operator's word, and tell the balancer."""
+        self._context.wall = now + self._wall_offset
+        self.ledger.counts[Killed.FLOWS] += 1
+        end_idle(self._context, flow, now)
+        answers.say_ended(self._context)
 
     def farewell(self, now: float) -> Iterator[None]:
         """End all flows, as nobody will translate them any more: both sides are reset, and what is

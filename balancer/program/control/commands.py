@@ -10,6 +10,7 @@ from balancer.program.control import flows
 from common.adapters.control.server import Command
 from common.program.control import basics
 from common.program.control.basics import Reloading
+from common.program.control.tracing import Tracing
 from common.program.loop import PacketLoop
 
 
@@ -36,4 +37,5 @@ def commands(
     return {
         **basics.commands(loop, "balancer", facts, reloading),
         **flows.commands(core),
+        **Tracing(loop, flows.Flows(core)).commands(),
     }

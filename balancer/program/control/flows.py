@@ -46,6 +46,26 @@ def commands(core: Balancer) -> dict[str, Command]:
     return {"flows": command(flows), "kill": command(kill)}
 
 
+class Flows:
+    """For tracing; see common.program.control.tracing."""
+
+    def __init__(self, core: Balancer) -> None:
+        self._core = core
+        self.withhold, self.renew = core.fast.withhold, core.fast.renew
+
+    def those(self, wanted: Callable[[Flow], bool]) -> Iterator[Flow | None]:
+        return _those(self._core, wanted)
+
+    def key(self, flow: Flow) -> bytes:
+        return flow.key
+
+    def identity(self, flow: Flow) -> str:
+        return flow_id(flow.incarnation)
+
+    def other_side(self, key: bytes) -> bytes | None:
+        return None
+
+
 def _those(core: Balancer, wanted: Callable[[Flow], bool]) -> Iterator[Flow | None]:
     """Every flow that is wanted, as far as it is still there when its turn comes; None for each of
     the others, as they take their time, too."""

@@ -52,7 +52,7 @@ class Later:
     seconds: float
 
 
-Pages = Generator["list[Any] | Later", None, Any]
+Pages = Generator[list[Any] | Later, None, Any]
 
 
 @dataclass(frozen=True, slots=True)
