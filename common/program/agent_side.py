@@ -51,7 +51,9 @@ class Program(Protocol):
 
 
 class Records(Protocol):
-    """Connections that are over, for the access log."""
+    """Connections that are over, for the access log: kept while ``wanted``."""
+
+    wanted: bool
 
     def take(self, most: int) -> list[dict[str, Any]]:
         """At most so many records, the oldest first, which are the caller's from then on."""
@@ -61,7 +63,9 @@ def commands(program: Program, records: Records, reopened: Callable[[], int]) ->
     """The agent's commands. ``reopened`` counts how often the access log was to be opened anew."""
 
     def settings(_: Mapping[str, Any]) -> Pages:
-        yield from _pages(encode(program.settings()))
+        told = program.settings()
+        records.wanted = bool(told.access_log)
+        yield from _pages(encode(told))
 
     def health(arguments: Mapping[str, Any]) -> dict[str, Any]:
         results = list(_results(arguments.get("results", [])))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import IPv4Address
 
 from common.adapters.own_process import process_numbers
 from common.core.agent_settings import AgentSettings, ServerCheck
@@ -22,6 +21,7 @@ from packetbridge.program.metrics import EntryRead, Ways
 class BridgeAgent:
     """Implements common.program.agent_side.Program. ``config`` gives the configuration in force,
     ``entries`` the core's ways in, ``numbers`` all that the loop and the core count, by name.
+    ``mark`` is told of a way in by its name whether it is up, why not, and when.
 
     A changed configuration is noticed at the next command, within a second.
     """
@@ -30,14 +30,15 @@ class BridgeAgent:
         self,
         config: Callable[[], Config],
         entries: Callable[[], Iterable[EntryRead]],
-        health: ServerHealth,
+        mark: Callable[[str, bool, str, float], None],
         numbers: Callable[[], Mapping[str, int]],
         build: Build,
         now: float,
     ) -> None:
         self._config = config
         self._entries = entries
-        self._health = health
+        self._mark = mark
+        self._health = ServerHealth()
         self._numbers = numbers
         self._build = build
         self._generation = 0
@@ -50,8 +51,11 @@ class BridgeAgent:
 
     def checked(self, results: Iterable[Result], now: float) -> int:
         self._follow(now)
-        for (address, port, dscps), well, reason in results:
-            self._health.checked((address, port, dscps), well, reason, now)
+        changes = [
+            self._health.checked(target, well, reason, now) for target, well, reason in results
+        ]
+        if any(changes):
+            self._apply(now)
         return self._generation
 
     def health(self, _now: float) -> Shown:
@@ -59,7 +63,7 @@ class BridgeAgent:
         for entry in self._entries():
             backend = self._ways.backend(entry)
             if backend is not None:
-                yield LIST, encode_entry(_entry(entry, backend, self._health))
+                yield LIST, encode_entry(_entry(entry, backend))
         return HEAD
 
     def metrics(self, _now: float) -> Iterator[Row]:
@@ -79,6 +83,16 @@ class BridgeAgent:
             self._ways = Ways(config.backends)
             self._generation += 1
             self._health.follow(config.backends, now)
+            self._apply(now)
+
+    def _apply(self, now: float) -> None:
+        """Have the ways in be as their servers are judged: new ones may be there, too."""
+        for entry in self._entries():
+            backend = self._ways.backend(entry)
+            judge = None if backend is None else self._health.judge(backend)
+            up = judge is None or judge.up
+            if entry.up != up:
+                self._mark(entry.name, up, "" if judge is None else judge.reason, now)
 
 
 def settings(config: Config, generation: int) -> AgentSettings:
@@ -116,15 +130,15 @@ def _check(backend: Backend) -> ServerCheck | None:
     )
 
 
-def _entry(entry: EntryRead, backend: Backend, health: ServerHealth) -> Entry:
-    judge, figures = health.judge(backend), entry.figures
+def _entry(entry: EntryRead, backend: Backend) -> Entry:
+    figures = entry.figures
     return Entry(
         address=backend.address,
         port=backend.port,
         dscps=(entry.dscp,),
-        server=f"{IPv4Address(entry.server)}:{entry.server_port}",
-        up=judge is None or judge.up,
-        reason="" if judge is None else judge.reason,
+        server=entry.server_name,
+        up=entry.up and not entry.draining,
+        reason="draining" if entry.draining else entry.reason,
         opened=figures.opened,
         refused=figures.refused,
         silent=figures.silent,

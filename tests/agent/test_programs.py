@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import packetbridge.program.serve  # noqa: F401  with these, every name is known
 from balancer.core import config as balancer_config
 from balancer.core.choice.pool import Pool
 from balancer.core.config import Config
@@ -30,7 +31,6 @@ from common.core.histogram import Histogram
 from common.core.program_metrics import Build
 from common.program.agent_side import Program, agent, commands
 from packetbridge.core import config as bridge_config
-from packetbridge.core.health import ServerHealth
 from packetbridge.program.agent import BridgeAgent
 from tests.agent.stage import free_port, response, saying, server, until
 
@@ -285,6 +285,8 @@ class Figures:
     refused: int = 0
     silent: int = 0
     resets: int = 0
+    up_bytes: int = 0
+    down_bytes: int = 0
     connect: Histogram = field(default_factory=Histogram)
     first_byte: Histogram = field(default_factory=Histogram)
 
@@ -293,32 +295,43 @@ class Figures:
 class Way:
     port: int
     dscp: int
-    server_at: str
-    server_port: int
+    server_name: str
     address: bytes = IPv4Address("203.0.113.1").packed
+    up: bool = True
+    reason: str = ""
+    draining: bool = False
     figures: Figures = field(default_factory=Figures)
 
     @property
-    def server(self) -> bytes:
-        return IPv4Address(self.server_at).packed
+    def name(self) -> str:
+        return f"{IPv4Address(self.address)}:{self.port}/{self.dscp}"
 
 
 class Bridging:
     """A bridge without packets."""
 
-    def __init__(self, config: bridge_config.Config) -> None:
+    def __init__(self, config: bridge_config.Config, ways: list[Way] | None = None) -> None:
         self.config = config
-        self.ways = [
-            Way(80, 1, "203.0.113.30", 8080),
-            Way(80, 2, "203.0.113.30", 8080),
-            Way(443, 2, "203.0.113.31", 443),
+        self.ways = ways or [
+            Way(80, 1, "203.0.113.30:8080"),
+            Way(80, 2, "203.0.113.30:8080"),
+            Way(443, 2, "203.0.113.31:443"),
         ]
-        self.marked: list[Any] = []
-        self.health = ServerHealth(lambda *marked: self.marked.append(marked))
         self.numbers: Counter[str] = Counter()
         self.program = BridgeAgent(
-            lambda: self.config, lambda: self.ways, self.health, lambda: self.numbers, BUILD, 0.0
+            lambda: self.config, lambda: self.ways, self._mark, lambda: self.numbers, BUILD, 0.0
         )
+
+    def _mark(self, name: str, up: bool, reason: str, now: float) -> None:
+        (way,) = [way for way in self.ways if way.name == name]
+        way.up, way.reason = up, reason
+
+    @property
+    def up(self) -> list[bool]:
+        return [way.up for way in self.ways]
+
+
+TARGET = ("203.0.113.1", 80, (), "203.0.113.30", 8080)
 
 
 @pytest.fixture
@@ -330,7 +343,7 @@ def test_a_bridge_has_its_servers_checked_as_configured(bridging: Bridging) -> N
     settings = bridging.program.settings()
     (check,) = settings.servers
     assert (check.target, check.kind, check.address, check.port) == (
-        ("203.0.113.1", 80, ()),
+        TARGET,
         "http",
         "203.0.113.30",
         8080,
@@ -340,31 +353,47 @@ def test_a_bridge_has_its_servers_checked_as_configured(bridging: Bridging) -> N
 
 
 def test_a_bridges_servers_are_judged_and_told(bridging: Bridging) -> None:
-    target = ("203.0.113.1", 80, ())
-    bridging.program.checked([(target, False, "status 503")], 1.0)
-    assert bridging.marked == [(*target, False, "status 503", 1.0)]
+    bridging.program.checked([(TARGET, False, "status 503")], 1.0)
+    assert bridging.up == [False, False, True]
     bridging.ways[0].figures.refused = 3
+    bridging.ways[2].draining = True
     shown = whole(bridging.program)
     assert shown["status"] == "ok"  # it is the bridge's own
     assert [(b["port"], b["dscps"], b["up"], b["reason"]) for b in shown["backends"]] == [
         (80, (1,), False, "status 503"),
         (80, (2,), False, "status 503"),
-        (443, (2,), True, ""),
+        (443, (2,), False, "draining"),
     ]
     assert shown["backends"][0]["refused"] == 3
-    bridging.program.checked([(target, True, "")], 2.0)
-    assert bridging.marked[1:] == [(*target, True, "", 2.0)]
+    bridging.program.checked([(TARGET, True, "")], 2.0)
+    assert bridging.up == [True, True, True]
+
+
+def test_a_way_in_that_was_made_anew_is_as_its_server_is(bridging: Bridging) -> None:
+    bridging.program.checked([(TARGET, False, "x")], 1.0)
+    bridging.ways[0] = Way(80, 1, "203.0.113.30:8080")
+    bridging.config = replace(bridging.config)
+    bridging.program.checked([], 2.0)
+    assert bridging.up == [False, False, True]
 
 
 def test_a_server_that_is_not_checked_any_more_is_taken_for_well(bridging: Bridging) -> None:
-    target = ("203.0.113.1", 80, ())
-    bridging.program.checked([(target, False, "x")], 1.0)
+    bridging.program.checked([(TARGET, False, "x")], 1.0)
     first, second = bridging.config.backends
     backends = (replace(first, check=None), second)
     bridging.config = replace(bridging.config, backends=backends)
     bridging.program.checked([], 2.0)
-    assert bridging.marked[1:] == [(*target, True, "", 2.0)]
+    assert bridging.up == [True, True, True]
     assert not bridging.program.settings().servers
+
+
+def test_another_server_is_not_blamed_for_the_one_before(bridging: Bridging) -> None:
+    bridging.program.checked([(TARGET, False, "x")], 1.0)
+    first, second = bridging.config.backends
+    backends = (replace(first, server_port=9090), second)
+    bridging.config = replace(bridging.config, backends=backends)
+    bridging.program.checked([(TARGET, False, "late")], 2.0)
+    assert bridging.up == [True, True, True]
 
 
 # --- both sides ---
@@ -401,6 +430,8 @@ class Turning:
 
 
 class NoRecords:
+    wanted = False
+
     def take(self, _most: int) -> list[dict[str, Any]]:
         return []
 
@@ -434,10 +465,9 @@ def test_a_balancer_learns_from_a_bridge_that_a_server_is_down_and_up_again() ->
                 f'[[backends]]\naddress = "127.0.0.1"\nport = 80\n'
                 f'server = "127.0.0.1:{port}"\ncheck = {check}\n',
                 "bridge.toml",
-            )
+            ),
+            [Way(80, 1, f"127.0.0.1:{port}", IPv4Address("127.0.0.1").packed)],
         )
-        address = IPv4Address("127.0.0.1").packed
-        bridge.ways = [Way(80, 1, "127.0.0.1", port, address)]
         balancer = Balancing(
             balancer_config.parse(
                 f'http = {{ listen = ["127.0.0.1:{own}"] }}\n'
@@ -505,7 +535,7 @@ def test_a_balancers_metrics_are_to_be_had_by_http() -> None:
     assert said[f"{p}handshake_seconds_count",] == 1
     assert said[f"{p}backend_up", "a", "plain"] == 1
     assert said[f"{p}backend_flows", "a", "plain"] == 1
-    assert said[f"{p}backend_flows_total", "a", "plain"] == 1
+    assert said[f"{p}backend_handoffs_total", "a", "plain"] == 1
     assert said[f"{p}backend_weight", "b", "plain"] == 1
     assert said["process_resident_memory_bytes",] > 10e6
     assert 0 < time.time() - said["process_start_time_seconds",] < 86400
