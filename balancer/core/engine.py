@@ -121,7 +121,7 @@ class Balancer:
         self._answered_unseen = self._fast.answers  # SYNs where the kernel has no record
         self._renewed = 0.0  # when the kernel was last told to answer them, and what clock it has
         self._told_offset = 0.0
-        self._draining = False
+        self.draining = False  # no new connections, as a stop is near
         self._steered = 0  # by the short way, since they were last added to the ledger
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
@@ -188,7 +188,7 @@ class Balancer:
 
     def drain(self, now: float) -> None:
         """Refuse new connections from now on; those that there are go on."""
-        self._draining = True
+        self.draining = True
         self._renew(now)
 
     @property
@@ -293,7 +293,7 @@ class Balancer:
         self._renewed, self._told_offset = now, self._wall_offset
         key = self._context.keys.signing.cookie
         services = list(self._context.catalogue.services.values())
-        until = now if self._draining else now + ANSWERING
+        until = now if self.draining else now + ANSWERING
         self._fast.answer(services, key, until, self._wall_offset)
 
     def _end_idle(self, now: float) -> bool:
@@ -329,7 +329,7 @@ class Balancer:
             segment.check_checksum()
             if flow is not None:
                 flow.suspect_until = now + SUSPECT_SECONDS
-            if self._draining:
+            if self.draining:
                 return handshake.refuse_syn(self._context, segment)
             return handshake.answer_syn(self._context, service, segment, flow)
         if flow is not None and self._is_suspect(flow, now):

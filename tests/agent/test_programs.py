@@ -432,6 +432,9 @@ class Turning:
 class NoRecords:
     wanted = False
 
+    def __len__(self) -> int:
+        return 0
+
     def take(self, _most: int) -> list[dict[str, Any]]:
         return []
 
