@@ -111,7 +111,7 @@ def of(
         lambda: core.pools,
         core.health,
         core.times,
-        lambda: {**core.gauges(), **loop.counts()},
+        lambda: core.gauges() | {str(name): count for name, count in loop.counts().items()},
         Build(__version__, platform.python_version(), datapath),
         time.monotonic(),
         lambda: core.draining,
