@@ -113,7 +113,8 @@ FAILURES = Family(
     (*_WHO, "kind"),
 )
 
-PROGRAM = ProgramMetrics("balancer", SERVED, {*COUNTED, "steered_bytes"})
+_SHOWN = {*COUNTED, "steered_bytes", "fast_packets", "fast_bytes", "fast_syns"}
+PROGRAM = ProgramMetrics("balancer", SERVED, _SHOWN)
 FAMILIES = (
     *PROGRAM.families,
     FLOWS, WAITING, BUFFERED, FORWARDED, BYTES, HANDSHAKES, *COUNTED.values(), HANDSHAKE, HANDOFF,

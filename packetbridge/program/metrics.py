@@ -124,8 +124,12 @@ FIRST_BYTE = Family(
     _WHICH,
     TIMES,
 )
-_BYTES = ("spliced_up_bytes", "spliced_down_bytes")
-PROGRAM = ProgramMetrics("packetbridge", SERVED, _BYTES)
+_SHOWN = {
+    f"{name}_{way}{unit}"
+    for way in ("up", "down")
+    for name, unit in (("spliced", "_bytes"), ("fast_packets", ""), ("fast_bytes", ""))
+}
+PROGRAM = ProgramMetrics("packetbridge", SERVED, _SHOWN)
 FAMILIES = (
     *PROGRAM.families,
     FLOWS, HELD, FORWARDED, BYTES, UP, DRAINING, CHANGES, PENDING, HANDOFFS, OPENED, FAILURES,
