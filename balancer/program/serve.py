@@ -72,7 +72,7 @@ def serve(config: Config) -> None:
 @contextmanager
 def _besides(core: Balancer, config: Config, datapath: str, loop: PacketLoop) -> Iterator[None]:
     """What the loop does besides packets."""
-    known = commands(loop, core, config, datapath, Reloading())
+    known = commands(loop, core, datapath, Reloading())
     program = agent.of(loop, core, lambda: config, datapath)
     with beside(loop, config.control, known, program, AccessRecords(core.ledger.counts)):
         yield

@@ -9,12 +9,13 @@ from common.core.segment import ACK, FIN, MASK, PSH, RST, SYN, Segment, before
 from common.core.tcp_options import NO_SCALE
 from packetbridge.core import answers, stamper
 from packetbridge.core.context import Context
-from packetbridge.core.ends import give_back
+from packetbridge.core.ends import give_back, kill
 from packetbridge.core.flow import Flow
 from packetbridge.core.opening import Opening
 from packetbridge.core.sources import Sources
 from packetbridge.core.splice import shifted
 from packetbridge.core.states import Event, State
+from packetbridge.core.story import End
 
 # SYNs at these parts of the time that the server is given, each wait twice the one before. It is
 # near: what it has not answered in a seventh of a second was lost (RFC 6298 section 2.1 begins with
@@ -95,7 +96,8 @@ class Connector:
             return self._context.ledger.drop(Answered.LATE_SYN_ACK, segment.data)  # held on purpose
         if segment.flags & RST:
             if segment.flags & ACK and right_ack:
-                give_back(self._context, flow, now)
+                flow.entry.figures.refused += 1
+                give_back(self._context, flow, Answered.RESET, now)
                 return self._context.ledger.drop(Answered.RESET, segment.data)
             return self._context.ledger.drop(Answered.BAD_SYN_ACK, segment.data)
         if segment.flags & (SYN | ACK) == SYN | ACK and right_ack:
@@ -119,7 +121,8 @@ class Connector:
         if now < opening.due:
             return  # of an earlier SYN
         if now >= opening.until:
-            first = give_back(self._context, flow, now)
+            flow.entry.figures.silent += 1
+            first = give_back(self._context, flow, Asked.SERVER_SILENT, now)
             self._context.ledger.gave_up(Asked.SERVER_SILENT, first.data)
             return
         opening.tries += 1
@@ -163,6 +166,11 @@ class Connector:
                 self.ask(flow, opening, now)
                 return self._context.ledger.took(Answered.SYN_ACK)
             flow.stamper = stamper.Stamper(opening.echo, opening.stamp, now)
+        figures = flow.entry.figures
+        figures.opened += 1
+        figures.connect.observe(now - flow.began)
+        if flow.story is not None:
+            flow.story.connected = now
         theirs = 0 if offer.timestamps is None else offer.timestamps[0]
         opening.syn_ack = segment.seq, theirs
         flow.seq_down = (flow.b - segment.seq) & MASK
@@ -204,9 +212,14 @@ class Connector:
         flow.seen = now
         flow.apply(Event.CONNECTED)
         self._send_held(flow, opening)
+        size = 0
         for segment in opening.held.values():
+            size += len(segment.data)
             if segment.flags & FIN:
                 flow.client_fin = segment.end
+        flow.entry.figures.up_bytes += size
+        if flow.story is not None:
+            flow.story.up_bytes += size
         opening.tries = 0
         if opening.owed is not None:
             self.accept(flow, opening)
@@ -250,9 +263,8 @@ class Connector:
         opening.tries += 1
         if opening.tries > OWED_TRIES:
             self._context.ledger.counts[Asked.OWED_LOST] += 1
-            self._context.reset_client(flow)
-            self._context.reset_server(flow)
-            self._context.table.remove(flow, Event.EXPIRED, now)
+            flow.entry.figures.silent += 1
+            kill(self._context, flow, End.UNACKNOWLEDGED, now)
             return
         self._send_held(flow, opening)
         again = now + OWED_AFTER * 2**opening.tries

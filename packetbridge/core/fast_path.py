@@ -48,6 +48,7 @@ class Former:
     client_ack: int
     server_ack: int
     fins: int
+    client_first: bool
     client_fin: int | None
     slow: bool
     seen: float
@@ -83,10 +84,10 @@ class FastPath(Protocol):
 
     def recall(self, flow: Flow) -> None:
         """Bring ``seen``, ``client_ack``, ``server_ack``, ``fins`` and ``client_fin`` up to what
-        the kernel has seen."""
+        the kernel has seen, and tell it what it has carried."""
 
     def forget(self, flow: Flow) -> None:
-        """The flow is over: remove its records."""
+        """The flow is over: remove its records, and tell it what they have carried."""
 
     def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
         """Leave to Python each flow that is ``wanted`` when its records are about to be written;

@@ -61,12 +61,18 @@ class FlowTable:
         self.inbound: list[dict[bytes, Flow]] = [{} for _ in range(64)]
         self.outbound: OrderedDict[bytes, Flow] = OrderedDict()
         self.held_bytes = 0
-        self._limits = limits
         self._ledger = ledger
         self._wheel: IdleWheel[Flow] = IdleWheel(now)
         self._closed = Remembered(REMEMBER_CLOSED, limits.closed)
         self._given_back = Remembered(REMEMBER_CLOSED, limits.closed)
         self._elsewhere = Remembered(REMEMBER_CLOSED, limits.closed)
+        self.configure(limits, timeouts)
+
+    def configure(self, limits: Limits, timeouts: Timeouts) -> None:
+        """Bounds and time-outs from now on."""
+        self._limits = limits
+        for memory in (self._closed, self._given_back, self._elsewhere):
+            memory.limit = limits.closed
         self._idle = {
             State.HANDOFF: timeouts.idle,
             State.SYN_SENT: timeouts.idle,
@@ -101,9 +107,11 @@ class FlowTable:
         self.outbound[flow.outbound] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)
         self._ledger.counts[Flows.OPENED] += 1
+        flow.entry.figures.handoffs += 1
 
     def adopt(self, flow: Flow) -> None:
         """Take a flow that was spliced before, as the kernel remembers."""
+        flow.entry.note(flow, State.HANDOFF)
         self.inbound[flow.entry.dscp][flow.inbound] = flow
         self.outbound[flow.outbound] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)

@@ -15,12 +15,13 @@ from packetbridge.core.clock import Clock
 from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context
 from packetbridge.core.early import Early
-from packetbridge.core.ends import end_idle
+from packetbridge.core.ends import end
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import FOLLOWED, Flow
 from packetbridge.core.flow_table import Flows
 from packetbridge.core.opening import Opening
 from packetbridge.core.states import Event, State
+from packetbridge.core.story import End
 
 
 class Refusal(Outcome):
@@ -29,6 +30,8 @@ class Refusal(Outcome):
     NOT_A_HANDOFF = "not_a_handoff"  # our option, but not from a balancer to a bridge
     REPLAYED = "handoff_again"  # a late or replayed handoff of a connection that is over
     DRAINING = "draining"  # the bridge is about to stop
+    BACKEND_DRAINING = "backend_draining"  # the operator wants no new connections there
+    BACKEND_DOWN = "backend_down"  # as its check has found
     TABLE_FULL = "flow_table_full"
     NO_PORT = "no_source_port"
     HELD_FULL = "held_full"
@@ -108,6 +111,7 @@ class Opener:
                 return context.ledger.drop(Refusal.INEXACT_RESET, segment.data)
             answers.ended(context, flow)
             context.table.remove(flow, Event.RESET, now)
+            context.tell(flow, End.CLIENT_RESET, now)
             return context.ledger.took(Taken.CLIENT_RESET)
         if not segment.payload and not segment.flags & FIN:
             opening.note(segment)
@@ -144,8 +148,9 @@ class Opener:
                 context.reset_server(flow)
                 context.table.disown(flow, now)
                 context.table.remove(flow, Event.REPLACED, now)
+                context.tell(flow, End.FORGOTTEN, now)
             return None
-        flow.attempt = max(flow.attempt, attempt)
+        flow.tried(attempt)
         context.ledger.counts[Openings.AGAIN] += 1
         flow.mark(FOLLOWED, False)  # the kernel took it for a new incarnation's
         if kind is Kind.HANDOFF_CONFIRM:
@@ -172,8 +177,11 @@ class Opener:
         if old is not None:
             context.reset_server(old)
             table.remove(old, Event.REPLACED, now)
-        if self.draining:
-            self._refuse(flow, segment, Refusal.DRAINING, now)
+            context.tell(old, End.REPLACED, now)
+        context.begin_story(flow, now)
+        if self.draining or entry.draining or not entry.up:
+            closed = Refusal.DRAINING if self.draining else Refusal.BACKEND_DRAINING
+            self._refuse(flow, segment, closed if entry.up else Refusal.BACKEND_DOWN, now)
             return
         opening = Opening(message, segment)
         has_room = not table.full() or self._has_made_room(now)
@@ -208,6 +216,7 @@ class Opener:
         answers.refused(self._context, flow, segment)
         self._context.table.give_back(flow, now)
         self._context.ledger.drop(reason, segment.data)
+        self._context.tell(flow, f"{End.REFUSED}:{reason}", now)
 
     def _has_made_room(self, now: float) -> bool:
         """End the longest idle flow in favour of a new one."""
@@ -215,5 +224,5 @@ class Opener:
         if idle is None:
             return False
         self._context.ledger.counts[Flows.EVICTED] += 1
-        end_idle(self._context, idle, now)
+        end(self._context, idle, End.EVICTED, now)
         return True

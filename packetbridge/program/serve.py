@@ -71,7 +71,7 @@ def serve(config: Config) -> None:
 @contextmanager
 def _beside(core: Bridge, config: Config, datapath: str, loop: PacketLoop) -> Iterator[None]:
     """What the loop does besides packets."""
-    known = commands(loop, core, config, datapath, Reloading())
+    known = commands(loop, core, datapath, Reloading())
     with control(loop, config.control, known):
         yield
 
