@@ -69,6 +69,12 @@ class Senseless(Outcome):
     NO_ACK = "no_ack_flag"
 
 
+class Carried(Occurrence):
+    """Of IP, in the packets that went on by Python's hand."""
+
+    BYTES = "steered_bytes"
+
+
 class Operated(Occurrence):
     """What was changed while running."""
 
@@ -123,6 +129,7 @@ class Balancer:
         self._told_offset = 0.0
         self.draining = False  # no new connections, as a stop is near
         self._steered = 0  # by the short way, since they were last added to the ledger
+        self._steered_bytes = 0  # by either
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet; never raises for what a packet holds. ``mark`` is not used."""
@@ -148,11 +155,15 @@ class Balancer:
                 if not flow.answered:
                     flow.answered = (flow.b + 1) & MASK != int.from_bytes(data[28:32], "big")
                 self._steered += 1
+                self._steered_bytes += length
                 return flow.target.steering.plain(data)
         try:
-            return self._slow(data, now)
+            verdict = self._slow(data, now)
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
+        if verdict is not None:
+            self._steered_bytes += len(verdict)
+        return verdict
 
     def gather(self, _now: float) -> None:
         """Take whom the kernel has shaken hands with."""
@@ -262,7 +273,8 @@ class Balancer:
         """What was counted so far; the short way keeps a number of its own, which is quicker."""
         counts = self.ledger.counts
         counts[Served.STEERED] += self._steered
-        self._steered = 0
+        counts[Carried.BYTES] += self._steered_bytes
+        self._steered = self._steered_bytes = 0
         return counts
 
     def gauges(self) -> dict[str, int]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from common import __version__
 from common.adapters.own_process import process_numbers
 from common.core.agent_settings import AgentSettings, ServerCheck
 from common.core.bridge_health import HEAD, LIST, Entry, Result, encode_entry
@@ -12,7 +15,9 @@ from common.core.metrics import Row
 from common.core.program_metrics import Build
 from common.program.agent_side import Shown
 from common.program.control import basics
+from common.program.loop import PacketLoop
 from packetbridge.core.config import Backend, Config
+from packetbridge.core.engine import Bridge
 from packetbridge.core.health import ServerHealth, who
 from packetbridge.program import metrics
 from packetbridge.program.metrics import EntryRead, Ways
@@ -93,6 +98,18 @@ class BridgeAgent:
             up = judge is None or judge.up
             if entry.up != up:
                 self._mark(entry.name, up, "" if judge is None else judge.reason, now)
+
+
+def of(loop: PacketLoop, core: Bridge, config: Callable[[], Config], datapath: str) -> BridgeAgent:
+    """Of a running bridge; ``datapath`` is the one in use."""
+    return BridgeAgent(
+        config,
+        lambda: core.entries,
+        core.mark_server,
+        lambda: core.gauges() | {str(name): count for name, count in loop.counts().items()},
+        Build(__version__, platform.python_version(), datapath),
+        time.monotonic(),
+    )
 
 
 def settings(config: Config, generation: int) -> AgentSettings:
