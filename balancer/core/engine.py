@@ -68,6 +68,12 @@ class Senseless(Outcome):
     NO_ACK = "no_ack_flag"
 
 
+class Carried(Occurrence):
+    """Of IP, in the packets that went on by Python's hand."""
+
+    BYTES = "steered_bytes"
+
+
 class Operated(Occurrence):
     """What was changed while running."""
 
@@ -119,8 +125,9 @@ class Balancer:
         self._answered_unseen = self._fast.answers  # SYNs where the kernel has no record
         self._renewed = 0.0  # when the kernel was last told to answer them, and what clock it has
         self._told_offset = 0.0
-        self._draining = False
+        self.draining = False  # no new connections, as a stop is near
         self._steered = 0  # by the short way, since they were last added to the ledger
+        self._steered_bytes = 0  # by either
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet; never raises for what a packet holds. ``mark`` is not used."""
@@ -146,11 +153,15 @@ class Balancer:
                 if not flow.answered:
                     flow.answered = (flow.b + 1) & MASK != int.from_bytes(data[28:32], "big")
                 self._steered += 1
+                self._steered_bytes += length
                 return flow.target.steering.plain(data)
         try:
-            return self._slow(data, now)
+            verdict = self._slow(data, now)
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
+        if verdict is not None:
+            self._steered_bytes += len(verdict)
+        return verdict
 
     def gather(self, _now: float) -> None:
         """Take whom the kernel has shaken hands with."""
@@ -186,7 +197,7 @@ class Balancer:
 
     def drain(self, now: float) -> None:
         """Refuse new connections from now on; those that there are go on."""
-        self._draining = True
+        self.draining = True
         self._renew(now)
 
     @property
@@ -256,7 +267,8 @@ class Balancer:
         """What was counted so far; the short way keeps a number of its own, which is quicker."""
         counts = self.ledger.counts
         counts[Served.STEERED] += self._steered
-        self._steered = 0
+        counts[Carried.BYTES] += self._steered_bytes
+        self._steered = self._steered_bytes = 0
         return counts
 
     def gauges(self) -> dict[str, int]:
@@ -287,7 +299,7 @@ class Balancer:
         self._renewed, self._told_offset = now, self._wall_offset
         key = self._context.keys.signing.cookie
         services = list(self._context.catalogue.services.values())
-        until = now if self._draining else now + ANSWERING
+        until = now if self.draining else now + ANSWERING
         self._fast.answer(services, key, until, self._wall_offset)
 
     def _end_idle(self, now: float) -> bool:
@@ -323,7 +335,7 @@ class Balancer:
             segment.check_checksum()
             if flow is not None:
                 flow.suspect_until = now + SUSPECT_SECONDS
-            if self._draining:
+            if self.draining:
                 return handshake.refuse_syn(self._context, segment)
             return handshake.answer_syn(self._context, service, segment, flow)
         if flow is not None and self._is_suspect(flow, now):

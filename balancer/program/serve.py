@@ -12,17 +12,18 @@ from balancer.core.catalogue import built
 from balancer.core.config import Config
 from balancer.core.engine import Balancer
 from balancer.core.rules import rules
-from balancer.program import fast_path, ways
+from balancer.program import agent, fast_path, ways
 from balancer.program.control.commands import commands
 from balancer.program.fast_path import KernelPath
 from common.adapters.alone import alone
 from common.adapters.aside import aside
 from common.adapters.bpf.libbpf import BpfError
 from common.adapters.firewall import Firewall
+from common.core.access import AccessRecords
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
+from common.program.agent_side import beside
 from common.program.control.basics import Reloading
-from common.program.control.beside import control
 from common.program.datapath import choose_datapath
 from common.program.keys import read_keys
 from common.program.loop import PacketLoop, run, wall_offset
@@ -64,15 +65,16 @@ def serve(config: Config) -> None:
     firewall = Firewall("balancer", *rules(config))
     reread = partial(read_keys, config.key_file)
     drain = config.timeouts.drain
-    beside = partial(_beside, core, config, "nfqueue" if fast is None else "ebpf")
-    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast, drain, beside)
+    besides = partial(_besides, core, config, "nfqueue" if fast is None else "ebpf")
+    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast, drain, besides)
 
 
 @contextmanager
-def _beside(core: Balancer, config: Config, datapath: str, loop: PacketLoop) -> Iterator[None]:
+def _besides(core: Balancer, config: Config, datapath: str, loop: PacketLoop) -> Iterator[None]:
     """What the loop does besides packets."""
     known = commands(loop, core, datapath, Reloading())
-    with control(loop, config.control, known):
+    program = agent.of(loop, core, lambda: config, datapath)
+    with beside(loop, config.control, known, program, AccessRecords(core.ledger.counts)):
         yield
 
 
