@@ -52,7 +52,7 @@ LOOKUPS = 32
 
 def fitting(backends: int) -> int:
     """The table's size for that many backends: 100 slots for each as the paper advises (section
-    5.3), or at least 10 in the largest. It depends on nothing else, as another size moves nearly
+    3.4), or at least 10 in the largest. It depends on nothing else, as another size moves nearly
     every key."""
     small, usual, large = LADDER
     if backends <= small // 100:
