@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from socket import inet_ntoa
 
 from balancer.core import cookie, handshake, icmp_errors, killing
 from balancer.core.adoption import Adoption
@@ -28,6 +29,7 @@ from balancer.core.health import PoolHealth
 from balancer.core.reading import Reading
 from balancer.core.request.head import offset_of
 from balancer.core.service import Paths, Service
+from balancer.core.story import Story
 from balancer.core.strangers import Strangers
 from common.core import handoff
 from common.core.chores import Chores
@@ -114,6 +116,8 @@ class Balancer:
             catalogue, self.health, keys, ledger, self.table, self._fast, now, now + wall_offset
         )
         self.times = self._context.times
+        self.access = self._context.access
+        self.table.told = self._tell
         self.out = self._context.out
         self._adoption = Adoption(self._context)
         self._chores = Chores()
@@ -208,16 +212,19 @@ class Balancer:
     def services(self) -> list[Service]:
         return list(self._context.catalogue.services.values())
 
-    def reconfigure(self, config: Config, paths: Paths, now: float) -> None:
+    def reconfigure(
+        self, config: Config, paths: Paths, now: float, done: Callable[[], None] = lambda: None
+    ) -> None:
         """Go by another configuration as soon as what it takes has been built, which is done little
-        by little; of several that are on their way the latest holds."""
+        by little; ``done`` is called then."""
         building = build(config, paths, now, self._context.catalogue)
 
         def part(now: float) -> bool:
             try:
                 next(building)
-            except StopIteration as done:
-                self._switch(done.value, config, now)
+            except StopIteration as built:
+                self._switch(built.value, config, now)
+                done()
                 return False
             return True
 
@@ -244,6 +251,16 @@ class Balancer:
         found.mark_down(member, reason, now)
         if found.configured.on_down == "reset":
             self._chores.add(killing.kill_those_of(self._context, member))
+
+    def busy_endpoints(self) -> set[tuple[str, int]]:
+        """VIP and port of each service that has a connection."""
+        keys = {key[4:8] + key[10:] for key in (*self.table.handed, *self.table.waiting)}
+        return {(inet_ntoa(key[:4]), int.from_bytes(key[4:], "big")) for key in keys}
+
+    def _tell(self, flow: Flow, why: str, now: float) -> None:
+        """For the access log."""
+        if self.access.wanted:
+            self.access.add(Story(flow, why, now, self._wall_offset))
 
     def remaining(self) -> int:
         """How many connections have not ended."""
@@ -311,7 +328,7 @@ class Balancer:
     def _expire(self, flow: Flow, now: float) -> None:
         if flow.state is State.HANDED:
             self.ledger.counts[Ended.EXPIRED] += 1
-            self.table.remove(flow, now)
+            self.table.remove(flow, now, Ended.EXPIRED)
         else:
             self._reading.expire(flow, now)
 
@@ -380,7 +397,7 @@ class Balancer:
         self.ledger.counts[Ended.REPLACED] += 1
         if not flow.closing:  # else its bridge has said so itself
             self._context.forget_at_bridge(flow)
-        self.table.remove(flow, now)
+        self.table.remove(flow, now, Ended.REPLACED)
 
     def _newcomer(self, service: Service, segment: Segment, now: float) -> bytes | None:
         """The first packet that shows a cookie, or one of a flow that is not known (any more)."""

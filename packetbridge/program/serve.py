@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 
 
 @alone("packetbridge")
-def serve(config: Config) -> None:
-    """Run until a signal ends it; removes all it set up, also when it fails to start.
+def serve(config: Config, again: Callable[[], Config]) -> None:
+    """Run until a signal ends it; removes all it set up, also when it fails to start. ``again`` has
+    the configuration read again, or raises UsageProblems.
 
     Raises OSError, FirewallError or KeyFileError where something cannot be had.
     """
