@@ -221,6 +221,23 @@ def test_a_bound_is_among_those_not_tried(policy: str) -> None:
         )
 
 
+@every_policy
+def test_flows_of_who_drains_do_not_count_for_the_others(policy: str) -> None:
+    """Neither while they are in progress nor as they close."""
+    among, without = (pool("abc", policy, bounded_load=1.25) for _ in range(2))
+    for one in (among, without):
+        (a,) = named(one, "a")
+        if one is among:
+            for _ in range(20):
+                one.opened(a, CLIENT, 0.0)
+        one.drain(a)
+    (a,) = named(among, "a")
+    for _ in range(20):
+        assert place(among, b"/x").name == place(without, b"/x").name
+        among.closed(a, CLIENT, 0.0)
+    assert a.pending == 0
+
+
 # --- slow start ---
 
 
@@ -304,6 +321,19 @@ def test_a_slow_start_with_a_bound_leaves_others_their_room(policy: str) -> None
     among.mark_up(b, 0.0)
     found = Counter(place(among, key, now=0.0).name for key in KEYS)
     assert found["b"] < 20
+
+
+@every_policy
+def test_a_bound_counts_more_than_a_slow_start(policy: str) -> None:
+    """a has ten flows, over ceil(1.01 * 11 * 64/96) = 8: b, at half of its share, takes each key,
+    also those that it would not have yet."""
+    among = pool("ab", policy, slow_start=100.0, bounded_load=1.01)
+    a, b = among.members
+    among.mark_down(b, "", 0.0)
+    among.mark_up(b, 0.0)
+    for _ in range(10):
+        among.opened(a, CLIENT, 50.0)
+    assert set(owners(among, KEYS[:50], 50.0)) == {"b"}
 
 
 @every_policy

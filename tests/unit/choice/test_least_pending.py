@@ -149,6 +149,23 @@ def test_who_comes_late_is_not_given_everything(how: str) -> None:
     assert found == {"a": 100, "b": 100, "c": 100}
 
 
+def test_who_comes_late_is_beside_who_has_been_given_least() -> None:
+    few = pool("abc", "least-pending")
+    _, b, c = few.members
+    few.mark_down(c, "", 0.0)
+    assert names(few.order(b"", CLIENT, 0.0)) == ["a", "b"]
+    for _ in range(50):
+        few.opened(b, CLIENT, 0.0)
+        few.closed(b, CLIENT, 0.0)
+    few.mark_up(c, 0.0)
+    given = ""
+    for _ in range(6):
+        member = place(few)
+        given += member.name
+        few.closed(member, CLIENT, 0.0)
+    assert given == "acacac"
+
+
 def test_flows_of_who_takes_no_more_are_still_counted() -> None:
     few = pool("ab", "least-pending")
     a = place(few)

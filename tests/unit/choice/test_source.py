@@ -92,6 +92,9 @@ def test_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         kept.closed(place(kept, source=client(number), now=float(number)), client(number), 9.0)
     assert len(kept._policy) == 3
     assert set(kept._policy._clients) == {client(1), client(3), client(4)}
+    for number in (3, 1, 5):  # opened only
+        place(kept, source=client(number), now=10.0)
+    assert set(kept._policy._clients) == {client(1), client(3), client(5)}
 
 
 def test_what_is_over_is_forgotten_without_being_asked_for() -> None:
