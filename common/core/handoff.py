@@ -10,12 +10,18 @@ A TCP option of experimental kind 253 with an experiment identifier (RFC 6994), 
     1      epoch (4 bits), SACK permitted (1 bit), kind of message (3 bits)
     8      SipHash-2-4 over those four bytes, the epoch, the connection's addresses and ports as the
            client sees them, both initial sequence numbers and the segment's own sequence number;
-           for ENDED also the payload, which names other connections (see encode_ended)
+           of an answer also the payload, and for ACCEPTED and REFUSED, which are about one bridge's
+           attempt at a connection, the bridge's address and the attempt's number
 
 All integers in network order; the hash stands as its eight bytes come. The hash's key differs by
 direction, so that an answer cannot be turned round and sent back as a handoff. It covers the whole
 number of the epoch, of which the option says the last four bits: what was recorded is of no use
 when those come round again.
+
+A connection that a bridge has given back (REFUSED), or was told to forget, may come to the same
+bridge again: as another attempt, whose number, from 0 on, is under the hash and nowhere else. So a
+handoff opens a connection once, however often it is repeated or replayed, and what a bridge says of
+one attempt, or one bridge says of another's, is never believed of the attempt that is under way.
 
 What the segment says by itself is not said again: its sequence number is c + 1, its acknowledgment
 b + 1 and its timestamps those of the balancer, where c and b are the client's and the balancer's
@@ -40,6 +46,7 @@ EXID = 0x4C33
 LENGTH = 16
 PREFIX = struct.pack("!BBH", tcp_options.EXPERIMENT, LENGTH, EXID)
 EPOCH_SECONDS = 8
+ATTEMPTS = 4  # of one bridge at one connection: numbers 0 to 3
 EPOCH_SLACK = 1  # epochs that the two hosts' clocks, and the way, may differ by
 
 # Milliseconds; a code means "at least that". Steps of about a third are as near as a first sample
@@ -61,7 +68,7 @@ class Kind(IntEnum):
     FORGET = 2  # a newer connection of these addresses went to another bridge
     ASK_TIME = 3  # of no connection; an ACCEPTED answers it: see common.core.clock_exchange
     ACCEPTED = 4  # sequence number: the next byte that the bridge lacks
-    REFUSED = 5  # the backend cannot be reached; the held segment comes back in it
+    REFUSED = 5  # the backend cannot be reached; the held segment comes back in it: try another
     ENDED = 6  # both sides have ended the connection, or one has reset it; and those in the payload
 
 
@@ -82,14 +89,19 @@ class Binding:
     """What the hash binds a message to: the connection as the client sees it.
 
     ``flow`` is the 12-byte key client, VIP, client port, service port; ``c`` and ``b`` the initial
-    sequence numbers of client and balancer; ``seq`` that of the segment which carries the option.
+    sequence numbers of client and balancer; ``seq`` that of the segment which carries the option;
+    ``rest`` an answer's payload: what ENDED says of other connections, the client's bytes that
+    REFUSED returns; ``bridge`` (4 bytes) whose ACCEPTED or REFUSED it is; ``attempt`` the number of
+    the attempt at that bridge.
     """
 
     flow: bytes
     c: int
     b: int
     seq: int
-    rest: bytes = b""  # what ENDED says of other connections, in its payload
+    rest: bytes = b""
+    bridge: bytes = b""
+    attempt: int = 0
 
 
 def rtt_code(milliseconds: float) -> int:
@@ -206,4 +218,6 @@ def _mac(keys: Keys, kind: int, fields: bytes, binding: Binding, epoch: int) -> 
     data = _MAC_INPUT.pack(
         fields, epoch & 0xFFFFFFFF, binding.flow, binding.c, binding.b, binding.seq
     )
+    if binding.bridge or binding.attempt:
+        data += binding.bridge + bytes((binding.attempt,))
     return siphash24(key, data + binding.rest).to_bytes(8, "little")

@@ -11,13 +11,13 @@ class Remembered:
     twice ``limit`` are kept whatever comes.
     """
 
-    __slots__ = ("_current", "_limit", "_previous", "_seconds", "_turn", "overruns")
+    __slots__ = ("_current", "_previous", "_seconds", "_turn", "limit", "overruns")
 
     def __init__(self, seconds: float, limit: int) -> None:
         self._current: set[bytes] = set()
         self._previous: set[bytes] = set()
         self._seconds = seconds
-        self._limit = limit
+        self.limit = limit
         self._turn = 0.0
         self.overruns = 0
 
@@ -26,7 +26,7 @@ class Remembered:
 
     def add(self, member: bytes, now: float) -> None:
         self._forget(now)
-        if len(self._current) >= self._limit:
+        if len(self._current) >= self.limit:
             self.overruns += 1
             self._rotate(now)
         self._current.add(member)

@@ -10,8 +10,19 @@ from packetbridge.core import answers
 from packetbridge.core.context import Context
 from packetbridge.core.entry import Entry
 from packetbridge.core.fast_path import Fast, Former
-from packetbridge.core.flow import BOTH, FOLLOWED, IN_KERNEL, RECORDED, RESET_SHIFT, Flow
+from packetbridge.core.flow import (
+    ANSWERED,
+    BOTH,
+    CLIENT,
+    CLIENT_FIRST,
+    FOLLOWED,
+    IN_KERNEL,
+    RECORDED,
+    RESET_SHIFT,
+    Flow,
+)
 from packetbridge.core.states import State
+from packetbridge.core.story import End
 
 AT_ONCE = 64  # records looked at in one go, so that packets are not held up
 
@@ -57,12 +68,18 @@ class Adoption:
         flow.fins, flow.client_fin = former.fins, former.client_fin
         flow.state = _state(former.fins)
         flow.refresh()
-        flow.mark(RECORDED | FOLLOWED, True)
+        flow.mark(RECORDED | FOLLOWED | ANSWERED, True)
+        flow.mark(CLIENT_FIRST, former.client_first)
         flow.mark(IN_KERNEL, not former.slow)
         context.table.adopt(flow)
+        context.begin_story(flow, now, known=False)
         context.fast.follow(flow)
         if flow.state is State.LINGER:
             answers.ended(context, flow)  # while nobody was there to say so
+            first = End.CLIENT_FIN if former.client_first else End.SERVER_FIN
+            reset = former.fins >> RESET_SHIFT
+            by = End.CLIENT_RESET if reset & CLIENT else End.SERVER_RESET
+            context.tell(flow, by if reset else first, now)
         context.ledger.counts[Fast.ADOPTED] += 1
         return flow
 

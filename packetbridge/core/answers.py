@@ -3,6 +3,8 @@ handoff option under the key of answers."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from common.core import handoff
 from common.core.handoff import Kind
 from common.core.segment import ACK, ECN_BITS, MASK, Segment, build_along
@@ -38,8 +40,13 @@ def say_ended(context: Context) -> None:
 
 
 def refused(context: Context, flow: Flow, first: Segment) -> None:
-    """The held segment comes back: the balancer chooses again, or resets."""
-    option = _option(context, flow, Kind.REFUSED, first.seq, b"")
+    """The held segment comes back: the balancer chooses again, or resets.
+
+    Of several the first alone. The client has all of them still, and no acknowledgment of any; it
+    sends the others again as soon as the next bridge's server has acknowledged the first. Sent back
+    as plain segments they would meet a balancer whose kernel steers them here until it has read
+    this one. What the balancer owns it repeats itself."""
+    option = _option(context, flow, Kind.REFUSED, first.seq, first.payload)
     packet = first.rewritten(
         dst=flow.entry.vip,
         tos=first.tos & ECN_BITS,
@@ -58,6 +65,8 @@ def _send(context: Context, flow: Flow, kind: Kind, seq: int, rest: bytes = b"")
 def _option(context: Context, flow: Flow, kind: Kind, seq: int, rest: bytes) -> bytes:
     message = handoff.Handoff(kind, 0, 0, NO_SCALE, NO_SCALE, sack=False)
     binding = handoff.Binding(_client_key(flow), flow.c, flow.b, seq, rest)
+    if kind is not Kind.ENDED:  # which is of many connections, and one word of it is as good
+        binding = replace(binding, bridge=flow.entry.address, attempt=flow.attempt)
     keys = context.answering(flow.entry)
     return handoff.encode(keys, message, binding, handoff.epoch_at(context.wall))
 

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
+from common.core import config as common
 from common.core import settings
+from common.core.config import ENDPOINTS, NO_OR_PATH, AccessLog
 from common.core.settings import (
     ENDPOINT,
     INTERFACE,
@@ -22,7 +24,9 @@ from common.core.settings import (
     SettingsError,
     whole,
 )
+from packetbridge.core.checking import Check
 
+HEALTH_PORT = 9320
 DSCP = whole(1, 63)
 MARK_MASK = 0xFFFFFF00  # the low 8 bits of a packet's mark hold the DSCP
 
@@ -52,6 +56,9 @@ class Backend(Settings):
     Connections handed to `address`:`port` are opened to the server; `dscps` narrows that to
     some of the balancers (empty: all). `source`: whether the server sees the client's address or
     the bridge's own with a port of `ports` (first, last), which nothing else on this host may use.
+    A server that takes no connection within `connect` seconds is passed over: the balancer tries
+    another bridge. So is one that its `check` has found down; its connections go on, or are reset,
+    as `on_down` says.
     """
 
     address: Annotated[str, IPV4]
@@ -62,6 +69,9 @@ class Backend(Settings):
     source: Literal["client", "bridge"] = "client"
     ports: Annotated[tuple[int, int], PORT_RANGE] = (20000, 29999)
     hold_handshake: Literal["auto", "on", "off"] = "auto"
+    connect: Annotated[float, settings.seconds(0.05, 60)] = 1.0
+    on_down: Literal["keep", "reset"] = "keep"
+    check: Check | None = None
 
     joined: ClassVar[Mapping[str, Joined]] = {
         "server": Joined(("server_address", "server_port"), ENDPOINT),
@@ -98,6 +108,18 @@ class Timeouts(Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class Control(common.Control):
+    socket: Annotated[str, NO_OR_PATH] = "/run/l3dsr/packetbridge.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Http(Settings):
+    """Where /health and /metrics are to be had by HTTP; None: see Config.endpoints."""
+
+    listen: Annotated[tuple[tuple[str, int], ...] | None, settings.optional(ENDPOINTS)] = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config(Settings):
     """`mark` is put on what the bridge sends to a server, with the DSCP in its low 8 bits."""
 
@@ -111,6 +133,21 @@ class Config(Settings):
     mark: Annotated[int, MARK] = 0x4C330000
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    control: Control = field(default_factory=Control)
+    http: Http = field(default_factory=Http)
+    access_log: AccessLog = field(default_factory=AccessLog)
+
+    @property
+    def endpoints(self) -> tuple[tuple[str, int], ...]:
+        """Where to answer by HTTP: where balancers look, unless something else is said."""
+        if self.http.listen is not None:
+            return self.http.listen
+        return tuple((address, HEALTH_PORT) for address in self.addresses)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The bridge's addresses, each once."""
+        return tuple(dict.fromkeys(backend.address for backend in self.backends))
 
     def vip(self, dscp: int) -> str:
         """The VIP that a configured DSCP names; raises KeyError for another."""

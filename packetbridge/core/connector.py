@@ -9,13 +9,18 @@ from common.core.segment import ACK, FIN, MASK, PSH, RST, SYN, Segment, before
 from common.core.tcp_options import NO_SCALE
 from packetbridge.core import answers, stamper
 from packetbridge.core.context import Context
+from packetbridge.core.ends import give_back, kill
 from packetbridge.core.flow import Flow
 from packetbridge.core.opening import Opening
 from packetbridge.core.sources import Sources
 from packetbridge.core.splice import shifted
 from packetbridge.core.states import Event, State
+from packetbridge.core.story import End
 
-SYN_WAITS = (1.0, 2.0, 4.0, 3.0)  # SYNs at 0, 1, 3 and 7 seconds; given up at 10
+# SYNs at these parts of the time that the server is given, each wait twice the one before. It is
+# near: what it has not answered in a seventh of a second was lost (RFC 6298 section 2.1 begins with
+# a whole second, as it does not know how far a peer is).
+SYN_AT = (0.0, 1 / 7, 3 / 7)
 OTHER_PORT_AT = 2  # the SYN, counted from 0, that comes from another port
 OWED_AFTER = 0.2  # seconds to the first retransmission of owed bytes, doubled at each
 OWED_TRIES = 6
@@ -66,8 +71,13 @@ class Connector:
             window=shifted(opening.window, 0 if scale == NO_SCALE else scale),
             options=tcp_options.encode_offer(mss, scale, message.sack, stamps),
         )
+        if flow.state is State.HANDOFF:
+            opening.until = now + flow.entry.connect
         flow.apply(Event.SYN_OUT)
-        opening.due = now + SYN_WAITS[opening.tries]
+        opening.due = opening.until
+        if opening.tries + 1 < len(SYN_AT):
+            wait = SYN_AT[opening.tries + 1] - SYN_AT[opening.tries]
+            opening.due = min(now + wait * flow.entry.connect, opening.until)
         self._context.schedule.add(opening.due, self._syn_timer, flow)
 
     def from_server(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
@@ -86,7 +96,8 @@ class Connector:
             return self._context.ledger.drop(Answered.LATE_SYN_ACK, segment.data)  # held on purpose
         if segment.flags & RST:
             if segment.flags & ACK and right_ack:
-                self._refuse(flow, now)
+                flow.entry.figures.refused += 1
+                give_back(self._context, flow, Answered.RESET, now)
                 return self._context.ledger.drop(Answered.RESET, segment.data)
             return self._context.ledger.drop(Answered.BAD_SYN_ACK, segment.data)
         if segment.flags & (SYN | ACK) == SYN | ACK and right_ack:
@@ -103,24 +114,18 @@ class Connector:
         if opening.owed is None or not before(ack, (opening.owed + flow.seq_up) & MASK):
             self._context.table.settle(flow)
 
-    def give_back(self, flow: Flow) -> Segment:
-        """Return a flow that is being opened to the balancer; gives its first held segment."""
-        assert flow.opening is not None, "a flow in SYN_SENT has an opening"
-        first = flow.opening.in_order((flow.c + 1) & MASK)[0]
-        answers.refused(self._context, flow, first)
-        return first
-
     def _syn_timer(self, flow: Flow, now: float) -> None:
         opening = flow.opening
         if flow.state is not State.SYN_SENT or opening is None or opening.syn_ack is not None:
             return
         if now < opening.due:
             return  # of an earlier SYN
-        opening.tries += 1
-        if opening.tries == len(SYN_WAITS):
-            first = self._refuse(flow, now)
+        if now >= opening.until:
+            flow.entry.figures.silent += 1
+            first = give_back(self._context, flow, Asked.SERVER_SILENT, now)
             self._context.ledger.gave_up(Asked.SERVER_SILENT, first.data)
             return
+        opening.tries += 1
         if opening.tries == OTHER_PORT_AT and not flow.entry.own_source:
             self._move(flow)
         self.ask(flow, opening, now)
@@ -157,9 +162,15 @@ class Connector:
                 # ask again, for smaller ones, and remember.
                 flow.entry.no_timestamps_until = now + NO_TIMESTAMPS_SECONDS
                 self._context.to_server(flow, RST, seq=(opening.isn + 1) & MASK)
+                opening.tries, opening.until = 0, now + flow.entry.connect
                 self.ask(flow, opening, now)
                 return self._context.ledger.took(Answered.SYN_ACK)
             flow.stamper = stamper.Stamper(opening.echo, opening.stamp, now)
+        figures = flow.entry.figures
+        figures.opened += 1
+        figures.connect.observe(now - flow.began)
+        if flow.story is not None:
+            flow.story.connected = now
         theirs = 0 if offer.timestamps is None else offer.timestamps[0]
         opening.syn_ack = segment.seq, theirs
         flow.seq_down = (flow.b - segment.seq) & MASK
@@ -201,9 +212,14 @@ class Connector:
         flow.seen = now
         flow.apply(Event.CONNECTED)
         self._send_held(flow, opening)
+        size = 0
         for segment in opening.held.values():
+            size += len(segment.data)
             if segment.flags & FIN:
                 flow.client_fin = segment.end
+        flow.entry.figures.up_bytes += size
+        if flow.story is not None:
+            flow.story.up_bytes += size
         opening.tries = 0
         if opening.owed is not None:
             self.accept(flow, opening)
@@ -247,9 +263,8 @@ class Connector:
         opening.tries += 1
         if opening.tries > OWED_TRIES:
             self._context.ledger.counts[Asked.OWED_LOST] += 1
-            self._context.reset_client(flow)
-            self._context.reset_server(flow)
-            self._context.table.remove(flow, Event.EXPIRED, now)
+            flow.entry.figures.silent += 1
+            kill(self._context, flow, End.UNACKNOWLEDGED, now)
             return
         self._send_held(flow, opening)
         again = now + OWED_AFTER * 2**opening.tries
@@ -258,8 +273,3 @@ class Connector:
     def accept(self, flow: Flow, opening: Opening) -> None:
         """Tell the balancer how far the bytes that it owned have come here."""
         answers.accepted(self._context, flow, opening.next_lacking((flow.c + 1) & MASK))
-
-    def _refuse(self, flow: Flow, now: float) -> Segment:
-        first = self.give_back(flow)
-        self._context.table.remove(flow, Event.UNREACHABLE, now)
-        return first

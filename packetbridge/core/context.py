@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.core.access import AccessRecords
 from common.core.keys import Keyring, Keys
 from common.core.ledger import Ledger, Outcome
 from common.core.segment import RST, build_along
@@ -11,6 +12,7 @@ from packetbridge.core.fast_path import FastPath
 from packetbridge.core.flow import Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.states import State
+from packetbridge.core.story import Story
 
 
 class Served(Outcome):
@@ -25,10 +27,11 @@ class Context:
     """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them.
     ``over`` collects connections whose end the balancers are still to be told of.
 
-    ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
+    ``wall`` is the time of the packet or timer at hand, in seconds since 1970. ``access`` takes
+    what is told of connections that are over.
     """
 
-    __slots__ = ("fast", "keys", "ledger", "out", "over", "schedule", "table", "wall")
+    __slots__ = ("access", "fast", "keys", "ledger", "out", "over", "schedule", "table", "wall")
 
     def __init__(
         self,
@@ -47,6 +50,21 @@ class Context:
         self.over: list[Flow] = []
         self.schedule = Schedule(now)
         self.wall = wall
+        self.access = AccessRecords(ledger.counts)
+
+    def begin_story(self, flow: Flow, now: float, known: bool = True) -> None:
+        """Collect what will be told of ``flow``, if anything is; of one that is not ``known`` from
+        its beginning, what there is."""
+        if self.access.wanted:
+            began = flow.began if known else None
+            flow.story = Story(flow.entry, flow.incarnation, began, self.wall - now)
+
+    def tell(self, flow: Flow, end: str, now: float) -> None:
+        """A flow is over; said once."""
+        story = flow.story
+        if story is not None and not story.end:
+            story.end, story.ended = end, now
+            self.access.add(story)
 
     def answering(self, entry: Entry) -> Keys:
         """The keys that the entry's balancer is answered under: those that it used last."""
@@ -87,8 +105,10 @@ class Context:
         self.to_client(flow.entry, flow.inbound, RST, seq=flow.client_ack)
 
     def reset_server(self, flow: Flow) -> None:
-        """RST with the sequence number that the server said it expects, if it has a connection."""
-        if flow.state in (State.SPLICED, State.CLOSING, State.LINGER):
+        """RST with the sequence number that the server said it expects, if it has a connection or
+        has answered that it would."""
+        answered = flow.opening is not None and flow.opening.syn_ack is not None
+        if answered or flow.state in (State.SPLICED, State.CLOSING, State.LINGER):
             self.fast.recall(flow)
             self.to_server(flow, RST, seq=flow.server_ack)
 

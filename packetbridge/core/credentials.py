@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from common.core import handoff, tcp_options
 from common.core.handoff import Binding
 from common.core.keys import Keys
@@ -28,17 +30,18 @@ class Rotation(Occurrence):
 
 def believed(
     context: Context, entry: Entry, segment: Segment, option: bytes, binding: Binding
-) -> bool:
-    """Whether ``segment`` carries a balancer's own and timely message; drops and counts it if not.
+) -> int | None:
+    """The number of the attempt that ``segment`` is about, which carries a balancer's own and
+    timely message; None where it does not, which is dropped and counted.
 
     The balancer knows the keys that it signs with: it is answered under the same.
     """
-    signer, wall = signed(context, segment, option, binding)
+    signer, wall, attempt = _signed(context, segment, option, binding)
     if signer is not None and wall == context.wall and handoff.timely(option, wall):
         if signer is not context.keys.signing:
             context.ledger.counts[Rotation.OTHER_KEY] += 1
         entry.balancer_keys = signer
-        return True
+        return attempt
     if signer is None:
         context.ledger.drop(Doubt.BAD_MAC, segment.data)
         context.ledger.warn(
@@ -46,7 +49,7 @@ def believed(
             "forged, or the balancer has another key (`check` names each host's), another VIP for "
             f"DSCP {entry.dscp}, or a clock that is more than a minute off",
         )
-        return False
+        return None
     context.ledger.drop(Doubt.OLD_EPOCH, segment.data)
     seconds = (handoff.epoch_of(option, wall) * handoff.EPOCH_SECONDS) - context.wall
     way = "ahead of" if seconds > 0 else "behind"
@@ -55,7 +58,22 @@ def believed(
         f"the balancer's clock is about {abs(seconds):.0f} s {way} this host's, and "
         f"{handoff.EPOCH_SECONDS} s are allowed: is the time of both synchronised? (or replayed)",
     )
-    return False
+    return None
+
+
+def _signed(
+    context: Context, segment: Segment, option: bytes, binding: Binding
+) -> tuple[Keys | None, float, int]:
+    """As signed, of whichever attempt: nearly always the first."""
+    accepted, wall = context.keys.accepted, context.wall
+    signer = handoff.signer(accepted, option, binding, wall)
+    if signer is not None:
+        return signer, wall, 0
+    for attempt in range(1, handoff.ATTEMPTS):
+        signer = handoff.signer(accepted, option, replace(binding, attempt=attempt), wall)
+        if signer is not None:
+            return signer, wall, attempt
+    return *signed(context, segment, option, binding), 0
 
 
 def signed(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from common.core import handoff
 from common.core.errors import MalformedError
@@ -23,15 +24,18 @@ from packetbridge.core.adoption import Adoption
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context, Served
-from packetbridge.core.ends import Ends, end_idle
+from packetbridge.core.ends import Ends, end, kill
 from packetbridge.core.entry import Entry
 from packetbridge.core.fast_path import FastPath, NoFastPath
-from packetbridge.core.flow import IN_KERNEL, Flow
+from packetbridge.core.flow import ANSWERED, IN_KERNEL, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
+from packetbridge.core.parting import Parting
 from packetbridge.core.sources import Sources
-from packetbridge.core.states import Event, State
+from packetbridge.core.states import State
+from packetbridge.core.story import End
 from packetbridge.core.strangers import Strangers
+from packetbridge.core.ways import Ways
 
 FAREWELL_PART = 64  # flows ended in one go
 # Seconds between two looks at what the kernel has seen end: at least, as much of it costs little
@@ -44,6 +48,19 @@ class Senseless(Outcome):
 
     SYN = "syn_at_bridge"  # connections begin with a handoff
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
+
+
+class Killed(Occurrence):
+    """Connections ended at the operator's word."""
+
+    FLOWS = "flows_killed"
+
+
+class Carried(Occurrence):
+    """Of IP, in the packets that Python has translated."""
+
+    UP = "spliced_up_bytes"
+    DOWN = "spliced_down_bytes"
 
 
 class Bridge:
@@ -65,14 +82,15 @@ class Bridge:
     ) -> None:
         self.ledger = ledger
         self._fast: FastPath = NoFastPath() if fast is None else fast
+        self.fast = self._fast
         self.table = FlowTable(limits, timeouts, ledger, self._fast, now)
         self._context = Context(keys, ledger, self.table, self._fast, now, now + wall_offset)
         self.out = self._context.out
-        self._entries = {(entry.address, entry.dscp, entry.port): entry for entry in entries}
-        self._by_server: dict[bytes, list[Entry]] = {}
-        for entry in entries:
-            self._by_server.setdefault(entry.server_key, []).append(entry)
+        self._ways = Ways(entries)
+        self._entries, self._by_server = self._ways.inbound, self._ways.by_server
         self._adoption = Adoption(self._context, self._entries)
+        self._parting = Parting(self._context)
+        self.access = self._context.access
         sources = Sources()
         self._connector = Connector(self._context, sources)
         self._opener = Opener(self._context, self._connector, sources)
@@ -84,6 +102,7 @@ class Bridge:
         self._leaving = False
         self._gathered = now
         self._up = self._down = 0  # by the short way, since they were last added to the ledger
+        self._up_bytes = self._down_bytes = 0  # by either
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet with its netfilter ``mark``; never raises for its content."""
@@ -93,8 +112,11 @@ class Bridge:
             if flow.fast and (translated := splice.down(flow, data)) is not None:
                 flow.seen = now
                 self._down += 1
+                self._carried_down(flow, data)
+                if not flow.marks & ANSWERED and len(data) > 20 + (data[32] >> 2):
+                    flow.answered(now)
                 if flow.client_fin is not None:
-                    self._ends.server_has(flow)
+                    self._ends.server_has(flow, now)
                     self._fast.follow(flow)
                 return translated
         elif len(data) >= MIN_PACKET:
@@ -102,6 +124,7 @@ class Bridge:
             if flow is not None and flow.fast and (translated := splice.up(flow, data)) is not None:
                 flow.seen = now
                 self._up += 1
+                self._carried_up(flow, data)
                 return self._upward(flow, translated)
         try:
             return self._slow(data, now, mark)
@@ -163,25 +186,65 @@ class Bridge:
         self._leaving = True
         self._context.wall = now + self._wall_offset
         for number, flow in enumerate(list(self._outbound.values())):
-            if flow.state is State.SYN_SENT:
-                self._connector.give_back(flow)
-            elif flow.state is not State.LINGER:
-                self._context.reset_client(flow)
-                self._context.reset_server(flow)
-                answers.ended(self._context, flow)
-            self.table.remove(flow, Event.EXPIRED, now)
+            end(self._context, flow, End.STOPPED, now)
             if number % FAREWELL_PART == 0:
                 answers.say_ended(self._context)
                 yield
         answers.say_ended(self._context)
         yield
 
+    # --- the operator's, and the checks' ---
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The ways in, and how they are."""
+        return self._ways.entries
+
+    def mark_server(self, name: str, up: bool, reason: str, now: float) -> None:
+        """What a check has found of the server behind ADDRESS:PORT, or ADDRESS:PORT/DSCP, of this
+        bridge. One that is down gets no new connections; those that wait for it are given back, and
+        the others go on or are reset, as configured. Raises KeyError for a name that is none."""
+        self._context.wall = now + self._wall_offset
+        for entry in self._ways.named(name):
+            fell = entry.up and not up
+            entry.up, entry.reason = up, reason
+            if fell:
+                self._parting.begin(entry.asking, _is_asking, End.DOWN, now)
+            if fell and entry.on_down == "reset":
+                of_it = partial(_is_of, entry)
+                self._parting.begin(self._outbound.values(), of_it, End.DOWN, now)
+
+    def drain_entry(self, name: str, draining: bool) -> None:
+        """Give back new connections by that way, or no more. Raises KeyError."""
+        for entry in self._ways.named(name):
+            entry.draining = draining
+
+    def end(self, flow: Flow, now: float) -> None:
+        """End one connection for both sides, and tell the balancer."""
+        self._context.wall = now + self._wall_offset
+        if flow.state is not State.GONE:
+            self.ledger.counts[Killed.FLOWS] += 1
+            kill(self._context, flow, End.KILLED, now)
+
+    def reconfigure(
+        self, entries: list[Entry], limits: Limits, timeouts: Timeouts, now: float
+    ) -> None:
+        """Have these ways in, bounds and time-outs from now on. Connections by a way that is gone
+        go on where the kernel translates them, until they end; others would go astray, as nothing
+        has their packets come here any more: they are given back, or reset."""
+        self._context.wall = now + self._wall_offset
+        self.table.configure(limits, timeouts)
+        if self._ways.replace(entries):
+            self._parting.begin(self._outbound.values(), _is_stranded, End.REMOVED, now)
+
     def counts(self) -> Counter[Outcome | Occurrence]:
         """What was counted so far; the short way keeps numbers of its own, which is quicker."""
         counts = self.ledger.counts
         counts[Served.UP] += self._up
         counts[Served.DOWN] += self._down
-        self._up = self._down = 0
+        counts[Carried.UP] += self._up_bytes
+        counts[Carried.DOWN] += self._down_bytes
+        self._up = self._down = self._up_bytes = self._down_bytes = 0
         return counts
 
     def gauges(self) -> dict[str, int]:
@@ -206,10 +269,24 @@ class Bridge:
         self.out.append((flow.entry.mark, translated))
         return DROP
 
+    def _carried_up(self, flow: Flow, data: bytes) -> None:
+        size = len(data)
+        self._up_bytes += size
+        flow.entry.figures.up_bytes += size
+        if flow.story is not None:
+            flow.story.up_bytes += size
+
+    def _carried_down(self, flow: Flow, data: bytes) -> None:
+        size = len(data)
+        self._down_bytes += size
+        flow.entry.figures.down_bytes += size
+        if flow.story is not None:
+            flow.story.down_bytes += size
+
     def _end_idle(self, now: float) -> bool:
         ended, more = self.table.expired(now)
         for flow in ended:
-            end_idle(self._context, flow, now)
+            end(self._context, flow, End.IDLE, now)
         return more
 
     def _slow(self, data: bytes, now: float, mark: int) -> bytes | None:
@@ -249,6 +326,7 @@ class Bridge:
         if flow.stamper is not None:
             flow.stamper.note(segment)
         translated = splice.up_any(flow, segment)
+        self._carried_up(flow, segment.data)
         self._ends.client_says(flow, segment, now)
         self._fast.follow(flow)
         self.ledger.counts[Served.UP] += 1
@@ -267,9 +345,24 @@ class Bridge:
             return self._connector.from_server(flow, segment, now)
         self._fast.recall(flow)
         translated = splice.down_any(flow, segment, now)
+        self._carried_down(flow, segment.data)
+        if segment.payload:
+            flow.answered(now)
         if segment.flags & ACK:
             self._connector.acknowledged(flow, segment.ack)
-            self._ends.server_has(flow)
-        self._ends.server_says(flow, segment)
+            self._ends.server_has(flow, now)
+        self._ends.server_says(flow, segment, now)
         self._fast.follow(flow)
         return self.ledger.passed(Served.DOWN, translated)
+
+
+def _is_asking(flow: Flow) -> bool:
+    return flow.state is State.SYN_SENT
+
+
+def _is_of(entry: Entry, flow: Flow) -> bool:
+    return flow.entry is entry and flow.state is not State.LINGER
+
+
+def _is_stranded(flow: Flow) -> bool:
+    return flow.entry.removed and not flow.marked(IN_KERNEL)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
 
 from common.core.keys import Keys
 from packetbridge.core.addressing import Addressing
 from packetbridge.core.config import Backend
+from packetbridge.core.figures import Figures
+from packetbridge.core.states import State
+
+if TYPE_CHECKING:
+    from packetbridge.core.flow import Flow
 
 # Milliseconds of round trip from which ``auto`` holds: with BBR, whose model of the path starts
 # from the handshake, and with anything else, where the retransmission time-out is what suffers.
 HOLD_BBR = 10
 HOLD_OTHERS = 150
+
+IN_PROGRESS = (State.SYN_SENT, State.SPLICED, State.CLOSING)
 
 _ENDPOINT = struct.Struct("!4sH")
 
@@ -21,6 +29,10 @@ class Entry:
     """``server_key`` is 6 bytes, the server's address and port. ``local``: it is on this host.
 
     ``bbr`` says that the server's route to clients uses BBR, as far as can be known here.
+
+    While it is ``draining``, or not ``up`` for ``reason``, handoffs are given back. ``asking`` are
+    the flows whose server has not answered yet. Of one that is ``removed`` from the configuration
+    nothing but its flows is left.
     """
 
     __slots__ = (
@@ -29,16 +41,24 @@ class Entry:
         "_hops",
         "_plain",
         "address",
+        "asking",
         "balancer_keys",
+        "connect",
+        "draining",
         "dscp",
+        "figures",
         "local",
         "mark",
         "no_timestamps_until",
+        "on_down",
         "own_source",
         "port",
         "ports",
+        "reason",
+        "removed",
         "server",
         "server_port",
+        "up",
         "vip",
     )
 
@@ -52,6 +72,7 @@ class Entry:
         self.server = IPv4Address(configured.server_address).packed
         self.server_port = configured.server_port
         self.mark = mark | dscp
+        self.connect = configured.connect  # seconds to wait for the server's SYN-ACK
         self.own_source = configured.source == "bridge"
         self.ports = configured.ports
         self.local = local
@@ -62,6 +83,39 @@ class Entry:
         self._hops = (1 if local or self.own_source else 0, 1 if local else 0)
         self._hold = configured.hold_handshake
         self._bbr = bbr
+        self.on_down = configured.on_down
+        self.up, self.reason, self.draining, self.removed = True, "", False, False
+        self.figures = Figures()
+        self.asking: set[Flow] = set()
+
+    def follow(self, changed: Entry) -> bool:
+        """Take the settings of the same way in from a new configuration; False where those that its
+        connections depend on are others."""
+        kept = ("server_key", "vip", "mark", "own_source", "local")
+        if any(getattr(self, name) != getattr(changed, name) for name in kept):
+            return False
+        for name in ("connect", "on_down", "ports", "_hold", "_bbr"):
+            setattr(self, name, getattr(changed, name))
+        return True
+
+    def note(self, flow: Flow, before: State) -> None:
+        """One of its flows has changed its state."""
+        state = flow.state
+        self.figures.flows += (state in IN_PROGRESS) - (before in IN_PROGRESS)
+        if state is State.SYN_SENT:
+            self.asking.add(flow)
+        elif before is State.SYN_SENT:
+            self.asking.discard(flow)
+
+    @property
+    def name(self) -> str:
+        """ADDRESS:PORT/DSCP, which no other has."""
+        return f"{IPv4Address(self.address)}:{self.port}/{self.dscp}"
+
+    @property
+    def server_name(self) -> str:
+        """ADDRESS:PORT of the server."""
+        return f"{IPv4Address(self.server)}:{self.server_port}"
 
     @property
     def server_key(self) -> bytes:

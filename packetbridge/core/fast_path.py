@@ -7,6 +7,7 @@ were none, and while a flow is not `fast` its records stand still.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -47,6 +48,7 @@ class Former:
     client_ack: int
     server_ack: int
     fins: int
+    client_first: bool
     client_fin: int | None
     slow: bool
     seen: float
@@ -82,10 +84,17 @@ class FastPath(Protocol):
 
     def recall(self, flow: Flow) -> None:
         """Bring ``seen``, ``client_ack``, ``server_ack``, ``fins`` and ``client_fin`` up to what
-        the kernel has seen."""
+        the kernel has seen, and tell it what it has carried."""
 
     def forget(self, flow: Flow) -> None:
-        """The flow is over: remove its records."""
+        """The flow is over: remove its records, and tell it what they have carried."""
+
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        """Leave to Python each flow that is ``wanted`` when its records are about to be written;
+        None: no more."""
+
+    def renew(self, flow: Flow) -> None:
+        """Have a flow's records, if it has any, written anew, for what ``withhold`` said since."""
 
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
         """What an earlier run left of a packet's flow, until ``formers`` has given all;
@@ -123,6 +132,12 @@ class NoFastPath:
         pass
 
     def forget(self, flow: Flow) -> None:
+        pass
+
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        pass
+
+    def renew(self, flow: Flow) -> None:
         pass
 
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:

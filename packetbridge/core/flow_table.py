@@ -1,5 +1,17 @@
 """The bridge's flows: one record for both directions, a hard bound, idle expiry, and a memory of
-the closed."""
+the closed.
+
+What is remembered of a flow that is over depends on how far it had come, for as long as a handoff
+of it can still be authentic:
+
+* The server may have had the request: no handoff of that incarnation opens anything any more.
+* It has not, as the bridge gave the connection back or was told to forget it: no handoff of that
+  *attempt* does, be it repeated by a balancer that has not heard yet, late, or replayed, as another
+  bridge may have the request by now. One that was given back is given back again. The next attempt
+  of the same incarnation is new: the balancer has come back on purpose, and says so under the MAC.
+* Either way, if it is the balancer's that the connection goes on, elsewhere: client's packets that
+  were steered here before are dropped, and answered by nothing.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +61,18 @@ class FlowTable:
         self.inbound: list[dict[bytes, Flow]] = [{} for _ in range(64)]
         self.outbound: OrderedDict[bytes, Flow] = OrderedDict()
         self.held_bytes = 0
-        self._limits = limits
         self._ledger = ledger
         self._wheel: IdleWheel[Flow] = IdleWheel(now)
         self._closed = Remembered(REMEMBER_CLOSED, limits.closed)
-        self._refused = Remembered(REMEMBER_CLOSED, limits.closed)
+        self._given_back = Remembered(REMEMBER_CLOSED, limits.closed)
+        self._elsewhere = Remembered(REMEMBER_CLOSED, limits.closed)
+        self.configure(limits, timeouts)
+
+    def configure(self, limits: Limits, timeouts: Timeouts) -> None:
+        """Bounds and time-outs from now on."""
+        self._limits = limits
+        for memory in (self._closed, self._given_back, self._elsewhere):
+            memory.limit = limits.closed
         self._idle = {
             State.HANDOFF: timeouts.idle,
             State.SYN_SENT: timeouts.idle,
@@ -88,9 +107,11 @@ class FlowTable:
         self.outbound[flow.outbound] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)
         self._ledger.counts[Flows.OPENED] += 1
+        flow.entry.figures.handoffs += 1
 
     def adopt(self, flow: Flow) -> None:
         """Take a flow that was spliced before, as the kernel remembers."""
+        flow.entry.note(flow, State.HANDOFF)
         self.inbound[flow.entry.dscp][flow.inbound] = flow
         self.outbound[flow.outbound] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)
@@ -103,17 +124,25 @@ class FlowTable:
 
     def remove(self, flow: Flow, event: Event, now: float) -> None:
         """Forget a flow for ``event``, but not that it was: late packets and replays are known."""
+        asked_only = flow.state is State.SYN_SENT
         flow.apply(event)
         self.settle(flow)
         self._fast.forget(flow)
         self.inbound[flow.entry.dscp].pop(flow.inbound, None)
         self.outbound.pop(flow.outbound, None)
-        incarnation = _incarnation(flow.entry.dscp, flow.inbound, flow.c, flow.b)
-        self._closed.add(incarnation, now)
-        if event is Event.UNREACHABLE:
-            self._refused.add(incarnation, now)
+        self._closed.add(_attempt(flow) if asked_only else _incarnation(flow), now)
         self._closed.add(flow.outbound, now)
         self._ledger.counts[_ENDED[event]] += 1
+
+    def give_back(self, flow: Flow, now: float) -> None:
+        """Remember that this attempt, in the table or not, was given back to the balancer."""
+        self._given_back.add(_attempt(flow), now)
+        self._elsewhere.add(_at(flow), now)
+
+    def disown(self, flow: Flow, now: float) -> None:
+        """Remember that this attempt, in the table or not, is not to be made, or made further."""
+        self._closed.add(_attempt(flow), now)
+        self._elsewhere.add(_at(flow), now)
 
     def settle(self, flow: Flow) -> None:
         """Let go of what the flow's opening holds."""
@@ -122,13 +151,18 @@ class FlowTable:
             flow.opening = None
             flow.refresh()
 
-    def was_closed(self, dscp: int, inbound: bytes, c: int, b: int, now: float) -> bool:
-        """Whether that handoff's flow has ended already."""
-        return self._closed.holds(_incarnation(dscp, inbound, c, b), now)
+    def was_closed(self, flow: Flow, now: float) -> bool:
+        """Whether that flow, or that attempt at it, has ended already."""
+        closed = self._closed
+        return closed.holds(_incarnation(flow), now) or closed.holds(_attempt(flow), now)
 
-    def was_refused(self, dscp: int, inbound: bytes, c: int, b: int, now: float) -> bool:
-        """Whether that handoff was given back to the balancer."""
-        return self._refused.holds(_incarnation(dscp, inbound, c, b), now)
+    def was_given_back(self, flow: Flow, now: float) -> bool:
+        """Whether that attempt was given back to the balancer."""
+        return self._given_back.holds(_attempt(flow), now)
+
+    def is_elsewhere(self, dscp: int, inbound: bytes, now: float) -> bool:
+        """Whether the balancer has taken a connection of that key elsewhere."""
+        return self._elsewhere.holds(bytes((dscp,)) + inbound, now)
 
     def was_spliced(self, outbound: bytes, now: float) -> bool:
         """Whether the server's packet with that key is a late one of a flow that has ended."""
@@ -147,5 +181,13 @@ class FlowTable:
         return flow.seen + self._idle[flow.state]
 
 
-def _incarnation(dscp: int, inbound: bytes, c: int, b: int) -> bytes:
-    return bytes((dscp,)) + inbound + c.to_bytes(4, "big") + b.to_bytes(4, "big")
+def _at(flow: Flow) -> bytes:
+    return bytes((flow.entry.dscp,)) + flow.inbound
+
+
+def _incarnation(flow: Flow) -> bytes:
+    return _at(flow) + flow.isns
+
+
+def _attempt(flow: Flow) -> bytes:
+    return _incarnation(flow) + bytes((flow.attempt,))

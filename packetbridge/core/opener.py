@@ -15,12 +15,13 @@ from packetbridge.core.clock import Clock
 from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context
 from packetbridge.core.early import Early
-from packetbridge.core.ends import end_idle
+from packetbridge.core.ends import end
 from packetbridge.core.entry import Entry
 from packetbridge.core.flow import FOLLOWED, Flow
 from packetbridge.core.flow_table import Flows
 from packetbridge.core.opening import Opening
 from packetbridge.core.states import Event, State
+from packetbridge.core.story import End
 
 
 class Refusal(Outcome):
@@ -29,6 +30,8 @@ class Refusal(Outcome):
     NOT_A_HANDOFF = "not_a_handoff"  # our option, but not from a balancer to a bridge
     REPLAYED = "handoff_again"  # a late or replayed handoff of a connection that is over
     DRAINING = "draining"  # the bridge is about to stop
+    BACKEND_DRAINING = "backend_draining"  # the operator wants no new connections there
+    BACKEND_DOWN = "backend_down"  # as its check has found
     TABLE_FULL = "flow_table_full"
     NO_PORT = "no_source_port"
     HELD_FULL = "held_full"
@@ -82,14 +85,17 @@ class Opener:
         c = flow.c if flow is not None and known else (segment.seq - 1) & MASK
         client_key = segment.key[:4] + entry.vip + segment.key[8:]
         binding = handoff.Binding(client_key, c, b, segment.seq)
-        if not credentials.believed(context, entry, segment, option, binding):
+        attempt = credentials.believed(context, entry, segment, option, binding)
+        if attempt is None:
             return None
         if flow is not None and (flow.c, flow.b) == (c, b):
-            return self._same(flow, message.kind, segment, now)
+            return self._same(flow, message.kind, attempt, segment, now)
+        new = Flow(entry, segment.key, c, b, now, attempt)
         if message.kind is Kind.FORGET:
+            context.table.disown(new, now)  # should it have overtaken the handoff
             context.ledger.took(Taken.FORGET)
             return None
-        self._open(entry, segment, message, c, b, flow, now)
+        self._open(new, segment, message, flow, now)
         return None
 
     def hold(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
@@ -105,6 +111,7 @@ class Opener:
                 return context.ledger.drop(Refusal.INEXACT_RESET, segment.data)
             answers.ended(context, flow)
             context.table.remove(flow, Event.RESET, now)
+            context.tell(flow, End.CLIENT_RESET, now)
             return context.ledger.took(Taken.CLIENT_RESET)
         if not segment.payload and not segment.flags & FIN:
             opening.note(segment)
@@ -131,13 +138,20 @@ class Opener:
         table.held_bytes += kept or 0
         return kept is not None
 
-    def _same(self, flow: Flow, kind: Kind, segment: Segment, now: float) -> Flow | None:
+    def _same(
+        self, flow: Flow, kind: Kind, attempt: int, segment: Segment, now: float
+    ) -> Flow | None:
+        context = self._context
         if kind is Kind.FORGET:
-            self._context.reset_server(flow)
-            self._context.table.remove(flow, Event.REPLACED, now)
-            self._context.ledger.took(Taken.FORGET)
+            context.ledger.took(Taken.FORGET)
+            if attempt >= flow.attempt:  # else of an attempt before, which we know is over
+                context.reset_server(flow)
+                context.table.disown(flow, now)
+                context.table.remove(flow, Event.REPLACED, now)
+                context.tell(flow, End.FORGOTTEN, now)
             return None
-        self._context.ledger.counts[Openings.AGAIN] += 1
+        flow.tried(attempt)
+        context.ledger.counts[Openings.AGAIN] += 1
         flow.mark(FOLLOWED, False)  # the kernel took it for a new incarnation's
         if kind is Kind.HANDOFF_CONFIRM:
             if flow.state is State.SYN_SENT and flow.opening is not None:
@@ -147,47 +161,44 @@ class Opener:
         return flow
 
     def _open(
-        self,
-        entry: Entry,
-        segment: Segment,
-        message: handoff.Handoff,
-        c: int,
-        b: int,
-        old: Flow | None,
-        now: float,
+        self, flow: Flow, segment: Segment, message: handoff.Handoff, old: Flow | None, now: float
     ) -> None:
-        table, ledger = self._context.table, self._context.ledger
-        if table.was_closed(entry.dscp, segment.key, c, b, now):
-            if table.was_refused(entry.dscp, segment.key, c, b, now):
-                answers.refused(self._context, Flow(entry, segment.key, c, b, now), segment)
+        context, table, ledger = self._context, self._context.table, self._context.ledger
+        entry = flow.entry
+        if table.was_given_back(flow, now):
+            answers.refused(context, flow, segment)
+            ledger.drop(Refusal.REPLAYED, segment.data)
+            return
+        if table.was_closed(flow, now):
+            if not table.is_elsewhere(entry.dscp, segment.key, now):
+                answers.ended(context, flow)  # so that nobody takes this bridge for silent
             ledger.drop(Refusal.REPLAYED, segment.data)
             return
         if old is not None:
-            self._context.reset_server(old)
+            context.reset_server(old)
             table.remove(old, Event.REPLACED, now)
-        flow = Flow(entry, segment.key, c, b, now)
-        if self.draining:
-            answers.refused(self._context, flow, segment)
-            ledger.drop(Refusal.DRAINING, segment.data)
+            context.tell(old, End.REPLACED, now)
+        context.begin_story(flow, now)
+        if self.draining or entry.draining or not entry.up:
+            closed = Refusal.DRAINING if self.draining else Refusal.BACKEND_DRAINING
+            self._refuse(flow, segment, closed if entry.up else Refusal.BACKEND_DOWN, now)
             return
         opening = Opening(message, segment)
         has_room = not table.full() or self._has_made_room(now)
         source = self._sources.source(entry, segment.src, segment.sport, table)
         if source is None or not has_room or not table.may_hold():
             full = Refusal.HELD_FULL if has_room else Refusal.TABLE_FULL
-            reason = Refusal.NO_PORT if source is None else full
-            answers.refused(self._context, flow, segment)
-            ledger.drop(reason, segment.data)
+            self._refuse(flow, segment, Refusal.NO_PORT if source is None else full, now)
             return
         flow.address(source)
         flow.opening = opening
-        wall = self._context.wall
-        opening.isn = c
+        wall = context.wall
+        opening.isn = flow.c
         if entry.own_source:
             opening.isn = sources.own_isn(wall, int.from_bytes(source[4:], "big"))
             if opening.stamp is not None:
                 flow.addressing.stamp_up = (sources.own_stamp(wall) - opening.stamp) & MASK
-            flow.addressing.seq_up = (opening.isn - c) & MASK
+            flow.addressing.seq_up = (opening.isn - flow.c) & MASK
         table.held_bytes += opening.hold(segment) or 0
         if message.kind is Kind.HANDOFF_CONFIRM:
             opening.owe(segment)
@@ -200,11 +211,18 @@ class Opener:
                 ledger.counts[Openings.EARLY] += 1
         self._connector.ask(flow, opening, now)
 
+    def _refuse(self, flow: Flow, segment: Segment, reason: Refusal, now: float) -> None:
+        """Give a handoff back before anything was done about it."""
+        answers.refused(self._context, flow, segment)
+        self._context.table.give_back(flow, now)
+        self._context.ledger.drop(reason, segment.data)
+        self._context.tell(flow, f"{End.REFUSED}:{reason}", now)
+
     def _has_made_room(self, now: float) -> bool:
         """End the longest idle flow in favour of a new one."""
         idle = self._context.table.longest_idle(now)
         if idle is None:
             return False
         self._context.ledger.counts[Flows.EVICTED] += 1
-        end_idle(self._context, idle, now)
+        end(self._context, idle, End.EVICTED, now)
         return True

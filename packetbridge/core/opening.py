@@ -26,6 +26,7 @@ class Opening:
         "stamped",
         "syn_ack",
         "tries",
+        "until",
         "window",
     )
 
@@ -41,7 +42,8 @@ class Opening:
         self.asked_twice = False  # for the server's SYN-ACK, so that it takes no sample of it
         self.stamped = False  # the SYN offered timestamps
         self.syn_ack: tuple[int, int] | None = None  # the server's ISN and TSval
-        self.due = 0.0  # when the latest SYN is given up
+        self.due = 0.0  # when the latest SYN is given up,
+        self.until = 0.0  # and when the server is
         self.tries = 0  # timer runs: of the SYN, then of owed bytes
         self.window = first.window
 

@@ -28,7 +28,7 @@ class State(StrEnum):
 class Event(StrEnum):
     SYN_OUT = "syn_out"  # a SYN was sent to the server, the first or again
     CONNECTED = "connected"  # the server's SYN-ACK came and what was held is on its way
-    UNREACHABLE = "unreachable"  # the server reset or never answered
+    UNREACHABLE = "unreachable"  # the server reset or did not answer: given back to the balancer
     FIN_ONE = "fin_one"  # one side has ended
     FIN_BOTH = "fin_both"
     RESET = "reset"  # a RST passed, from either side

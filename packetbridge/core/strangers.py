@@ -67,6 +67,8 @@ class Strangers:
     ) -> bytes | None:
         """The verdict on a client's packet; ``leaving``: all flows have been ended."""
         drop = self._context.ledger.drop
+        if self._context.table.is_elsewhere(entry.dscp, segment.key, now):
+            return drop(Unknown.LATE, segment.data)
         if segment.flags & RST:
             self._client_is_gone(segment.key)
             return drop(Unknown.UNKNOWN_FLOW, segment.data)
@@ -129,7 +131,8 @@ class Strangers:
         """A flow that was unknown, and still is: its client may not speak again for long."""
         entry, key = lost
         seq, ack, _ = self._overdue.take(key)
-        if not self._known(entry, key) and self._unknown.resets.take(now):
+        known = self._known(entry, key) or self._context.table.is_elsewhere(entry.dscp, key, now)
+        if not known and self._unknown.resets.take(now):
             self._context.ledger.counts[GivenUp.OVERDUE] += 1
             self._disown(entry, key, seq, ack, now)
 

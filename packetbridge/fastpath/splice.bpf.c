@@ -28,6 +28,7 @@ struct way {
 	__u64 seen; /* the latest packet */
 	__u64 packets; /* and bytes of IP: plain sums, as one processor has a direction at a time */
 	__u64 bytes;
+	__u64 first; /* packet with payload; of server's packets */
 	struct tuple to;
 	__u32 seq_by;
 	__u32 ack_by;
@@ -44,7 +45,7 @@ struct way {
 	__u8 slow; /* Python translates it for now */
 	__u8 fin; /* `fin_end` holds */
 	__u8 fins; /* of server's packets: the server's FIN came, the client's was acknowledged */
-	__u8 pad;
+	__u8 client_first; /* of these the client's was first */
 	__u32 pad2;
 	__u32 c; /* nothing to translation, as `b`: they name the incarnation */
 	__u32 b;
@@ -113,6 +114,8 @@ ALWAYS int note_ends(struct way *way, const struct segment *s)
 		way->fin = 0;
 		if (s->ack == way->fin_end) /* else bytes beyond it: the FIN was not the client's */
 			way->fins |= CLIENT_FIN;
+		if (!(before & BOTH) && way->fins & CLIENT_FIN)
+			way->client_first = 1;
 	}
 	if (way->fins != before && (way->fins & BOTH) == BOTH) {
 		struct ending ending = {
@@ -205,6 +208,8 @@ ALWAYS void note(struct way *way, const struct __sk_buff *skb, const struct segm
 	const struct total wire = on_wire(skb, s);
 
 	way->seen = bpf_ktime_get_ns();
+	if (what == DOWNWARD && s->payload && !way->first)
+		way->first = way->seen;
 	way->ack = s->ack;
 	way->packets += wire.packets;
 	way->bytes += wire.bytes;

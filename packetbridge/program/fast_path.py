@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,16 @@ from common.core.ledger import Occurrence, Outcome
 from common.core.segment import MASK, before
 from common.program.datapath import attach, pin_directory, remove_pins
 from packetbridge.core.fast_path import Ending, Fast, Former
-from packetbridge.core.flow import BOTH, CLIENT, FOLLOWED, IN_KERNEL, RECORDED, SERVER, Flow
+from packetbridge.core.flow import (
+    BOTH,
+    CLIENT,
+    CLIENT_FIRST,
+    FOLLOWED,
+    IN_KERNEL,
+    RECORDED,
+    SERVER,
+    Flow,
+)
 
 OBJECT = Path(__file__).parent.parent / "fastpath" / "splice.bpf.o"
 NAME = "l3dsr-packetbridge"  # of the filters at tc
@@ -34,6 +43,7 @@ class Way(NamedTuple):
     seen: int
     packets: int
     size: int  # bytes of IP
+    first: int
     to: bytes
     seq_by: int
     ack_by: int
@@ -50,7 +60,7 @@ class Way(NamedTuple):
     slow: int
     fin: int
     fins: int
-    pad: int
+    client_first: int
     pad2: int
     c: int
     b: int
@@ -63,6 +73,7 @@ WAY = Layout(
         ("seen", "Q"),
         ("packets", "Q"),
         ("bytes", "Q"),
+        ("first", "Q"),
         ("to", "12s"),
         ("seq_by", "I"),
         ("ack_by", "I"),
@@ -79,7 +90,7 @@ WAY = Layout(
         ("slow", "B"),
         ("fin", "B"),
         ("fins", "B"),
-        ("pad", "B"),
+        ("client_first", "B"),
         ("pad2", "I"),
         ("c", "I"),
         ("b", "I"),
@@ -87,7 +98,7 @@ WAY = Layout(
     ],
 )
 ENDING = Layout("ending", [("client", "16s"), ("c", "I"), ("b", "I"), ("seen", "Q")])
-COUNTED = struct.Struct("=QQQ")  # seen, packets, bytes: how a way begins
+COUNTED = struct.Struct("=QQQQ")  # seen, packets, bytes, first: how a way begins
 NANOSECONDS = 10**9
 
 
@@ -107,6 +118,7 @@ class KernelPath:
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
+        self._withheld: Callable[[Flow], bool] | None = None
         # keys of an earlier run; None: all have been looked at
         self._earlier: Iterator[bytes] | None = self.records.keys()
 
@@ -175,13 +187,31 @@ class KernelPath:
         if server.seen / NANOSECONDS > flow.seen or before(flow.server_ack, server.ack):
             flow.server_ack = server.ack
         flow.seen = max(flow.seen, client.seen / NANOSECONDS, server.seen / NANOSECONDS)
+        if server.first:
+            flow.answered(server.first / NANOSECONDS)
+        if flow.story is not None:
+            flow.story.kernel = client.size, server.size
         _recall_ends(flow, server)
 
     def forget(self, flow: Flow) -> None:
         if flow.marked(RECORDED):
-            for key in _keys_of(flow):
-                self.records.remove(key)
+            client, server = (self.records.take(key) for key in _keys_of(flow))
             flow.mark(RECORDED | IN_KERNEL, False)
+            if client is not None and server is not None:
+                up, down = Way(*WAY.unpack(client)), Way(*WAY.unpack(server))
+                _recall_ends(flow, down)
+                flow.carried(up.size, down.size, down.first / NANOSECONDS)
+
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        self._withheld = wanted
+
+    def renew(self, flow: Flow) -> None:
+        if flow.marked(RECORDED):
+            self.recall(flow)
+            self._write(flow, slow=not flow.fast)
+        else:
+            flow.mark(FOLLOWED, False)
+            self.follow(flow)
 
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
         if self._earlier is None:
@@ -233,6 +263,7 @@ class KernelPath:
             client_ack=up.ack,
             server_ack=down.ack,
             fins=up.fins | down.fins,
+            client_first=bool(down.client_first),
             client_fin=(down.fin_end - up.seq_by) & MASK if down.fin else None,
             slow=bool(up.slow),
             seen=max(up.seen, down.seen) / NANOSECONDS,
@@ -248,23 +279,25 @@ class KernelPath:
 
     def _write(self, flow: Flow, slow: bool) -> bool:
         """Both records, or none."""
+        slow = slow or (self._withheld is not None and self._withheld(flow))
         to, entry = flow.addressing, flow.entry
         onward = not entry.local
         keys = _keys_of(flow)
         if flow.marked(RECORDED) and (old := self.records.get(keys[1])) is not None:
             _recall_ends(flow, Way(*WAY.unpack(old)))
+        first = flow.marked(CLIENT_FIRST)
         fin_end = ((flow.client_fin or 0) + flow.seq_up) & MASK
         up = WAY.pack(
             *self._counted(flow, keys[0]), to.up(flow.inbound), flow.seq_up & MASK,
             -flow.seq_down & MASK, flow.stamp_up & MASK, -flow.stamp_down & MASK, flow.client_ack,
-            entry.mark, 0, 0, 0, flow.up_window, to.up_hop, onward, slow, 0, flow.fins, 0, 0,
-            flow.c, flow.b, keys[1],
+            entry.mark, 0, 0, 0, flow.up_window, to.up_hop, onward, slow, 0, flow.fins,
+            first, 0, flow.c, flow.b, keys[1],
         )  # fmt: skip
         down = WAY.pack(
             *self._counted(flow, keys[1]), to.down(flow.outbound), flow.seq_down & MASK,
             -flow.seq_up & MASK, flow.stamp_down & MASK, -flow.stamp_up & MASK, flow.server_ack,
             entry.mark, fin_end, 0, 0, flow.down_window, to.down_hop, onward, slow,
-            flow.client_fin is not None, flow.fins, 0, 0, flow.c, flow.b, keys[0],
+            flow.client_fin is not None, flow.fins, first, 0, flow.c, flow.b, keys[0],
         )  # fmt: skip
         written = self.records.put(keys[0], up) and self.records.put(keys[1], down)
         if not written:
@@ -274,10 +307,10 @@ class KernelPath:
         flow.mark(IN_KERNEL, written and not slow)
         return written
 
-    def _counted(self, flow: Flow, key: bytes) -> tuple[int, int, int]:
+    def _counted(self, flow: Flow, key: bytes) -> tuple[int, int, int, int]:
         """What a record that is about to be written anew has seen so far."""
         old = self.records.get(key) if flow.marked(RECORDED) else None
-        return (0, 0, 0) if old is None else COUNTED.unpack_from(old)
+        return (0, 0, 0, 0) if old is None else COUNTED.unpack_from(old)
 
 
 def _passes_interfaces(flow: Flow) -> bool:
@@ -288,6 +321,8 @@ def _passes_interfaces(flow: Flow) -> bool:
 def _recall_ends(flow: Flow, server: Way) -> None:
     """What the kernel has noted of both sides' FINs."""
     flow.fins |= server.fins & BOTH
+    if server.client_first:
+        flow.mark(CLIENT_FIRST, True)
     if flow.fins & CLIENT:
         flow.client_fin = None
     elif server.fin:

@@ -108,19 +108,18 @@ def test_server_refuses(lab: Lab, scripted: None) -> None:
 
 
 def test_server_drops_every_syn(lab: Lab, scripted: None, paths: dict[str, str]) -> None:
-    """After ten seconds the client is reset; others of the same bridge are served meanwhile."""
+    """After a second the bridge gives the client up; others are served meanwhile."""
     rule = ["INPUT", "-p", "tcp", "-d", SERVER1, "--dport", str(PORT), "-j", "DROP"]
     silent = lab.growth("backend1")
     lab.run("backend1", "iptables", "-w", "-I", *rule)
     try:
         with lab.connect(to=SCRIPTED) as tcp:
-            tcp.settimeout(15)
             tcp.sendall(web.request("/"))
             asked = time.monotonic()
             assert lab.curl(paths["1k"]).status == 200
             with pytest.raises(ConnectionResetError):
                 tcp.recv(1)
-            assert 9 < time.monotonic() - asked < 13
+            assert 0.9 < time.monotonic() - asked < 3
     finally:
         lab.run("backend1", "iptables", "-w", "-D", *rule)
     assert silent.reaches("backend_silent")

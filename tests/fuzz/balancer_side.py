@@ -7,8 +7,8 @@ import struct
 from collections.abc import Iterator
 
 from balancer.core import config
+from balancer.core.catalogue import built, even
 from balancer.core.engine import Balancer
-from balancer.core.service import Service
 from common.core import handoff
 from common.core.handoff import Kind
 from common.core.keys import Keyring
@@ -38,15 +38,16 @@ class BalancerSide:
         limits, service = VARIANTS[variant]
         backends = tuple(config.Backend(f"b{n}", bridge) for n, bridge in enumerate(place.bridges))
         services = [
-            config.Service(vip, vip, PORT, dscp, backends, table_size=251, **service)
-            for dscp, vip in place.vips.items()
+            config.Service(vip, vip, PORT, dscp, "p", **service) for dscp, vip in place.vips.items()
         ]
+        pool = config.Pool("p", backends, table_size=251)
+        whole = config.Config(tuple(services), pools=(pool,))
         self.rng, self.place = rng, place
         self.keys = place.keys
         self.limits = config.Limits(**limits)
         kernel = Shaking(rng) if variant else None
         self.core = Balancer(
-            [Service(s, [1500] * len(backends), 1500) for s in services],
+            built(whole, even(whole), place.now),
             self.limits,
             config.Timeouts(request=60.0),
             Keyring([self.keys]),
@@ -216,7 +217,11 @@ class Client:
             isns = (struct.pack("!II", other.c & MASK, other.b & MASK) for other in others)
             rest = handoff.encode_ended(zip((other.key for other in others), isns, strict=True))
             rest += rng.choice((b"", b"", b"?"))
-        binding = handoff.Binding(self.key, self.c, self.b & MASK, seq, rest)
+        flow = self.side.core.table.find(self.key)
+        bridge = b""
+        if kind is not Kind.ENDED and flow is not None and flow.target is not None:
+            bridge = flow.target.steering.bridge
+        binding = handoff.Binding(self.key, self.c, self.b & MASK, seq, rest, bridge)
         epoch = self.side.epoch() + rng.choice((0, 0, 0, 0, 0, 1, -2, 5))
         option = handoff.encode(self.side.keys, message, binding, epoch)
         return self._built(ACK, seq, self.b + 1, option, rest), 0

@@ -248,7 +248,9 @@ class Client:
             sack=plain,
         )
         key = self.address + self.vip + self.key[8:]
-        binding = handoff.Binding(key, self.c, self.b, (self.c + 1 + at) & MASK)
+        attempt = rng.choice((0,) * 12 + (1, 2, 3, 4))
+        seq = (self.c + 1 + at) & MASK
+        binding = handoff.Binding(key, self.c, self.b, seq, attempt=attempt)
         epoch = self.side.epoch() + rng.choice((0,) * 12 + (1, -2, 5))
         raw = handoff.encode(self.side.keys, message, binding, epoch)
         return self._segment(payload, at, flags=flags, raw=raw)

@@ -113,8 +113,8 @@ def test_an_end_without_room_to_report_it_is_for_python(path: KernelPath, flow: 
             break
         reported += 1
         assert reported < 100_000
-        flow.fins, flow.client_fin = 0, None
         path.forget(flow)
+        flow.fins, flow.client_fin = 0, None
         assert path.begin(flow), "from the beginning"
     assert reported == (1 << 17) // 40, "records of 32 bytes with headers of 8"
     flow.fins, flow.client_fin = 0, None

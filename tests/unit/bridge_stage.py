@@ -145,6 +145,11 @@ class Connection:
         }
         return models.handoff_option(kind, self.client, self.vip, **values | changes)
 
+    def answer(self, kind: int, payload: bytes = b"", at: int = 0, **changes: Any) -> bytes:
+        """By the model: the option of the bridge's answer to the handoff."""
+        about = {"mss": 0, "rtt_code": 0, "scales": (15, 15), "sack": False}
+        return self.option(kind, at, **{"rest": payload, "bridge": ADDRESS[0]} | about | changes)
+
     def segment(
         self, payload: bytes = b"", at: int = 0, *, flags: str = "A", acked: int = 0, **changes: Any
     ) -> bytes:

@@ -93,14 +93,19 @@ def handoff_option(
     sack: bool = False,
     shared: bytes = SHARED_KEY,
     rest: bytes = b"",
+    bridge: str = "",
+    attempt: int = 0,
 ) -> bytes:
-    """The 16 bytes; ``scales`` the client's and that promised to it, ``rest`` ENDED's payload."""
+    """The 16 bytes; ``scales`` the client's and that promised to it, ``rest`` an answer's payload,
+    ``bridge`` whose ACCEPTED or REFUSED it is."""
     fields = (mss // 4 * 16 + rtt_code).to_bytes(2, "big")
     fields += bytes([scales[0] * 16 + scales[1], int(wall // 8) % 16 * 16 + sack * 8 + kind])
     numbers = b"".join((n % 2**32).to_bytes(4, "big") for n in (c, b, seq))
     key = derived_key(shared, "handoff" if kind < ACCEPTED else "answer")
     epoch = int(wall // 8).to_bytes(8, "big")[4:]
-    number = siphash(key, fields + epoch + flow_bytes(client, vip) + numbers + rest)
+    about = socket.inet_aton(bridge) if bridge else b""
+    about += bytes([attempt]) if bridge or attempt else b""
+    number = siphash(key, fields + epoch + flow_bytes(client, vip) + numbers + about + rest)
     return bytes([253, 16, 0x4C, 0x33]) + fields + number.to_bytes(8, "little")
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from common.core import settings
 from common.core.settings import SettingsError
 from packetbridge.core import config
+from packetbridge.core.checking import Check
 from packetbridge.core.config import Backend, Balancer, Config
 
 BALANCER = "[[balancers]]\ndscp = 1\nvip = '10.0.0.1'\n"
@@ -41,9 +43,45 @@ def test_the_example_file_is_the_default_and_shows_the_defaults() -> None:
     values = [
         line
         for line in lines
-        if line.startswith("[") or (" = " in line.split("#")[0] and line[:9] != "interface")
+        if line.startswith("[")
+        or (" = " in line.split("#")[0] and line.split()[0] not in ("interface", "listen", "group"))
     ]
+    at = values.index("[backends.check]")
+    until = values.index("[limits]")
+    check = settings.read(Check, "\n".join(values[at + 1 : until]), str(example))
+    assert check == Check()
+    del values[at:until]
     assert config.parse("\n".join(values), str(example)) == config.default()
+
+
+def test_every_key_of_a_check() -> None:
+    keys = """[backends.check]
+kind = "http"
+path = "/health?deep"
+host = "www"
+status = ["200", "301-302"]
+body = "fine"
+interval = 5
+timeout = 0.5
+jitter = 0
+rise = 1
+fall = 9
+"""
+    (backend,) = config.parse(BALANCER + BACKEND + "on_down = 'reset'\n" + keys, "p.toml").backends
+    assert backend.on_down == "reset"
+    assert backend.check == Check(
+        "http", "/health?deep", "www", ((200, 200), (301, 302)), "fine", 5.0, 0.5, 0.0, 1, 9
+    )
+
+
+def test_it_answers_where_balancers_look_unless_told_otherwise() -> None:
+    other = BACKEND.replace("10.0.0.11", "10.0.0.12")
+    text = BALANCER + BACKEND + BACKEND.replace("port = 80", "port = 81") + other
+    both = (("10.0.0.11", 9320), ("10.0.0.12", 9320))
+    assert config.parse(text, "p.toml").endpoints == both
+    assert config.parse(text + "[http]\nlisten = []", "p.toml").endpoints == ()
+    listen = config.parse(text + "[http]\nlisten = ['10.0.0.13:1']", "p.toml").endpoints
+    assert listen == (("10.0.0.13", 1),)
 
 
 def test_a_backend_without_a_list_takes_every_balancers_connections() -> None:
@@ -71,6 +109,19 @@ def test_a_backend_without_a_list_takes_every_balancers_connections() -> None:
             BALANCER + BACKEND + "source = 'bridge'\nports = '80-90'",
             "backends[0].ports: 80-90 holds the service port 80",
         ),
+        (
+            BALANCER + BACKEND + "[backends.check]\nstatus = ['20']",
+            "backends[0].check.status: ['20'] is wrong; right would be a list of statuses",
+        ),
+        (BALANCER + BACKEND + "[backends.check]\nstatus = []", "backends[0].check.status: [] is"),
+        (BALANCER + BACKEND + "[backends.check]\nstatus = ['300-200']", "backends[0].check.status"),
+        (
+            BALANCER + BACKEND + "[backends.check]\npath = 'x'",
+            "backends[0].check.path: 'x' is wrong",
+        ),
+        (BALANCER + BACKEND + "[backends.check]\npath = '/a b'", "backends[0].check.path: '/a b'"),
+        (BALANCER + BACKEND + "connect = 0", "backends[0].connect: 0 is wrong"),
+        (BALANCER + BACKEND + "on_down = 'drop'", "backends[0].on_down: 'drop' is wrong"),
         (BALANCER + BACKEND + BACKEND, "backends[1]: 10.0.0.11:80 with DSCP 1 is backends[0]"),
         (BALANCER + BALANCER + BACKEND, "balancers[1].dscp: 1 names vip 10.0.0.1 already"),
         (

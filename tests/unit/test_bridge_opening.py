@@ -140,9 +140,7 @@ def test_a_full_table_is_refused_by_name() -> None:
     second = Connection(stage, ("198.51.100.7", 2))
     second.handoff()
     answer = stage.reply()
-    assert answer["raw_options"][:16] == second.option(
-        models.REFUSED, mss=0, scales=(15, 15), sack=False
-    )
+    assert answer["raw_options"][:16] == refusal(second)
     assert stage.count("flow_table_full") == 1
 
 
@@ -319,7 +317,7 @@ def test_a_reset_of_the_client_ends_the_opening() -> None:
 
 
 def refusal(connection: Connection) -> bytes:
-    return connection.option(models.REFUSED, mss=0, rtt_code=0, scales=(15, 15), sack=False)
+    return connection.answer(models.REFUSED, REQUEST)
 
 
 def test_a_server_that_resets_is_refused_by_name() -> None:
@@ -350,23 +348,34 @@ def test_a_reset_that_proves_nothing_is_not_heeded(wrong: dict[str, Any]) -> Non
     assert stage.flow().state is State.SYN_SENT
 
 
-def test_a_silent_server_is_asked_at_0_1_3_and_7_seconds_and_refused_at_10() -> None:
-    stage = Stage()
+@pytest.mark.parametrize("connect", [1.0, 7.0])
+def test_a_silent_server_is_asked_three_times_and_given_up_in_time(connect: float) -> None:
+    """SYNs after a seventh of the time and after three, the third from another port."""
+    stage = Stage(connect=connect)
     connection = Connection(stage)
     first = connection.asked()
-    for seconds in (1, 3, 7):
-        stage.at(seconds - 0.01)
+    for part in (1, 3):
+        stage.at(connect * part / 7 - 0.001)
         assert not stage.sent()
-        stage.at(seconds + 0.01)
+        stage.at(connect * part / 7 + 0.001)
         again = stage.reply()
-        assert (again["sport"] == first["sport"]) == (seconds == 1)
+        assert (again["sport"] == first["sport"]) == (part == 1)
         assert again["options"] == first["options"]
-    stage.at(9.99)
+    stage.at(connect - 0.001)
     assert not stage.sent()
-    stage.at(10.01)
+    stage.at(connect + 0.001)
     assert stage.reply()["raw_options"][:16] == refusal(connection)
     assert stage.count("backend_silent") == 1
     assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
+
+
+def test_a_server_is_given_a_second_by_default() -> None:
+    stage = Stage()
+    Connection(stage).asked()
+    stage.at(0.999)
+    assert stage.core.gauges()["flows"] == 1
+    stage.at(1.001)
+    assert stage.core.gauges()["flows"] == 0
 
 
 def test_the_third_syn_comes_from_another_port() -> None:
@@ -374,7 +383,7 @@ def test_the_third_syn_comes_from_another_port() -> None:
     stage = Stage()
     connection = Connection(stage)
     connection.asked()
-    stage.at(3.01)
+    stage.at(0.5)
     *_, syn = stage.sent()
     assert syn["src"] == connection.client[0]
     connection.source = (syn["src"], syn["sport"])

@@ -15,8 +15,7 @@ END = len(REQUEST)
 
 def accepted(connection: Connection, at: int) -> bytes:
     """By the model: the answer that names ``at`` as the next byte that the bridge lacks."""
-    about = {"mss": 0, "rtt_code": 0, "scales": (15, 15), "sack": False}
-    return connection.option(models.ACCEPTED, at, **about)
+    return connection.answer(models.ACCEPTED, at=at)
 
 
 def owed(stage: Stage) -> Connection:
@@ -78,8 +77,9 @@ def test_owed_bytes_that_are_never_acknowledged_end_the_connection() -> None:
     stage.at(0.2 * 127 - 0.1)
     assert len(stage.sent()) == 6
     stage.at(0.2 * 127 + 0.1)
-    client, server = stage.sent()
+    client, server, ended = stage.sent()
     assert (client["flags"], client["seq"]) == ("R", (connection.b + 1) % 2**32)
+    assert (ended["dst"], ended["raw_options"][7] & 7) == (connection.vip[0], models.ENDED)
     assert (server["flags"], server["seq"]) == ("R", (connection.c + 1) % 2**32)
     assert stage.count("owed_bytes_unacknowledged") == 1
     assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}

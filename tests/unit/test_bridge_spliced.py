@@ -304,7 +304,8 @@ def test_a_replay_after_the_end_opens_nothing() -> None:
     assert len(stage.core.table) == 0
     replay = connection.option(models.HANDOFF, wall=stage.wall - 4)
     assert connection.send(REQUEST, options=replay + models.stamps(1, 2)) is None
-    assert not stage.sent()
+    answer = stage.reply()
+    assert (answer["dst"], answer["raw_options"][7] & 7) == (VIPS[5], models.ENDED)
     assert stage.count("handoff_again") == 1
 
 

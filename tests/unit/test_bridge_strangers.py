@@ -158,7 +158,7 @@ def test_a_lost_flow_whose_client_has_gone_on_is_reset_at_once() -> None:
     stage = Stage()
     connection = Connection(stage)
     connection.asked()
-    stage.at(3.01)
+    stage.at(0.5)
     stage.sent()
     assert stage.packet(direct(), MARK | 5) is None
     reset = stage.reply()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from balancer.core import config as balancer_config
+from balancer.core.catalogue import built, even
 from balancer.core.fast_path import NoFastPath
 from balancer.core.flow import Flow, State
 from balancer.core.flow_table import FlowTable
-from balancer.core.head import Head
-from balancer.core.service import Service
+from balancer.core.request.head import Head
 from common.core.ledger import Ledger
 from common.core.timing import ENDS_AT_ONCE
 from packetbridge.core import config as bridge_config
@@ -26,14 +26,16 @@ T0 = 5000.0
 
 
 def table_of(**limits: int) -> FlowTable:
-    times = balancer_config.Timeouts(request=30.0, idle=100.0, closing=20.0)
-    return FlowTable(balancer_config.Limits(**limits), times, Ledger(), NoFastPath(), T0)
+    limited = balancer_config.Limits(**limits)
+    return FlowTable(limited, CONFIG.timeouts, Ledger(), NoFastPath(), T0)
 
 
 BACKEND = balancer_config.Backend("b", "203.0.113.20")
-SERVICE = Service(
-    balancer_config.Service("s", "192.0.2.10", 80, 5, (BACKEND,), table_size=3), [1500], 1500
+CONFIG = balancer_config.Config(
+    (balancer_config.Service("s", "192.0.2.10", 80, 5, None, (BACKEND,)),),
+    timeouts=balancer_config.Timeouts(request=30.0, idle=100.0, closing=20.0),
 )
+(SERVICE,) = built(CONFIG, even(CONFIG), 0.0).services.values()
 
 
 def flow_of(number: int, now: float = T0) -> Flow:
@@ -129,9 +131,9 @@ def test_a_removed_flow_does_not_expire() -> None:
 # --- the bridge's ---
 
 
-def bridge_entry() -> Entry:
+def bridge_entry(dscp: int = 5) -> Entry:
     backend = bridge_config.Backend("203.0.113.20", 80, "203.0.113.30", 8080)
-    return Entry(backend, 5, "192.0.2.10", 0x4C330000, True, False)
+    return Entry(backend, dscp, "192.0.2.10", 0x4C330000, True, False)
 
 
 def bridge_table_of() -> bridge_table.FlowTable:
@@ -168,15 +170,17 @@ def test_one_record_serves_both_directions() -> None:
 def test_an_ended_flow_is_remembered_in_both_directions() -> None:
     table = bridge_table_of()
     flow = spliced(table, 4000)
-    assert not table.was_closed(5, flow.inbound, 1, 2, T0)
+    assert not table.was_closed(flow, T0)
+    flow.apply(states.Event.CONNECTED)
     table.remove(flow, states.Event.RESET, T0)
     assert len(table) == 0
     assert not table.inbound[5]
-    assert table.was_closed(5, flow.inbound, 1, 2, T0 + 23)
-    assert not table.was_closed(6, flow.inbound, 1, 2, T0)
-    assert not table.was_closed(5, flow.inbound, 1, 3, T0)
+    again = [bridge_flow.Flow(flow.entry, flow.inbound, 1, 2, T0, attempt) for attempt in (0, 1)]
+    assert all(table.was_closed(each, T0 + 23) for each in again)
+    assert not table.was_closed(bridge_flow.Flow(bridge_entry(6), flow.inbound, 1, 2, T0), T0)
+    assert not table.was_closed(bridge_flow.Flow(flow.entry, flow.inbound, 1, 3, T0), T0)
     assert table.was_spliced(flow.outbound, T0 + 23)
-    assert not table.was_closed(5, flow.inbound, 1, 2, T0 + 48)
+    assert not any(table.was_closed(each, T0 + 48) for each in again)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -119,6 +120,34 @@ def test_every_bit_of_the_addresses_counts(bit: int) -> None:
     option = handoff.encode(KEYS, MESSAGE, BINDING, EPOCH)
     flow = (int.from_bytes(BINDING.flow, "big") ^ 1 << bit).to_bytes(12, "big")
     assert not handoff.authentic(KEYS, option, replace(BINDING, flow=flow), WALL)
+
+
+@given(
+    st.sampled_from([{"attempt": 1}, {"bridge": bytes(4)}, {"rest": b"x"}, {"rest": b"GET /b"}]),
+)
+def test_whose_answer_it_is_and_all_that_it_returns_count(change: dict[str, Any]) -> None:
+    """Else an answer of one bridge were another's, or a request could be put into it on the way."""
+    message = replace(MESSAGE, kind=Kind.REFUSED)
+    said = replace(BINDING, rest=b"GET /a", bridge=bytes((10, 0, 0, 1)), attempt=2)
+    option = handoff.encode(KEYS, message, said, EPOCH)
+    assert handoff.authentic(KEYS, option, said, WALL)
+    assert not handoff.authentic(KEYS, option, replace(said, **change), WALL)
+    assert option == models.handoff_option(
+        models.REFUSED,
+        CLIENT,
+        VIP,
+        c=said.c,
+        b=said.b,
+        seq=said.seq,
+        wall=WALL,
+        mss=1460,
+        rtt_code=6,
+        scales=(8, 7),
+        sack=True,
+        rest=said.rest,
+        bridge="10.0.0.1",
+        attempt=2,
+    )
 
 
 def test_another_key_is_not_authentic() -> None:

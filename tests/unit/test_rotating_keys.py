@@ -120,16 +120,7 @@ def test_answers_are_under_the_key_that_the_balancer_used_last(shared: bytes) ->
         tcp_packet(bridge_stage.SERVER, connection.client, flags="RA", ack=syn["seq"] + 1), 0
     )
     refused = stage.reply()
-    expected = models.handoff_option(
-        models.REFUSED,
-        connection.client,
-        connection.vip,
-        c=connection.c,
-        b=connection.b,
-        seq=connection.c + 1,
-        wall=stage.wall,
-        shared=shared,
-    )
+    expected = connection.answer(models.REFUSED, REQUEST, shared=shared)
     assert refused["raw_options"][:16] == expected
     assert refused["payload"] == REQUEST
 

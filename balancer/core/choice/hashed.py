@@ -22,7 +22,6 @@ from fractions import Fraction
 from typing import Protocol
 
 from balancer.core import config
-from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.member import WHOLE, Member
 from balancer.core.choice.policy import NONE, Policy
 from common.core.siphash import siphash24
@@ -93,12 +92,11 @@ class Hashed(Policy):
             self._among.in_progress -= 1
 
     def choose(
-        self, key: bytes, source: bytes, now: float, tried: Collection[Member] = NONE
+        self, hash64: int, source: bytes, now: float, tried: Collection[Member] = NONE
     ) -> Member | None:
         table = self._table
         if table is None:
             return None
-        hash64 = key_hash(key)
         member = self._members[table.lookup(hash64)]
         if (
             member.full
@@ -115,8 +113,7 @@ class Hashed(Policy):
         ranking = map(self._members.__getitem__, table.order(hash64))
         return self._first(ranking, hash64, tried, among)
 
-    def order(self, key: bytes, source: bytes, now: float) -> list[Member]:
-        hash64 = key_hash(key)
+    def order(self, hash64: int, source: bytes, now: float) -> list[Member]:
         rest = [member for member in self.ranking(hash64) if member.taking]
         among = Among(self._takers)
         chosen: list[Member] = []

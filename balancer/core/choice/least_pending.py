@@ -39,7 +39,7 @@ class LeastPending(Policy):
         self._rebuild()
 
     def choose(
-        self, key: bytes, source: bytes, now: float, tried: Collection[Member] = NONE
+        self, hash64: int, source: bytes, now: float, tried: Collection[Member] = NONE
     ) -> Member | None:
         if tried:
             left = (member for member in self._takers if member not in tried)
@@ -57,7 +57,7 @@ class LeastPending(Policy):
                 return member
             heapq.heapreplace(heap, rank)
 
-    def order(self, key: bytes, source: bytes, now: float) -> list[Member]:
+    def order(self, hash64: int, source: bytes, now: float) -> list[Member]:
         return sorted(self._takers, key=self._rank)
 
     def closed(self, member: Member, source: bytes, now: float) -> None:

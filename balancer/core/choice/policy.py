@@ -27,12 +27,12 @@ class Policy(ABC):
 
     @abstractmethod
     def choose(
-        self, key: bytes, source: bytes, now: float, tried: Collection[Member] = NONE
+        self, hash64: int, source: bytes, now: float, tried: Collection[Member] = NONE
     ) -> Member | None:
         """The taker for a flow, none of those ``tried`` before; None: nobody is left."""
 
     @abstractmethod
-    def order(self, key: bytes, source: bytes, now: float) -> list[Member]:
+    def order(self, hash64: int, source: bytes, now: float) -> list[Member]:
         """Who would be chosen, and who after each had been tried in vain, to the last taker."""
 
     def opened(self, member: Member, source: bytes, now: float) -> None:  # noqa: B027 (may be left out)

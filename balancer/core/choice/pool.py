@@ -80,22 +80,23 @@ class Pool:
     # --- choosing, and what became of it ---
 
     def choose(
-        self, key: bytes, source: bytes, now: float, tried: Collection[Member] = NONE
+        self, hash64: int, source: bytes, now: float, tried: Collection[Member] = NONE
     ) -> Member | None:
-        """The member for a flow of that key and client address; None where nobody can take it.
+        """The member for a flow of that key (by `maglev.key_hash`) and client address; None where
+        nobody can take it.
 
         Nobody of ``tried`` is chosen. To choose changes nothing: call `opened` for a flow that is
         placed, before the next one is.
         """
         if self._attention:
             self._attend(now)
-        return self._policy.choose(key, source, now, tried)
+        return self._policy.choose(hash64, source, now, tried)
 
-    def order(self, key: bytes, source: bytes, now: float) -> list[Member]:
+    def order(self, hash64: int, source: bytes, now: float) -> list[Member]:
         """Who is chosen now, and who would be after each had been tried in vain."""
         if self._attention:
             self._attend(now)
-        return self._policy.order(key, source, now)
+        return self._policy.order(hash64, source, now)
 
     def opened(self, member: Member, source: bytes, now: float) -> None:
         """A flow of that client address was given to the member; counts until it is `closed`.

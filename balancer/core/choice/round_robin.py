@@ -47,7 +47,7 @@ class RoundRobin(Policy):
         self._groups = list(heaps.items())
 
     def choose(
-        self, key: bytes, source: bytes, now: float, tried: Collection[Member] = NONE
+        self, hash64: int, source: bytes, now: float, tried: Collection[Member] = NONE
     ) -> Member | None:
         if tried:
             left = (number for number, m in enumerate(self._takers) if m not in tried)
@@ -60,7 +60,7 @@ class RoundRobin(Policy):
             number = min(tops, default=(0, -1))[1]
         return self._takers[number] if number >= 0 else None
 
-    def order(self, key: bytes, source: bytes, now: float) -> list[Member]:
+    def order(self, hash64: int, source: bytes, now: float) -> list[Member]:
         numbers = sorted(range(len(self._takers)), key=self._rank)
         return [self._takers[number] for number in numbers]
 

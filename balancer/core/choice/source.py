@@ -38,15 +38,15 @@ class Source(LeastPending):
         self._remember = configured.remember
 
     def choose(
-        self, key: bytes, source: bytes, now: float, tried: Collection[Member] = NONE
+        self, hash64: int, source: bytes, now: float, tried: Collection[Member] = NONE
     ) -> Member | None:
         member = self._known(source, now)
         if member is not None and member not in tried:
             return member
-        return super().choose(key, source, now, tried)
+        return super().choose(hash64, source, now, tried)
 
-    def order(self, key: bytes, source: bytes, now: float) -> list[Member]:
-        order = super().order(key, source, now)
+    def order(self, hash64: int, source: bytes, now: float) -> list[Member]:
+        order = super().order(hash64, source, now)
         member = self._known(source, now)
         if member is not None:
             order.remove(member)

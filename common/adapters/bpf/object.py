@@ -48,6 +48,12 @@ class Map:
             return None
         return self._value.raw
 
+    def take(self, key: bytes) -> bytes | None:
+        """Remove a record, if there is one, and give it."""
+        if self._functions.bpf_map_lookup_and_delete_elem(self.fd, key, self._value) != 0:
+            return None
+        return self._value.raw
+
     def remove(self, key: bytes) -> None:
         """Remove a record, if there is one."""
         self._functions.bpf_map_delete_elem(self.fd, key)
