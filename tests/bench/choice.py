@@ -18,7 +18,7 @@ import click
 
 from balancer.core import config
 from balancer.core.choice.hashed import Table
-from balancer.core.choice.maglev import finish
+from balancer.core.choice.maglev import finish, key_hash
 from balancer.core.choice.member import Member
 from balancer.core.choice.pool import Pool
 from balancer.core.choice.ring import Ring
@@ -81,7 +81,7 @@ def flows(count: int) -> list[Flow]:
 
 
 def opened(pool: Pool, flow: Flow) -> Member:
-    member = pool.choose(*flow, 0.0)
+    member = pool.choose(key_hash(flow[0]), flow[1], 0.0)
     assert member is not None
     pool.opened(member, flow[1], 0.0)
     return member
