@@ -15,7 +15,8 @@ from tests.e2e.lab import CONFIGURATIONS, ROOT, Lab, until
 UNITS = ROOT / "provisioning" / "systemd"
 USER = "nobody"  # in place of the user that an installation makes
 # A host's own, as systemd mounts the one and iptables-legacy makes the other: for root alone; and
-# the unit's RuntimeDirectory. And the checkout, where whoever is not root can get at it: the tests may run in root's home.
+# the unit's RuntimeDirectory. And the checkout, where whoever is not root can get at it: the tests
+# may run in root's home.
 HOST = """
 if [ "$3" ]; then
     mount --bind "$2" /mnt
