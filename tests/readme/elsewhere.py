@@ -63,7 +63,7 @@ ELSEWHERE = {
     "balancer shell": (CONTROL, 'line(lab, "balancer", "shell")'),
     "balancer trace 192.168.33.1 --seconds 5 --write client.pcap": (
         CONTROL,
-        '"trace", CLIENT, "--seconds", "2", "--write"',
+        '"trace", CLIENT, "--seconds", "1.5", "--write"',
     ),
     "balancer flows --kill ID": (CONTROL, '"flows", "--kill", by_name'),
     "packetbridge drain ADDRESS:PORT": (CONTROL, '"backend1", "drain"'),
