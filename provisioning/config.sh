@@ -2,8 +2,8 @@
 # Writes a program's configuration to stdout; the namespace lab and the Vagrant boxes share it.
 #   config.sh balancer VIP KEY_FILE NAME=BRIDGE...
 #   config.sh packetbridge VIP KEY_FILE BRIDGE SERVER:PORT
-# LAB_DATAPATH (auto, ebpf or nfqueue) and LAB_LOG_LEVEL (debug, info, warning or error) go into both;
-# without arguments it only looks whether they are right.
+# LAB_DATAPATH (auto, ebpf or nfqueue) and LAB_LOG_LEVEL (debug, info, warning or error) go into both,
+# CONTROL_SOCKET (a path) where it is there; without arguments it only looks whether they are right.
 set -euo pipefail
 
 case ${LAB_DATAPATH:=auto} in
@@ -28,6 +28,7 @@ log_level = "$LAB_LOG_LEVEL"
 key_file = "$2"
 queue = $1
 END
+    [[ -z ${CONTROL_SOCKET:-} ]] || printf '\n[control]\nsocket = "%s"\n' "$CONTROL_SOCKET"
 }
 
 balancer() { # VIP KEY_FILE NAME=BRIDGE...

@@ -10,7 +10,6 @@ from balancer.core import cookie
 from balancer.core.context import Context
 from balancer.core.fast_path import Fast, Former
 from balancer.core.flow import Flow
-from balancer.core.service import Service
 from common.core.segment import MASK
 
 LONG_AGO = 600.0  # seconds: when it was handed over is not known, but a handoff is not repeated now
@@ -20,9 +19,8 @@ AT_ONCE = 32  # flows taken in one go, so that packets are not held up
 class Adoption:
     """Over once all have been looked at: ``pending`` is false from then on."""
 
-    def __init__(self, context: Context, services: dict[bytes, Service]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._services = services
         self.pending = True
 
     def find(self, key: bytes, now: float) -> Flow | None:
@@ -41,7 +39,7 @@ class Adoption:
     def _take(self, former: Former, now: float) -> Flow | None:
         """A flow as of before; None, and no record either, where its service or bridge is not
         configured any more, or the table is full."""
-        service = self._services.get(former.key[4:8] + former.key[10:12])
+        service = self._context.catalogue.services.get(former.key[4:8] + former.key[10:12])
         target = None if service is None else service.target_at(former.bridge)
         flow = None
         if service is not None and target is not None:
@@ -52,6 +50,7 @@ class Adoption:
             if former.suspect:  # what answers the SYN may be still to come
                 flow.suspect_until = now + cookie.LIFETIME
             if self._context.table.adopt(flow):
+                flow.hold(now)
                 self._context.ledger.counts[Fast.ADOPTED] += 1
                 flow.fast = True
                 self._context.fast.steer(flow)  # with the DSCP that is configured now

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from balancer.core.catalogue import Catalogue
 from balancer.core.fast_path import FastPath
 from balancer.core.flow import Flow
 from balancer.core.flow_table import FlowTable
+from balancer.core.health import PoolHealth
+from balancer.core.rules import MARK
+from balancer.core.times import Times
 from common.core import handoff
 from common.core.keys import Keyring
 from common.core.ledger import Ledger, Outcome
@@ -20,16 +24,28 @@ class Served(Outcome):
 
 
 class Context:
-    """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them. The
-    balancer's packets need no mark: it is 0.
+    """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them.
 
     ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
     """
 
-    __slots__ = ("fast", "keys", "ledger", "out", "schedule", "table", "wall")
+    __slots__ = (
+        "catalogue",
+        "fast",
+        "health",
+        "keys",
+        "ledger",
+        "out",
+        "schedule",
+        "table",
+        "times",
+        "wall",
+    )
 
     def __init__(
         self,
+        catalogue: Catalogue,
+        health: PoolHealth,
         keys: Keyring,
         ledger: Ledger,
         table: FlowTable,
@@ -37,6 +53,9 @@ class Context:
         now: float,
         wall: float,
     ) -> None:
+        self.catalogue = catalogue
+        self.health = health
+        self.times = Times()
         self.fast = fast
         self.keys = keys
         self.ledger = ledger
@@ -46,14 +65,31 @@ class Context:
         self.wall = wall
 
     def send(self, packet: bytes) -> None:
-        self.out.append((0, packet))
+        self.out.append((MARK, packet))
 
     def to_client(
-        self, flow: Flow, flags: int, *, seq: int, ack: int, window: int = 0, options: bytes = b""
+        self,
+        flow: Flow,
+        flags: int,
+        *,
+        seq: int,
+        ack: int,
+        window: int = 0,
+        options: bytes = b"",
+        payload: bytes = b"",
     ) -> None:
-        """Send the client a segment without payload, from the VIP."""
-        along = reverse(flow.key)
-        self.send(build_along(along, flags, seq=seq, ack=ack, window=window, options=options))
+        """Send the client a segment from the VIP."""
+        self.send(
+            build_along(
+                reverse(flow.key),
+                flags,
+                seq=seq,
+                ack=ack,
+                window=window,
+                options=options,
+                payload=payload,
+            )
+        )
 
     def reset_client(self, flow: Flow) -> None:
         """RST with the sequence number that a client which has had no data expects."""
@@ -61,13 +97,17 @@ class Context:
 
     def forget_at_bridge(self, flow: Flow) -> None:
         """Tell the flow's bridge that this incarnation is over."""
-        if flow.target is None:
-            return
+        if flow.target is not None:
+            self.send(self.forgetting(flow))
+
+    def forgetting(self, flow: Flow) -> bytes:
+        """The packet that tells the flow's bridge so."""
+        assert flow.target is not None, "a handed flow has a target"
         option = self.option(flow, handoff.Kind.FORGET, flow.first, handoff.epoch_at(self.wall))
         steering = flow.target.steering
         along = steering.along(flow.key)
         tos = steering.dscp_bits
-        self.send(build_along(along, ACK, seq=flow.first, ack=flow.b + 1, options=option, tos=tos))
+        return build_along(along, ACK, seq=flow.first, ack=flow.b + 1, options=option, tos=tos)
 
     def option(self, flow: Flow, kind: handoff.Kind, seq: int, epoch: int) -> bytes:
         """The handoff option for a segment of ``flow`` that starts at ``seq``."""

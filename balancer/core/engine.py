@@ -13,20 +13,25 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from balancer.core import cookie, handshake, icmp_errors
+from balancer.core import cookie, handshake, icmp_errors, killing
 from balancer.core.adoption import Adoption
-from balancer.core.config import Limits, Timeouts
+from balancer.core.catalogue import Catalogue, build
+from balancer.core.choice.pool import Pool
+from balancer.core.config import Config, Limits, Timeouts
 from balancer.core.context import Context, Served
+from balancer.core.ending import Ending
 from balancer.core.fast_path import FastPath, NoFastPath
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import FlowTable
 from balancer.core.handover import Failure, Handover
 from balancer.core.handshake import Refusal
-from balancer.core.head import offset_of
+from balancer.core.health import PoolHealth
 from balancer.core.reading import Reading
-from balancer.core.service import Service
+from balancer.core.request.head import offset_of
+from balancer.core.service import Paths, Service
 from balancer.core.strangers import Strangers
 from common.core import handoff
+from common.core.chores import Chores
 from common.core.errors import MalformedError
 from common.core.keys import Keyring, Keys
 from common.core.ledger import Ledger, Occurrence, Outcome
@@ -64,6 +69,12 @@ class Senseless(Outcome):
     NO_ACK = "no_ack_flag"
 
 
+class Operated(Occurrence):
+    """What was changed while running."""
+
+    RECONFIGURED = "reconfigured"
+
+
 class Ended(Occurrence):
     """Why a handed flow was forgotten, other than by a bridge's word."""
 
@@ -79,7 +90,7 @@ class Balancer:
 
     def __init__(
         self,
-        services: list[Service],
+        catalogue: Catalogue,
         limits: Limits,
         timeouts: Timeouts,
         keys: Keyring,
@@ -90,15 +101,20 @@ class Balancer:
     ) -> None:
         self.ledger = ledger
         self._fast: FastPath = NoFastPath() if fast is None else fast
+        self.fast = self._fast
         self.table = FlowTable(limits, timeouts, ledger, self._fast, now)
-        self._context = Context(keys, ledger, self.table, self._fast, now, now + wall_offset)
+        self.health = PoolHealth(self._mark)
+        self.health.follow(catalogue.pools, now)
+        self._context = Context(
+            catalogue, self.health, keys, ledger, self.table, self._fast, now, now + wall_offset
+        )
+        self.times = self._context.times
         self.out = self._context.out
-        self._services = {
-            service.vip + service.port.to_bytes(2, "big"): service for service in services
-        }
-        self._adoption = Adoption(self._context, self._services)
+        self._adoption = Adoption(self._context)
+        self._chores = Chores()
         self._handover = Handover(self._context, self._find)
         self._reading = Reading(self._context, self._handover)
+        self._ending = Ending(self._context)
         self._strangers = Strangers(self._context)
         self._handed = self.table.handed
         self._wall_offset = wall_offset
@@ -129,6 +145,8 @@ class Balancer:
                 and flow.target is not None
             ):
                 flow.seen = now
+                if not flow.answered:
+                    flow.answered = (flow.b + 1) & MASK != int.from_bytes(data[28:32], "big")
                 self._steered += 1
                 return flow.target.steering.plain(data)
         try:
@@ -147,7 +165,8 @@ class Balancer:
 
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
-        return 0.0 if self._adoption.pending else self._context.schedule.next()
+        busy = self._adoption.pending or self._chores
+        return 0.0 if busy else self._context.schedule.next()
 
     def timers(self, now: float, wall_offset: float) -> None:
         """Do what is due by ``now``; the wall clock may have been set since the last call."""
@@ -157,6 +176,7 @@ class Balancer:
         self._context.schedule.run(now, self._end_idle)
         if self._adoption.pending:
             self._adoption.step(now)
+        self._chores.step(now)
         if now >= self._renewed + RENEWING or abs(wall_offset - self._told_offset) > SAME_CLOCK:
             self._renew(now)
 
@@ -171,10 +191,68 @@ class Balancer:
         self._draining = True
         self._renew(now)
 
+    @property
+    def pools(self) -> dict[str, Pool]:
+        return self._context.catalogue.pools
+
+    @property
+    def services(self) -> list[Service]:
+        return list(self._context.catalogue.services.values())
+
+    def reconfigure(self, config: Config, paths: Paths, now: float) -> None:
+        """Go by another configuration as soon as what it takes has been built, which is done little
+        by little; of several that are on their way the latest holds."""
+        building = build(config, paths, now, self._context.catalogue)
+
+        def part(now: float) -> bool:
+            try:
+                next(building)
+            except StopIteration as done:
+                self._switch(done.value, config, now)
+                return False
+            return True
+
+        self._chores.add(part)
+
+    def _switch(self, catalogue: Catalogue, config: Config, now: float) -> None:
+        self._context.catalogue = catalogue
+        for pool in catalogue.pools.values():
+            pool.take_over(now)
+        self.health.follow(catalogue.pools, now)
+        self.table.configure(config.limits, config.timeouts)
+        self.ledger.counts[Operated.RECONFIGURED] += 1
+        self._renew(now)  # the kernel hears of it at once
+
+    def _mark(self, pool: str, backend: str, up: bool, reason: str, now: float) -> None:
+        """A backend is up or down, as its checks say; names that there are none of are ignored."""
+        found = self.pools.get(pool)
+        member = None if found is None else found.find(backend)
+        if found is None or member is None:
+            return
+        if up:
+            found.mark_up(member, now)
+            return
+        found.mark_down(member, reason, now)
+        if found.configured.on_down == "reset":
+            self._chores.add(self._ending.of_member(member))
+
+    def end(self, flow: Flow, now: float) -> None:
+        """End a connection for both sides."""
+        self._ending.end(flow, now)
+
     def remaining(self) -> int:
         """How many connections have not ended."""
         handed = sum(not flow.closing for flow in self._handed.values())
         return handed + sum(flow.state is State.WAITING for flow in self.table.waiting.values())
+
+    def kill(self, flow: Flow, now: float) -> None:
+        """End a connection at the operator's word."""
+        self._context.wall = now + self._wall_offset
+        killing.kill(self._context, flow, now)
+
+    def recall(self, flow: Flow) -> None:
+        """Bring ``flow.seen`` up to date."""
+        self._fast.recall(flow)
 
     def farewell(self, _now: float) -> Iterator[None]:
         """Nothing: without its rules the host itself resets whoever still sends to the VIP."""
@@ -198,8 +276,9 @@ class Balancer:
         }
 
     def _take_arrivals(self) -> None:
+        services = self._context.catalogue.services
         for arrival in self._fast.arrivals():
-            service = self._services.get(arrival.key[4:8] + arrival.key[10:])
+            service = services.get(arrival.key[4:8] + arrival.key[10:])
             name = incarnation(*arrival[:3])
             if service is None or self.table.was_closed(name, arrival.seen):
                 continue
@@ -213,7 +292,7 @@ class Balancer:
     def _renew(self, now: float) -> None:
         self._renewed, self._told_offset = now, self._wall_offset
         key = self._context.keys.signing.cookie
-        services = list(self._services.values())
+        services = list(self._context.catalogue.services.values())
         until = now if self._draining else now + ANSWERING
         self._fast.answer(services, key, until, self._wall_offset)
 
@@ -232,13 +311,16 @@ class Balancer:
 
     def _slow(self, data: bytes, now: float) -> bytes | None:
         if len(data) > 9 and data[9] == ICMP:
-            return icmp_errors.steer(data, self._services, self._handed, self.ledger)
+            services = self._context.catalogue.services
+            return icmp_errors.steer(data, services, self._handed, self.ledger)
         segment = Segment(data)
         self._context.wall = now + self._wall_offset
-        service = self._services.get(segment.dst + segment.key[10:12])
+        service = self._context.catalogue.services.get(segment.dst + segment.key[10:12])
+        flow = self._find(segment.key, now)
+        if service is None and flow is not None:
+            service = flow.service  # it is not configured any more
         if service is None:
             return self.ledger.drop(Senseless.NO_SERVICE, data)
-        flow = self._find(segment.key, now)
         option = handoff.find(segment.options)
         if option is not None:
             handed = flow if flow is not None and flow.state is State.HANDED else None
@@ -257,6 +339,7 @@ class Balancer:
         if flow.state is State.HANDED:
             return self._handed_segment(flow, segment, now)
         segment.check_checksum()
+        flow.service = service  # as it is configured now
         return self._reading.segment(flow, segment, now)
 
     def _find(self, key: bytes, now: float) -> Flow | None:
@@ -313,12 +396,16 @@ class Balancer:
         those are for the bridge to judge, which knows the sequence numbers, and says so."""
         target = flow.target
         assert target is not None, "a handed flow has a target"
-        flow.seen = now
+        if flow.killed:
+            return self._ending.insist(flow, segment, now)
         offset = offset_of(segment.seq, flow.first)
         if segment.payload and self._handover.is_repeating(flow, offset):
             return self.ledger.drop(Failure.ON_ITS_WAY, segment.data)
         if segment.payload and offset == 0 and flow.handoff_bytes:
             return self._handover.repeat(flow, segment, now)
+        flow.seen = now
+        if segment.flags & ACK and segment.ack != (flow.b + 1) & MASK:
+            flow.answered = True
         return self.ledger.passed(Served.STEERED, target.steering.segment(segment))
 
 

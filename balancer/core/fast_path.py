@@ -8,7 +8,7 @@ and the core hears of a client once it has proven its address.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -81,10 +81,17 @@ class FastPath(Protocol):
         """Give the kernel what it is to have."""
 
     def recall(self, flow: Flow) -> None:
-        """Bring ``flow.seen`` up to what the kernel has seen."""
+        """Bring ``flow.seen`` and ``flow.answered`` up to what the kernel has seen."""
 
     def forget(self, flow: Flow) -> None:
         """The flow is over: remove its record."""
+
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        """Leave to Python each flow that is ``wanted`` when its record is about to be written;
+        None: no more."""
+
+    def renew(self, flow: Flow) -> None:
+        """Have a handed flow's record written anew, for what ``withhold`` said since."""
 
     def drop(self, key: bytes) -> None:
         """Remove the record of a flow that the table does not have."""
@@ -125,6 +132,12 @@ class NoFastPath:
         pass
 
     def forget(self, flow: Flow) -> None:
+        pass
+
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        pass
+
+    def renew(self, flow: Flow) -> None:
         pass
 
     def drop(self, key: bytes) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from balancer.core.head import Head
+from balancer.core.choice.member import Member
+from balancer.core.request.head import Head
 from balancer.core.service import Service, Target
 
 
 class State(IntEnum):
-    """WAITING -> HANDED -> GONE, or WAITING -> CLOSED -> GONE."""
+    """WAITING -> HANDED -> GONE, or WAITING -> CLOSED -> GONE; and HANDED -> CLOSED where no bridge
+    could serve it."""
 
     WAITING = 0  # the client's address is proven; its request has not come, or not whole
-    CLOSED = 1  # the client ended before it asked anything, and was answered
+    CLOSED = 1  # ended by us: the client did before it asked anything, or nobody can serve it
     HANDED = 2  # a bridge has it
     GONE = 3
 
@@ -22,6 +24,7 @@ class Flow:
     seconds; ``key`` 12 bytes: client, VIP, client port, service port."""
 
     __slots__ = (
+        "answered",
         "b",
         "c",
         "client_scale",
@@ -30,19 +33,27 @@ class Flow:
         "first",
         "handed_at",
         "handoff_bytes",
+        "hash64",
         "head",
+        "holds",
+        "is_http",
         "judged",
         "key",
+        "killed",
         "mss",
         "placed",
         "promised_scale",
+        "repeated",
         "rtt",
         "sack",
+        "said",
         "seen",
         "service",
         "state",
         "suspect_until",
+        "taken",
         "target",
+        "tried",
     )
 
     def __init__(self, key: bytes, service: Service, c: int, b: int, now: float) -> None:
@@ -53,12 +64,21 @@ class Flow:
         self.state = State.WAITING
         self.seen = self.placed = now  # see common.core.eviction
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out
+        self.killed = False  # by an operator, or with its backend: its client is to be reset
         self.fast = False  # the kernel has a record of it
-        self.handed_at = now  # once it is HANDED
+        self.handed_at = now  # once it is HANDED; until then, when the client had proven itself
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
         self.judged = (0, 0)  # seq and ack of a segment that was found to be this incarnation's
         self.head: Head | None = None
         self.target: Target | None = None
+        self.hash64 = 0  # of the request's key: what the choice was made by
+        self.holds = False  # it is among what its backend has in progress
+        self.tried: tuple[Member, ...] = ()  # backends that could not serve it
+        self.answered = False  # its bridge has said that it is there, or a server was heard
+        self.repeated = 0.0  # when the client repeated its request
+        self.is_http = True  # what the client speaks, as far as it was read
+        self.said = b""  # what we have answered ourselves, in place of a backend,
+        self.taken = 0  # and so much of what the client sent has been acknowledged for it
         self.handoff_bytes = 0  # of the handoff: what starts in it may have to be repeated
         self.mss = 0
         self.client_scale = self.promised_scale = 15
@@ -69,6 +89,18 @@ class Flow:
     def incarnation(self) -> bytes:
         """20 bytes that name this connection among all of the same addresses and ports."""
         return incarnation(self.key, self.c, self.b)
+
+    def hold(self, now: float) -> None:
+        """Count it among what its backend has in progress."""
+        assert self.target is not None, "a handed flow has a target"
+        self.target.pool.opened(self.target.member, self.key[:4], now)
+        self.holds = True
+
+    def release(self, now: float) -> None:
+        """Free its place there, if it has one."""
+        if self.holds and self.target is not None:
+            self.holds = False
+            self.target.pool.closed(self.target.member, self.key[:4], now)
 
     def __str__(self) -> str:
         client = ".".join(str(byte) for byte in self.key[:4])

@@ -8,7 +8,7 @@ from balancer.core import cookie
 from balancer.core.config import Limits, Timeouts
 from balancer.core.fast_path import FastPath
 from balancer.core.flow import Flow, State
-from balancer.core.head import Head
+from balancer.core.request.head import Head
 from common.core.eviction import longest_idle
 from common.core.ledger import Ledger, Occurrence
 from common.core.remembered import Remembered
@@ -39,29 +39,31 @@ class FlowTable:
         self.handed: OrderedDict[bytes, Flow] = OrderedDict()
         self.buffered_bytes = 0  # of all request heads
         self._reading: OrderedDict[bytes, Flow] = OrderedDict()  # waiting flows with a head
-        self._limits = limits
         self._ledger = ledger
         self._closed = Remembered(cookie.LIFETIME, limits.closed)
         self._wheel: IdleWheel[Flow] = IdleWheel(now)
-        self._idle = {
-            State.WAITING: timeouts.request,
-            State.CLOSED: timeouts.closing,
-            State.HANDED: timeouts.idle,
-        }
+        self.configure(limits, timeouts)
+
+    def configure(self, limits: Limits, timeouts: Timeouts) -> None:
+        """Go by these from now on; how many closed flows are remembered holds from the start on."""
+        self._limits = limits
         self._closing = timeouts.closing
-        self._ask_again = min(ASK_AGAIN, *self._idle.values())
+        self._ask_again = min(ASK_AGAIN, timeouts.request, timeouts.idle, timeouts.closing)
 
     def find(self, key: bytes) -> Flow | None:
         return self.handed.get(key) or self.waiting.get(key)
 
     def admit(self, flow: Flow) -> None:
         """Take a connection whose client proved its address, at the cost of the oldest waiting."""
-        if len(self.waiting) >= self._limits.waiting:
-            self._ledger.counts[Admitted.EVICTED] += 1
-            self._forget(self.waiting.popitem(last=False)[1])
+        self._make_place(flow.seen)
         self.waiting[flow.key] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)
         self._ledger.counts[Admitted.CONNECTION] += 1
+
+    def _make_place(self, now: float) -> None:
+        if len(self.waiting) >= self._limits.waiting:
+            self._ledger.counts[Admitted.EVICTED] += 1
+            self._forget(self.waiting.popitem(last=False)[1], now)
 
     def hand(self, flow: Flow) -> bool:
         """Move a waiting flow among the handed; False where there is no room."""
@@ -73,6 +75,16 @@ class FlowTable:
         self.handed[flow.key] = flow
         flow.state = State.HANDED
         return True
+
+    def take_back(self, flow: Flow, now: float) -> None:
+        """Move a handed flow among the waiting, CLOSED: nobody could serve it."""
+        del self.handed[flow.key]
+        flow.release(now)
+        self._fast.forget(flow)
+        flow.target = None
+        flow.state = State.CLOSED
+        self._make_place(now)
+        self.waiting[flow.key] = flow
 
     def adopt(self, flow: Flow) -> bool:
         """Take a flow that a bridge has, as the kernel remembers; False where there is no room."""
@@ -92,7 +104,7 @@ class FlowTable:
         table = self.handed if flow.state is State.HANDED else self.waiting
         if table.pop(flow.key, None) is not None:
             self._closed.add(flow.incarnation, now)
-        self._forget(flow)
+        self._forget(flow, now)
 
     def was_closed(self, incarnation: bytes, now: float) -> bool:
         return self._closed.holds(incarnation, now)
@@ -126,9 +138,14 @@ class FlowTable:
         if flow.state is State.GONE:
             return None
         self._fast.recall(flow)
-        return flow.seen + (self._closing if flow.closing else self._idle[flow.state])
+        if flow.closing or flow.state is State.CLOSED:
+            return flow.seen + self._closing
+        service = flow.service
+        waiting = flow.state is State.WAITING
+        return flow.seen + (service.request_timeout if waiting else service.idle_timeout)
 
-    def _forget(self, flow: Flow) -> None:
+    def _forget(self, flow: Flow, now: float) -> None:
         self.drop_head(flow)
+        flow.release(now)
         self._fast.forget(flow)
         flow.state = State.GONE

@@ -1,14 +1,28 @@
-"""Handing a connection over: the first handoff, its repetition, and the owned way with CONFIRM."""
+"""Handing a connection over: the first handoff, its repetition, the owned way with CONFIRM, and
+another backend where one cannot serve it.
+
+What a client repeats may mean that the bridge is away, or that an acknowledgment was lost. So a
+repeated handoff asks for an answer: from a bridge that gives none in the pool's ``silence`` the
+connection is taken, and one that answers has it for good, unless it gives it back itself. What is
+taken from a bridge is forgotten there first, if it can hear: two backends never both answer one
+request unless packets are held up for longer than that between balancer and bridge.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 
+from balancer.core.catalogue import PoolLimit
+from balancer.core.choice.maglev import key_hash
+from balancer.core.choice.pool import Pool
 from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import Admitted
-from balancer.core.head import Head, offset_of
+from balancer.core.placing import place, place_elsewhere
+from balancer.core.reply import Replied, reply
+from balancer.core.request.head import Head, offset_of
 from balancer.core.service import Target
 from common.core import handoff, tcp_options
 from common.core.handoff import Kind
@@ -18,6 +32,8 @@ from common.core.unknown_flows import UnknownFlows
 
 CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
 CONFIRM_TRIES = 5
+SHORTEST = 0.25  # seconds: what a question and its answer may take at least
+RETRY_AFTER = 5  # seconds: when who could not be served may ask again
 SILENT_FROM = 3  # handoffs repeated in a row, from which a bridge is taken for silent
 # Seconds; a bridge asks its server for ten, and then gives the connection back.
 GIVE_UP_AFTER = 12.0
@@ -33,6 +49,8 @@ class Failure(Outcome):
     ON_ITS_WAY = "handoff_on_its_way"  # what the client repeats is being repeated by us already
     NOT_AN_ANSWER = "not_an_answer"  # our option, but not from a bridge to a balancer
     UNKNOWN_FLOW = "answer_for_unknown_flow"
+    NOT_SERVED = "not_served"  # there is no backend that could take it
+    OVER_LIMIT = "over_rate_limit"
 
 
 class Answer(Outcome):
@@ -50,6 +68,7 @@ class Handoffs(Occurrence):
     REPEATED = "handoffs_repeated"
     UNCONFIRMED = "handoff_unconfirmed"  # given up
     UNANSWERED = "handoff_unanswered"  # likewise
+    SILENT = "bridge_silent"  # it did not answer in time
     TOO_LATE = "handoff_too_late"  # to be repeated; it goes on as a plain segment
 
 
@@ -61,17 +80,26 @@ class Handover:
         self._find = find
         self._repeating = UnknownFlows(sightings=3)  # not one late duplicate of a request
 
-    def start(self, flow: Flow, key: bytes, last: Segment, now: float) -> bytes | None:
+    def start(self, flow: Flow, pool: Pool, key: bytes, last: Segment, now: float) -> bytes | None:
         """Choose by ``key`` and hand over what was read; the verdict on ``last``, its last part."""
         context, head = self._context, flow.head
         assert head is not None, "a request was read from a head"
         flow.seen = now
+        limit = context.catalogue.limits.get(pool.name)
+        wait = 0.0 if limit is None else limit.wait(key, flow.key[:4], now)
+        if limit is not None and wait:
+            return self._over_limit(flow, limit, last, wait, now)
+        flow.hash64 = key_hash(key)
+        target = place(context, flow, pool, now)
+        if target is None:
+            self._answer(flow, last, Replied.UNAVAILABLE, RETRY_AFTER, now)
+            return context.ledger.drop(Failure.NOT_SERVED, last.data)
         if not context.table.hand(flow) and not self._has_made_room(flow, now):
             context.reset_client(flow)
             context.table.remove(flow, now)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
+        context.times.handoff.observe(now - flow.handed_at)
         flow.handed_at = now
-        target = flow.target = flow.service.choose(key)
         context.ledger.counts[Handoffs.BEGUN] += 1
         if context.ledger.verbose:
             line = bytes(head.data).lstrip().partition(b"\n")[0].rstrip()
@@ -110,10 +138,12 @@ class Handover:
         closed the flow, and in the end forgotten it, does not open it a second time.
 
         A client that did so again and again, and has heard nothing when a bridge would have given
-        up its server, is told that there is nobody: the bridge is away, or does not believe us, or
-        its packets get lost."""
+        up its server, is told that there is nobody: the bridge does not believe us, or its packets
+        get lost."""
         context, target = self._context, flow.target
         assert target is not None, "a handed flow has a target"
+        context.fast.recall(flow)
+        flow.seen = flow.repeated = now
         if self._repeating.insists(flow.incarnation, now):
             when = max(flow.handed_at + GIVE_UP_AFTER, now + LAST_CHANCE)
             context.schedule.add(when, partial(self._give_up, now), flow)
@@ -124,7 +154,97 @@ class Handover:
         if len(segment.payload) > flow.handoff_bytes:
             flow.handoff_bytes = len(segment.payload)
             context.fast.steer(flow)
-        return context.ledger.passed(Served.STEERED, self._handoff(flow, segment, target, now))
+        if flow.answered:
+            again = self._handoff(flow, segment, target, now)
+        else:
+            silence = target.pool.configured.silence
+            until = max(flow.handed_at + silence, now + SHORTEST)
+            self._expect_answer(flow, target, segment, until)
+            again = self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM)
+        return context.ledger.passed(Served.STEERED, again)
+
+    def _expect_answer(self, flow: Flow, target: Target, segment: Segment, until: float) -> None:
+        """The bridge has been asked whether it is there."""
+        self._context.schedule.add(until, partial(self._silent, target, segment), flow)
+
+    def _silent(self, target: Target, segment: Segment, flow: Flow, now: float) -> None:
+        """A bridge has had its time to answer."""
+        if flow.state is not State.HANDED or flow.target is not target:
+            return
+        self._context.fast.recall(flow)
+        if not flow.answered:
+            self._pass_over(flow, segment, Handoffs.SILENT, now)
+
+    def _pass_over(self, flow: Flow, segment: Segment | None, reason: Handoffs, now: float) -> None:
+        """Take a flow from a bridge that does not answer, if there is another: else it may still
+        come back, and be served by what its client repeats."""
+        former = flow.target
+        assert former is not None, "a handed flow has a target"
+        self._context.ledger.counts[reason] += 1
+        self._context.health.suspected(former.pool.name, former.name, reason, now)
+        option = self._context.forgetting(flow)
+        if self._goes_elsewhere(flow, segment, now):
+            self._context.send(option)
+
+    def _refused(self, flow: Flow, segment: Segment, now: float) -> None:
+        """A bridge gives a flow back, in what the client's request begins with."""
+        former = flow.target
+        assert former is not None, "a handed flow has a target"
+        self._context.health.suspected(former.pool.name, former.name, Answer.REFUSED, now)
+        if not self._goes_elsewhere(flow, segment, now):
+            self._answer(flow, segment, Replied.UNAVAILABLE, RETRY_AFTER, now)
+
+    def _goes_elsewhere(self, flow: Flow, segment: Segment | None, now: float) -> bool:
+        """Hand the same request, which begins with ``segment`` or is all our own, to the next
+        backend; False where there is none."""
+        context = self._context
+        target = place_elsewhere(context, flow, now)
+        if target is None:
+            return False
+        if context.ledger.verbose:
+            context.ledger.event(f"{flow}: on to {target.name}")
+        flow.handed_at = now
+        if flow.head is not None:
+            flow.head.confirmed = flow.head.tries = 0
+            self._send_owned(flow, flow.head, target, now)
+            return True
+        assert segment is not None, "what is not our own is the client's to repeat"
+        flow.handoff_bytes = len(segment.payload)
+        context.fast.steer(flow)
+        silence = target.pool.configured.silence
+        self._expect_answer(flow, target, segment, now + silence)
+        context.send(self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM))
+        return True
+
+    def _over_limit(
+        self, flow: Flow, limit: PoolLimit, last: Segment, wait: float, now: float
+    ) -> bytes | None:
+        if limit.configured.over == "429":
+            self._answer(flow, last, Replied.TOO_MANY, ceil(wait), now)
+        else:
+            self._context.reset_client(flow)
+            self._context.table.remove(flow, now)
+        return self._context.ledger.drop(Failure.OVER_LIMIT, last.data)
+
+    def _answer(
+        self, flow: Flow, segment: Segment | None, kind: Replied, retry_after: int, now: float
+    ) -> None:
+        """Answer in place of a backend, where the client speaks HTTP; reset it otherwise. It has
+        had nothing from anybody."""
+        context, head = self._context, flow.head
+        if not flow.is_http:
+            context.reset_client(flow)
+            context.table.remove(flow, now)
+            return
+        if segment is not None:
+            flow.taken = len(segment.payload)
+            stamps = tcp_options.timestamps(segment.options)
+        if head is not None:
+            flow.taken, stamps = len(head.data), head.stamp
+        context.table.drop_head(flow)
+        if flow.state is State.HANDED:
+            context.table.take_back(flow, now)
+        reply(context, flow, stamps, kind, retry_after)
 
     def _give_up(self, repeated: float, flow: Flow, now: float) -> None:
         """Reset a client that has sent nothing since it ``repeated`` its request: it would have
@@ -164,12 +284,13 @@ class Handover:
         if message.kind is Kind.ENDED:
             return self._ended(segment, now)
         assert flow is not None, "an answer of another kind is about a flow"
-        if flow.target is not None:
-            flow.target.unanswered = 0
+        target = flow.target
+        assert target is not None, "a handed flow has a target"
+        target.unanswered = 0
         if message.kind is Kind.REFUSED:
-            context.reset_client(flow)
-            context.table.remove(flow, now)
+            self._refused(flow, segment, now)
             return drop(Answer.REFUSED, data)
+        flow.answered = True
         self._accepted(flow, offset_of(segment.seq, flow.first))
         return context.ledger.took(Answer.ACCEPTED)
 
@@ -184,6 +305,7 @@ class Handover:
             if flow is None or (flow.state, flow.incarnation) != (State.HANDED, key + numbers):
                 continue
             known, flow.closing, flow.seen = True, True, now
+            flow.release(now)
             context.fast.forget(flow)  # so that the kernel shakes hands with the next of it
             if flow.target is not None:
                 flow.target.unanswered = 0
@@ -207,9 +329,11 @@ class Handover:
         """The epoch in which the flow was handed over, by the clock as it is set now."""
         return handoff.epoch_at(self._context.wall - (now - flow.handed_at))
 
-    def _handoff(self, flow: Flow, segment: Segment, target: Target, now: float) -> bytes:
+    def _handoff(
+        self, flow: Flow, segment: Segment, target: Target, now: float, kind: Kind = Kind.HANDOFF
+    ) -> bytes:
         epoch = self._epoch(flow, now)
-        option = self._context.option(flow, Kind.HANDOFF, segment.seq, epoch)
+        option = self._context.option(flow, kind, segment.seq, epoch)
         options = handoff.segment_options(segment, option)
         return target.steering.segment(segment, options)
 
@@ -241,18 +365,23 @@ class Handover:
         head, target = flow.head, flow.target
         if head is None or target is None:
             return
+        context = self._context
+        if flow.state is not State.HANDED:
+            return
         head.tries += 1
+        silence = target.pool.configured.silence
         if head.tries > CONFIRM_TRIES:
-            context = self._context
             context.ledger.counts[Handoffs.UNCONFIRMED] += 1
             context.reset_client(flow)
             context.forget_at_bridge(flow)
             context.table.remove(flow, now)
             return
-        self._repeated(target)
-        self._send_owned(flow, head, target, now)
-        again = now + CONFIRM_AFTER * 2**head.tries
-        self._context.schedule.add(again, self._confirm, flow)
+        if now >= flow.handed_at + silence:
+            self._pass_over(flow, None, Handoffs.SILENT, now)
+        if flow.target is target:
+            self._repeated(target)
+            self._send_owned(flow, head, target, now)
+        context.schedule.add(now + CONFIRM_AFTER * 2**head.tries, self._confirm, flow)
 
     def _send_owned(self, flow: Flow, head: Head, target: Target, now: float) -> None:
         """The bytes without a gap, from the first unconfirmed one, in segments of full size."""

@@ -41,11 +41,14 @@ def answer_syn(context: Context, service: Service, syn: Segment, live: Flow | No
     if offer.signed:
         return ledger.drop(Refusal.SIGNED_SYN, syn.data)
     wall = context.wall
-    promise = cookie.Promise(offer.mss, offer.sack, offer.scale)
+    sack = offer.sack and service.sack
+    promise = cookie.Promise(offer.mss, sack, offer.scale)
     isn = cookie.make(context.keys.signing.cookie, syn.key, syn.seq, promise, wall)
     if live is not None:
         context.fast.expect(live, isn)
-    stamps = None if offer.timestamps is None else (_ticks(wall), offer.timestamps[0])
+    stamps = None
+    if offer.timestamps is not None and service.timestamps:
+        stamps = _ticks(wall), offer.timestamps[0]
     scale = NO_SCALE if offer.scale == NO_SCALE else service.window_scale
     context.send(
         build_along(
@@ -54,7 +57,7 @@ def answer_syn(context: Context, service: Service, syn: Segment, live: Flow | No
             seq=isn,
             ack=syn.seq + 1,
             window=service.window,
-            options=tcp_options.encode_offer(service.mss, scale, offer.sack, stamps),
+            options=tcp_options.encode_offer(service.mss, scale, sack, stamps),
         )
     )
     return ledger.took(Answered.SYN)
@@ -110,6 +113,8 @@ def _admit(context: Context, flow: Flow, promise: cookie.Promise, rtt: int) -> N
     if promise.scale != NO_SCALE:
         flow.promised_scale = flow.service.window_scale
     flow.rtt = rtt
+    if rtt:
+        context.times.handshake.observe(rtt / 1000)
     context.table.admit(flow)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from balancer.core import http_request
+from balancer.core import reply
 from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State
 from balancer.core.handover import Handover
-from balancer.core.head import Head, offset_of
-from balancer.core.http_request import NEED_MORE, Bad, NeedMore, Request
+from balancer.core.request.head import Head, offset_of
+from balancer.core.request.selector import Selected
+from balancer.core.request.verdict import NEED_MORE, Bad, NeedMore, Reason
 from common.core import tcp_options
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ACK, FIN, MASK, RST, Segment
@@ -26,7 +27,6 @@ class Unread(Outcome):
     OUT_OF_WINDOW = "head_out_of_window"
     BAD_ACK = "bad_ack"
     HEAD_IN_PIECES = "head_in_too_many_pieces"
-    HEAD_TOO_LONG = "head_too_long"
     HEAD_CUT_SHORT = "head_cut_short"  # FIN before the request was whole
     CLIENT_RESET = "client_reset"
     CLIENT_CLOSED = "client_closed"  # FIN before anything else
@@ -90,8 +90,9 @@ class Reading:
             return context.ledger.drop(Unread.HEAD_IN_PIECES, segment.data)
         context.table.buffered_bytes += kept
         found = self._inspect(flow, head, had)
-        if isinstance(found, Request):
-            return self._handover.start(flow, found.path, segment, now)
+        if isinstance(found, Selected):
+            pool = flow.service.pools[found.pool]
+            return self._handover.start(flow, pool, found.key, segment, now)
         if isinstance(found, NeedMore) and len(head.data) < flow.service.max_head:
             if not head.complete_fin():
                 self._make_room(flow, now)
@@ -99,16 +100,17 @@ class Reading:
                 return context.ledger.took(Served.HEAD_KEPT)
             reason: Outcome = Unread.HEAD_CUT_SHORT
         else:
-            reason = found.reason if isinstance(found, Bad) else Unread.HEAD_TOO_LONG
+            reason = found.reason if isinstance(found, Bad) else Reason.HEAD_TOO_LONG
         return self._bad_request(flow, segment, reason, now)
 
-    def _inspect(self, flow: Flow, head: Head, had: int) -> Bad | NeedMore | Request:
-        """What the head says, of which ``had`` bytes were looked at before: only its beginning, and
-        what may end the request line, can change the answer, so that dribbled bytes cost little."""
-        fresh = head.data[had:]
-        if had and b"\n" not in fresh and len(head.data) < flow.service.max_head:
+    def _inspect(self, flow: Flow, head: Head, had: int) -> Bad | NeedMore | Selected:
+        """What the head says, of which ``had`` bytes were looked at before: most of those that
+        are dribbled cannot change the answer, and so cost little."""
+        service, fresh = flow.service, head.data[had:]
+        selector = service.selector
+        if had and len(head.data) < service.max_head and not selector.may_decide(fresh):
             return NEED_MORE
-        return http_request.inspect(bytes(head.data), flow.service.max_head)
+        return selector.inspect(bytes(head.data), service.max_head, flow.key[:4])
 
     def _make_room(self, flow: Flow, now: float) -> None:
         """Give up the oldest heads for a new one: who sends only beginnings loses them first."""
@@ -122,11 +124,14 @@ class Reading:
         self, flow: Flow, segment: Segment, reason: Outcome, now: float
     ) -> bytes | None:
         ledger = self._context.ledger
-        if flow.service.source_hash_bad:
+        service = flow.service
+        if service.source_hash_bad and service.default_pool is not None:
             ledger.counts[Heads.SOURCE_HASHED] += 1
             if ledger.verbose:
                 ledger.event(f"{flow}: {reason}; chosen by the client's address")
-            return self._handover.start(flow, segment.src, segment, now)
+            flow.is_http = False
+            pool = service.pools[service.default_pool]
+            return self._handover.start(flow, pool, segment.src, segment, now)
         self._context.reset_client(flow)
         self._context.table.remove(flow, now)
         return ledger.drop(reason, segment.data)
@@ -182,29 +187,20 @@ class Reading:
         self._acknowledge(flow, head)
 
     def _acknowledges(self, flow: Flow, segment: Segment) -> bool:
-        ours = 2 if flow.state is State.CLOSED else 1  # our SYN, our FIN
-        return 1 <= (segment.ack - flow.b) & MASK <= ours
+        return 1 <= (segment.ack - flow.b) & MASK <= reply.ours(flow)
 
     def _close(self, flow: Flow, fin: Segment) -> bytes | None:
         """The client ends before it has asked anything: so do we."""
         flow.state = State.CLOSED
-        self._end(flow, fin)
+        reply.again(self._context, flow, fin)
         return self._context.ledger.took(Unread.CLIENT_CLOSED)
 
     def _after_close(self, flow: Flow, segment: Segment, now: float) -> bytes | None:
-        if segment.flags & FIN:
-            self._end(flow, segment)
-        elif (segment.ack - flow.b) & MASK == 2:
+        if segment.span:
+            reply.again(self._context, flow, segment)
+        elif (segment.ack - flow.b) & MASK == reply.ours(flow) and not flow.said:
             self._context.table.remove(flow, now)
         return self._context.ledger.took(Unread.CLOSING)
-
-    def _end(self, flow: Flow, fin: Segment) -> None:
-        """Acknowledge the client's FIN and end our side as well."""
-        stamps = tcp_options.timestamps(fin.options)
-        options = b"" if stamps is None else tcp_options.encode_timestamps(stamps[1], stamps[0])
-        self._context.to_client(
-            flow, FIN | ACK, seq=flow.b + 1, ack=flow.first + 1, options=options
-        )
 
     def _reset(self, flow: Flow, segment: Segment, offset: int, now: float) -> bytes | None:
         """RFC 5961 section 3.2: only the exact sequence number ends a connection."""

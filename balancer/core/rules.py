@@ -12,6 +12,12 @@ from collections.abc import Iterator
 from balancer.core.config import Config, Service
 from common.core import icmp
 
+# Of what the balancer sends to clients and bridges, and of what its part in the kernel (which has
+# the same) leaves to the stack to forward. A rule for each bridge would be thousands, which every
+# packet passes.
+MARK = 0x4C340000
+STEERED = f"-m mark --mark {MARK:#x}"
+
 
 def rules(config: Config) -> tuple[list[str], list[str]]:
     """The rules for (PREROUTING, OUTPUT); in each, what exempts from connection tracking is first.
@@ -21,14 +27,13 @@ def rules(config: Config) -> tuple[list[str], list[str]]:
     """
     syns = _unique(f"{_to_service(s)} --syn" for s in config.services)
     clients = _unique(match for s in config.services for match in _from_clients(s))
-    steered = _unique(match for s in config.services for match in _to_bridges(s))
     answers = _unique(f"-s {s.vip} -p tcp --sport {s.port}" for s in config.services)
     prerouting = [
-        *_untracked(clients + steered),
+        *_untracked([*clients, STEERED]),
         *_queued(syns, config.syn_queue),
         *_queued(clients, config.queue),
     ]
-    return prerouting, _untracked(answers + steered)
+    return prerouting, _untracked([*answers, STEERED])
 
 
 def _from_clients(service: Service) -> Iterator[str]:
@@ -40,15 +45,6 @@ def _from_clients(service: Service) -> Iterator[str]:
 
 def _to_service(service: Service) -> str:
     return f"-d {service.vip} -p tcp --dport {service.port}"
-
-
-def _to_bridges(service: Service) -> Iterator[str]:
-    """What was steered: known by its DSCP from a direct request to the same address."""
-    for backend in service.backends:
-        steered = f"-d {backend.bridge} -m dscp --dscp {service.dscp}"
-        yield f"{steered} -p tcp --dport {service.port}"
-        for kind in icmp.ERRORS:
-            yield f"{steered} -p icmp --icmp-type {kind}"
 
 
 def _untracked(matches: list[str]) -> list[str]:

@@ -32,7 +32,9 @@ struct terms {
 	__u16 mss;
 	__u16 window;
 	__u8 scale;
-	__u8 pad[3];
+	__u8 sack; /* whether these are promised to who offers them, */
+	__u8 timestamps;
+	__u8 pad;
 };
 
 struct {
@@ -198,6 +200,8 @@ static __noinline int answer_syn(struct __sk_buff *skb, const struct segment *s,
 		return NOT_OURS;
 	if (bpf_skb_load_bytes(skb, s->tcp_at, &tcp, sizeof(tcp)) || !is_sound(s, &tcp, &options))
 		return NOT_OURS;
+	offer.sack &= terms->sack;
+	offer.stamped &= terms->timestamps;
 	if (way_out(skb, s, s->key.dst, s->key.src, 0) != skb->ifindex)
 		return NOT_OURS;
 	wire = on_wire(skb, s);

@@ -6,6 +6,8 @@
  */
 #include "handshake.h"
 
+enum { MARK = 0x4c340000 }; /* of what the stack is to forward: see balancer/core/rules.py */
+
 /* One connection at a bridge. Times are nanoseconds of CLOCK_MONOTONIC. */
 struct steered {
 	__u64 seen; /* the latest packet */
@@ -17,7 +19,8 @@ struct steered {
 	__u32 handoff_bytes; /* what starts within them is the handoff, repeated: not for us */
 	__u8 dscp_bits; /* as they stand in the type-of-service byte */
 	__u8 suspect; /* a SYN was seen: a new incarnation may follow, see `expected` */
-	__u8 pad[6];
+	__u8 answered; /* the client has acknowledged something of a server's */
+	__u8 pad[5];
 };
 
 struct {
@@ -88,13 +91,17 @@ static __noinline int steer_on(struct __sk_buff *skb, const struct segment *s, s
 	out = way_out(skb, s, s->key.src, flow->bridge, tos);
 	words = change(s->key.dst, flow->bridge);
 	wire = on_wire(skb, s);
-	if (!out)
+	if (!out) {
 		count(UNROUTED, &wire);
+		skb->mark = MARK;
+	}
 	if (!write_ip(skb, s, s->key.src, flow->bridge, tos, out != 0) ||
 	    bpf_l4_csum_replace(skb, s->tcp_at + offsetof(struct tcphdr, check), 0, folded(words),
 				BPF_F_PSEUDO_HDR))
 		return TC_ACT_SHOT;
 	flow->seen = bpf_ktime_get_ns();
+	if (s->flags & ACK && s->ack != flow->b + 1)
+		flow->answered = 1;
 	flow->packets += wire.packets;
 	flow->bytes += wire.bytes;
 	count(STEERED, &wire);

@@ -8,6 +8,7 @@ import click
 
 from balancer.core import config
 from balancer.core.config import Config
+from balancer.program.control import cli as control
 from common.adapters.checks import Problem
 from common.program import commands, doctor
 from common.program.examination import Line
@@ -66,7 +67,7 @@ FLAGS = commands.flags(
 
 def _describe(checked: Config) -> Iterator[str]:
     for service in checked.services:
-        names = ", ".join(backend.name for backend in service.backends)
+        names = ", ".join(backend.name for backend in checked.backends_of(service))
         yield f"service {service.name}: DSCP {service.dscp}, backends {names}"
 
 
@@ -128,6 +129,8 @@ PROGRAM = commands.Program(
 
 main = commands.group(PROGRAM)
 main.add_command(doctor.command(PROGRAM))
+for command in control.commands(PROGRAM):
+    main.add_command(command)
 
 
 @main.command()

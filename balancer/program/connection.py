@@ -3,10 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from balancer.core.http_request import Bad, Request, inspect
-from balancer.program.capture import Seen
-from balancer.program.wording import plural, relative
+from balancer.core.cookie import MSS_STEPS
+from balancer.core.request.line import Request, inspect
+from balancer.core.request.verdict import Bad
 from common.core.segment import ACK, FIN, MASK, RST
+from common.program.decoding.capture import Seen
+from common.program.decoding.dissector import scale_text
+from common.program.decoding.wording import plural, relative
 
 
 @dataclass(slots=True)
@@ -123,3 +126,12 @@ def _isn_words(flow: Flow) -> str:
     if flow.b is not None and flow.r is not None:
         words.append(f"b-r={(flow.b - flow.r) & MASK}")
     return " ".join(words)
+
+
+def cookie_words(b: int) -> str:
+    """The low 8 bits of a SYN cookie (balancer.core.cookie has the layout)."""
+    index = b >> 5 & 3
+    return (
+        f"cookie(mss index {index} = {MSS_STEPS[index]}, {'sack' if b & 16 else 'no-sack'}, "
+        f"client wscale {scale_text(b & 15)}, parity {b >> 7 & 1})"
+    )

@@ -13,28 +13,28 @@ from collections.abc import Callable, Iterator
 from scapy.packet import Packet
 
 from balancer.core.config import Config, Service
-from balancer.program.capture import Address, DecodeError, Seen, packets, tcp_fields
 from balancer.program.connection import (
     Flow,
     client_syn,
     confirmed,
+    cookie_words,
     guess,
     request_words,
     summary,
     tally,
 )
-from balancer.program.dissector import HandoffOption
-from balancer.program.wording import (
+from common.core import handoff
+from common.core.segment import ACK, MASK, SYN
+from common.program.decoding.capture import Address, DecodeError, Seen, packets, tcp_fields
+from common.program.decoding.dissector import HandoffOption
+from common.program.decoding.wording import (
     answer_words,
     at,
-    cookie_words,
     handoff_option,
     offer_words,
     plural,
     tcp_words,
 )
-from common.core import handoff
-from common.core.segment import ACK, MASK, SYN
 
 __all__ = ["MAX_PACKETS", "DecodeError", "Story", "decode"]
 
@@ -73,7 +73,7 @@ class Story:
         self._services = {(service.vip, service.port): service for service in config.services}
         self._by_dscp = {(service.dscp, service.port): service for service in config.services}
         self._bridges = {
-            backend.bridge for service in config.services for backend in service.backends
+            b.bridge for service in config.services for b in config.backends_of(service)
         }
         self._flows: dict[tuple[Address, Address], Flow] = {}
         self._latest: dict[Address, Flow] = {}

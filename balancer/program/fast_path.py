@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +27,7 @@ TOTALS = (
     (Fast.ANSWERED, ""),
     (Fast.ARRIVED, ""),
 )
+SERVICES = 4096  # at most; the handshakes of more than that are Python's
 EXPECTED = 65536  # new incarnations of live flows that may be awaited at once
 
 KEY_BYTES = 12
@@ -43,7 +44,8 @@ RECORD = Layout(
         ("handoff_bytes", "I"),
         ("dscp_bits", "B"),
         ("suspect", "B"),
-        ("pad", "6s"),
+        ("answered", "B"),
+        ("pad", "5s"),
     ],
 )
 ENDPOINT_BYTES = 8
@@ -56,7 +58,9 @@ TERMS = Layout(
         ("mss", "H"),
         ("window", "H"),
         ("scale", "B"),
-        ("pad", "3s"),
+        ("sack", "B"),
+        ("timestamps", "B"),
+        ("pad", "B"),
     ],
 )
 ARRIVAL = Layout(
@@ -76,11 +80,10 @@ class KernelPath:
         flows: int,
         counts: Counter[Outcome | Occurrence],
         directory: Path | None = None,
-        services: int = 1,
     ) -> None:
         """``directory`` is where records are kept beyond this process; nowhere if None."""
         pins = {} if directory is None else _pins(directory)
-        sizes = {"flows": flows, "expected": EXPECTED, "services": services}
+        sizes = {"flows": flows, "expected": EXPECTED, "services": SERVICES}
         self._object = load_adopting(OBJECT, [RECORD, TERMS, ARRIVAL], sizes, pins)
         self._services: Map = self._object.map("services", ENDPOINT_BYTES, TERMS.size)
         self._arrivals = self._object.ring("arrivals")
@@ -88,7 +91,9 @@ class KernelPath:
         self._expected: Map = self._object.map("expected", INCARNATION_BYTES, 1)
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
+        self._answered: set[bytes] = set()  # endpoints of services
         self._due: list[Flow] = []
+        self._withheld: Callable[[Flow], bool] | None = None
         self._earlier = self.records.keys()  # of an earlier run
 
     def answer(
@@ -96,11 +101,15 @@ class KernelPath:
     ) -> None:
         halves = (int.from_bytes(half, "little") for half in (key[:8], key[8:]))
         native = b"".join(half.to_bytes(8, sys.byteorder) for half in halves)
+        answered, self._answered = self._answered, {service.endpoint for service in services}
+        for endpoint in answered - self._answered:
+            self._services.remove(endpoint + bytes(2))
         for service in services:
-            at = service.vip + service.port.to_bytes(2, "big") + bytes(2)
+            at = service.endpoint + bytes(2)
             times = (round(seconds * NANOSECONDS) for seconds in (until, wall_offset))
-            terms = (service.mss, service.window, service.window_scale, b"")
-            self._services.put(at, TERMS.pack(native, *times, *terms))
+            offered = service.window_scale, service.sack, service.timestamps
+            terms = TERMS.pack(native, *times, service.mss, service.window, *offered, 0)
+            self._services.put(at, terms)
 
     def arrivals(self) -> list[Arrival]:
         found = []
@@ -129,12 +138,21 @@ class KernelPath:
     def recall(self, flow: Flow) -> None:
         record = self.records.get(flow.key) if flow.fast else None
         if record is not None:
-            flow.seen = max(flow.seen, RECORD.unpack(record)[0] / NANOSECONDS)
+            seen, answered = RECORD.unpack(record)[0], RECORD.unpack(record)[-2]
+            flow.seen = max(flow.seen, seen / NANOSECONDS)
+            flow.answered = flow.answered or bool(answered)
 
     def forget(self, flow: Flow) -> None:
         if flow.fast:
             self.records.remove(flow.key)
             flow.fast = False
+
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        self._withheld = wanted
+
+    def renew(self, flow: Flow) -> None:
+        if flow.state is State.HANDED and not flow.closing and flow.head is None:
+            self._write(flow)
 
     def drop(self, key: bytes) -> None:
         self.records.remove(key)
@@ -169,13 +187,17 @@ class KernelPath:
 
     def _write(self, flow: Flow) -> None:
         assert flow.target is not None, "a handed flow has a target"
+        if self._withheld is not None and self._withheld(flow):
+            self.recall(flow)
+            self.forget(flow)
+            return
         seen = packets = size = 0
         if flow.fast and (old := self.records.get(flow.key)) is not None:
             seen, packets, size, *_ = RECORD.unpack(old)
         steering = flow.target.steering
         record = RECORD.pack(
             seen, packets, size, steering.bridge, flow.first, flow.b, flow.handoff_bytes,
-            steering.dscp_bits, flow.suspect_until > 0, b"",
+            steering.dscp_bits, flow.suspect_until > 0, flow.answered, b"",
         )  # fmt: skip
         flow.fast = self.records.put(flow.key, record)
         if not flow.fast:
@@ -184,7 +206,7 @@ class KernelPath:
 
 
 def _former(key: bytes, record: bytes) -> Former:
-    seen, _, _, bridge, first, b, handoff_bytes, _, suspect, _ = RECORD.unpack(record)
+    seen, _, _, bridge, first, b, handoff_bytes, _, suspect, _, _ = RECORD.unpack(record)
     return Former(key, bridge, first, b, handoff_bytes, seen / NANOSECONDS, bool(suspect))
 
 

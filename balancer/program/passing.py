@@ -20,7 +20,8 @@ def eaten_packets(config: Config) -> list[Problem]:
 
 def _samples(config: Config, service: Service, addresses: dict[str, str]) -> Iterator[Sample]:
     vip, port, dscp = service.vip, service.port, service.dscp
-    bridges = {backend.bridge: routes.route_to(backend.bridge) for backend in service.backends}
+    backends = config.backends_of(service)
+    bridges = {backend.bridge: routes.route_to(backend.bridge) for backend in backends}
     first = next(iter(bridges.values())).interface
     clients = config.interface or addresses.get(vip, first)
     answer = segment(vip, port, CLIENT, PORT)

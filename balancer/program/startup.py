@@ -28,14 +28,14 @@ def host_problems(config: Config) -> list[Problem]:
 def interfaces(config: Config) -> list[str]:
     """By which packets come in or go out."""
     vips = [service.vip for service in config.services]
-    bridges = [backend.bridge for service in config.services for backend in service.backends]
+    bridges = [b.bridge for service in config.services for b in config.backends_of(service)]
     return checks.involved(config.interface, vips, dict.fromkeys(bridges))
 
 
 def prerequisites(config: Config) -> list[Prerequisite]:
     """What the configuration needs of the host."""
     vips = list(dict.fromkeys(service.vip for service in config.services))
-    bridges = list(dict.fromkeys(b.bridge for s in config.services for b in s.backends))
+    bridges = list(dict.fromkeys(b.bridge for s in config.services for b in config.backends_of(s)))
     names = interfaces(config)
     where = ", ".join(names)
     return [

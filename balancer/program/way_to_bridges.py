@@ -20,7 +20,7 @@ def examine(config: Config, root: bool) -> Iterator[Line]:
     targets = {
         Target(service.vip, service.port, service.dscp, backend.bridge): backend.name
         for service in config.services
-        for backend in service.backends
+        for backend in config.backends_of(service)
     }
     if not root:
         yield Line(Verdict.NOT_JUDGED, "way to bridges", "only root can send a packet to look")

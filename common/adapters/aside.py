@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,7 +24,7 @@ def aside(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _report(writing, work, *args, **kwargs)
+        report(writing, work, *args, **kwargs)
     os.close(writing)
     with os.fdopen(reading, "rb") as answers:
         answer = answers.read()
@@ -38,7 +38,7 @@ def aside(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return returned
 
 
-def _report(writing: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> None:
+def report(writing: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> NoReturn:
     """Run ``work``, write (result, exception) and end the child without the parent's clean-up."""
     try:
         try:

@@ -57,16 +57,26 @@ class PacketQueue:
 
     def lost(self) -> int:
         """Packets that the kernel dropped because this queue, or its socket, was full."""
+        fields = self._statistics()
+        return fields[5] + fields[6] if fields else 0
+
+    def waiting(self) -> int:
+        """Packets that wait in the kernel now."""
+        fields = self._statistics()
+        return fields[2] if fields else 0
+
+    def _statistics(self) -> list[int]:
+        """Queue, port id, waiting, copy mode, range, dropped, dropped at the socket, ...; nothing
+        where they are not told."""
         try:
             with open(_STATISTICS, encoding="ascii") as statistics:
                 for line in statistics:
-                    # queue, port id, waiting, copy mode, range, dropped, dropped at the socket
-                    fields = line.split()
-                    if int(fields[0]) == self._number:
-                        return int(fields[5]) + int(fields[6])
+                    fields = [int(field) for field in line.split()]
+                    if fields[0] == self._number:
+                        return fields
         except OSError:
             pass
-        return 0
+        return []
 
     def _packet(self, packet: Packet) -> None:
         data = packet.get_payload()

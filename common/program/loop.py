@@ -7,15 +7,19 @@ import gc
 import logging
 import select
 import signal
+import socket
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from common.adapters.firewall import Firewall
 from common.adapters.keyfile import KeyFileError
 from common.adapters.packet_queue import PacketQueue
 from common.adapters.supervisor import Supervisor
+from common.adapters.watch import Watch
 from common.core.keys import Keys
 from common.core.ledger import Occurrence, Outcome
 from common.program.core import Core, Kernel
@@ -35,6 +39,7 @@ HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's 
 CLOCK_STEP = 0.5  # seconds in that time: no drift, nor slewing, is as fast
 
 ReadKeys = Callable[[], Sequence[Keys]]  # may raise KeyFileError
+Packet = Callable[[bytes, float, int], bytes | None]  # Core.packet
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +69,10 @@ def wall_offset() -> float:
 
 class PacketLoop:
     """Runs ``core`` over queue ``number`` until SIGINT, SIGTERM or SIGQUIT; SIGUSR2 logs the
-    counters, SIGHUP has ``read_keys`` called. Where SYNs come apart, ``syn_number`` is their
-    queue."""
+    counters, SIGHUP has ``read_keys`` and ``reload`` called, SIGUSR1 ``reopen``. Where SYNs come
+    apart, ``syn_number`` is their queue. ``watch`` is for what is done besides packets, one part
+    of it in each turn.
+    """
 
     def __init__(
         self,
@@ -80,10 +87,15 @@ class PacketLoop:
         that ends them waits for them for ``drain`` seconds."""
         self._drain = drain
         self._may_be_outlived, self.outlived = outlived, False
-        self._core = core
+        self.core = self._core = core
+        self._packet: Packet = core.packet
         self._read_keys = read_keys
-        self._bounded = BoundedLog(log)
+        self.reload: Callable[[], None] | None = None
+        self.reopen: Callable[[], None] | None = None
+        self.watch = Watch()
+        self.bounded = self._bounded = BoundedLog(log)
         self._sender = Sender(core.ledger.counts, self._bounded)
+        self._send = self._sender.send
         self._offset = wall_offset()
         self._housekeeping = 0.0
         self._due = 0.0
@@ -95,15 +107,55 @@ class PacketLoop:
             self._syn_queue = PacketQueue(syn_number, self._judge, SYNS)
         self._signals = Signals()  # before there is anything that a signal would leave behind
 
+    # --- for what is done besides packets ---
+
+    def stop(self) -> None:
+        """Stop as SIGINT does."""
+        self._signals.note(signal.SIGINT)
+
+    def counts(self) -> Counter[Outcome | Occurrence]:
+        """All that was counted so far."""
+        self._look_at_queues()
+        counts = self._core.counts()
+        counts[Loop.PACKETS] = self._packets
+        return counts
+
+    def waiting(self) -> dict[str, int]:
+        """Packets in each of the kernel's queues, by its name."""
+        queues = {"queue": self._queue}
+        if self._syn_queue is not None:
+            queues["syn_queue"] = self._syn_queue
+        return {name: queue.waiting() for name, queue in queues.items()}
+
+    @property
+    def offset(self) -> float:
+        """What to add to the monotonic time for seconds since 1970."""
+        return self._offset
+
+    def observe(
+        self, packet: Packet | None, sent: Callable[[list[tuple[int, bytes]]], None] | None
+    ) -> None:
+        """Have ``packet`` called in place of the core's, which it calls, and ``sent`` told of what
+        is about to be sent; None for neither, as in the beginning."""
+        self._packet = self._core.packet if packet is None else packet
+        self._send = self._sender.send if sent is None else partial(self._send_observed, sent)
+
+    def _send_observed(
+        self, sent: Callable[[list[tuple[int, bytes]]], None], out: list[tuple[int, bytes]]
+    ) -> None:
+        sent(out)
+        self._sender.send(out)
+
+    # --- turns ---
+
     def run(self) -> None:
         """Judge packets and run timers until a signal says to stop."""
         with wakeups() as woken:
-            turns = {self._queue.fileno(): (self._queue, TURN)}
-            if self._syn_queue is not None:
-                turns[self._syn_queue.fileno()] = self._syn_queue, SYN_TURN
-            poll = select.poll()
-            for descriptor in (*turns, woken.fileno()):
-                poll.register(descriptor, select.POLLIN)
+            watch = self.watch
+            watch.add(self._queue.fileno(), select.POLLIN, lambda _: self._queue.run(TURN))
+            if (syns := self._syn_queue) is not None:
+                watch.add(syns.fileno(), select.POLLIN, lambda _: syns.run(SYN_TURN))
+            watch.add(woken.fileno(), select.POLLIN, lambda _: _empty(woken))
             # Nothing on the packets' way makes reference cycles, and a collection that walks a
             # million flows would hold packets up for as long.
             gc.collect()
@@ -111,20 +163,17 @@ class PacketLoop:
             gc.disable()
 
             def turn(most_wait: float = HOUSEKEEPING) -> None:
-                wait = min(self._due - time.monotonic(), most_wait)
-                ready = poll.poll(max(wait, 0) * 1000)
+                wait = min(self._due, watch.due) - time.monotonic()
+                ready = watch.ready(min(wait, most_wait))
                 self._between(partial(self._core.gather, time.monotonic()))
-                for fd, _ in ready:
-                    if fd == woken.fileno():
-                        woken.recv(4096)
-                    else:
-                        queue, most = turns[fd]
-                        queue.run(most)
+                watch.heed(ready)
                 self._between(self._core.settle)
                 self._heed_signals()
                 now = time.monotonic()
                 if now >= self._due:
                     self._timers(now)
+                if now >= watch.due:
+                    self._between(partial(watch.step, now))
 
             self._supervisor.ready()
             while not self._signals.stopping:
@@ -167,11 +216,11 @@ class PacketLoop:
         core = self._core
         self._packets += 1
         try:
-            verdict = core.packet(data, now, mark)
+            verdict = self._packet(data, now, mark)
         except Exception:  # an error of ours must not leave a packet in the queue for ever
             verdict = self._error(Fault.INTERNAL_ERROR, data)
         if core.out:
-            self._sender.send(core.out)
+            self._send(core.out)
         ledger = core.ledger
         if ledger.notes or ledger.events or ledger.warnings:
             self._log_notes()
@@ -191,7 +240,7 @@ class PacketLoop:
         except Exception:  # connections that stand are not to end by it
             self._error(Loop.TIMER_ERROR, b"")
         if self._core.out:
-            self._sender.send(self._core.out)
+            self._send(self._core.out)
 
     def _timers(self, now: float) -> None:
         if now >= self._housekeeping:
@@ -204,7 +253,7 @@ class PacketLoop:
             self._core.timers(now, self._offset)
         except Exception:
             self._error(Loop.TIMER_ERROR, b"")
-        self._sender.send(self._core.out)
+        self._send(self._core.out)
         self._log_notes()
         self._due = min(self._core.next_deadline(), self._housekeeping)
 
@@ -236,7 +285,7 @@ class PacketLoop:
         now, said = time.monotonic(), False
         for _ in self._core.farewell(now):
             said = said or bool(self._core.out)
-            self._sender.send(self._core.out)
+            self._send(self._core.out)
             if time.monotonic() - now > FAREWELL:
                 log.warning("stopping: not all peers could be told in %s seconds", FAREWELL)
                 break
@@ -268,20 +317,23 @@ class PacketLoop:
         ledger.events.clear()
 
     def _log_counters(self) -> None:
-        self._look_at_queues()
-        counts = self._core.counts()
-        counts[Loop.PACKETS] = self._packets
+        counts = self.counts()
         numbers = [*self._core.gauges().items(), *sorted(counts.items())]
         log.info("counters %s", " ".join(f"{name}={count}" for name, count in numbers))
-        self._sender.send(self._core.out)  # what came to light
+        self._send(self._core.out)  # what came to light
 
     def _heed_signals(self) -> None:
         for number in self._signals.take():
             if number == signal.SIGUSR2:
                 self._log_counters()
+            elif number == signal.SIGUSR1:
+                if self.reopen is not None:
+                    self._between(self.reopen)
             elif number == signal.SIGHUP:
                 self._supervisor.reloading()
                 self._reread_keys()
+                if self.reload is not None:
+                    self._between(self.reload)
                 self._supervisor.ready()
             else:
                 log.info("stopping: %s", signal.Signals(number).name)
@@ -299,7 +351,12 @@ class PacketLoop:
             return
         self._core.ledger.counts[Loop.KEYS_READ] += 1
         words = self._core.rekey(held, time.monotonic())
-        log.info("SIGHUP: keys: %s; a changed configuration is read at the next start", words)
+        later = "; a changed configuration is read at the next start" if self.reload is None else ""
+        log.info("SIGHUP: keys: %s%s", words, later)
+
+
+def _empty(woken: socket.socket) -> None:
+    woken.recv(4096)
 
 
 def run(
@@ -311,9 +368,11 @@ def run(
     syn_queue: int | None = None,
     kernel: Kernel | None = None,
     drain: float = 0.0,
+    beside: Callable[[PacketLoop], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Run ``core`` with its rules in place, having logged the lines of ``ready``; removes all it
     set up, also when something fails on the way. ``read_keys`` is called for each SIGHUP.
+    ``beside`` sets up what the loop does besides packets, before there are any, and ends it.
 
     Where the ``kernel`` has connections, SIGTERM leaves all as it is instead: these go on without
     the program, and what is for the program waits for its next start to be sent again. Another stop
@@ -324,15 +383,16 @@ def run(
     faulthandler.enable()  # a watchdog's SIGABRT has the log say where the program stood
     loop = PacketLoop(core, queue, read_keys, syn_queue, kernel is not None, drain)
     try:
-        try:
-            firewall.install()
-            for line in ready:
-                log.info("ready: %s", line)
-            loop.run()
-        finally:
-            if not loop.outlived:
-                firewall.remove()
-                if kernel is not None:
-                    kernel.detach()
+        with beside(loop):
+            try:
+                firewall.install()
+                for line in ready:
+                    log.info("ready: %s", line)
+                loop.run()
+            finally:
+                if not loop.outlived:
+                    firewall.remove()
+                    if kernel is not None:
+                        kernel.detach()
     finally:
         loop.close()

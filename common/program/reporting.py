@@ -8,6 +8,7 @@ import click
 
 from common.adapters.bpf.libbpf import BpfError
 from common.adapters.checks import Problem
+from common.adapters.control.place import ControlSocketError
 from common.adapters.firewall import FirewallError
 from common.adapters.keyfile import KeyFileError
 from common.adapters.routes import RouteError
@@ -16,7 +17,15 @@ from common.program.datapath import DatapathError
 
 FAILED, USAGE = 1, 2  # exit codes: the host, or what the user asked for
 
-HOST_ERRORS = (BpfError, DatapathError, FirewallError, KeyFileError, RouteError, OSError)
+HOST_ERRORS = (
+    BpfError,
+    ControlSocketError,
+    DatapathError,
+    FirewallError,
+    KeyFileError,
+    RouteError,
+    OSError,
+)
 
 
 class UsageProblems(click.ClickException):

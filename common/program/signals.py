@@ -14,13 +14,13 @@ MAX_SIGNALS = 16  # not yet heeded; who sends more gets an answer to the last on
 
 
 class Signals:
-    """Takes SIGUSR2, SIGHUP and those of STOPS from when it is made; ``stopping`` says that one of
-    these has come since it was last set to False."""
+    """Takes SIGUSR1, SIGUSR2, SIGHUP and those of STOPS from when it is made; ``stopping`` says
+    that one of these has come since it was last set to False."""
 
     def __init__(self) -> None:
         self.stopping = False
         self._noted: deque[int] = deque(maxlen=MAX_SIGNALS)
-        for number in (*STOPS, signal.SIGUSR2, signal.SIGHUP):
+        for number in (*STOPS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
             signal.signal(number, self._note)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
@@ -32,6 +32,10 @@ class Signals:
         """Those that came, in their order."""
         while self._noted:
             yield self._noted.popleft()
+
+    def note(self, number: int) -> None:
+        """As if that signal had come."""
+        self._note(number, None)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         """Only note it: this may run in the middle of anything, of writing to the log too."""

@@ -50,6 +50,12 @@ class Senseless(Outcome):
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
 
 
+class Killed(Occurrence):
+    """Connections ended at the operator's word."""
+
+    FLOWS = "flows_killed"
+
+
 class Bridge:
     """The core of the program; see the module's text.
 
@@ -69,6 +75,7 @@ class Bridge:
     ) -> None:
         self.ledger = ledger
         self._fast: FastPath = NoFastPath() if fast is None else fast
+        self.fast = self._fast
         self.table = FlowTable(limits, timeouts, ledger, self._fast, now)
         self._context = Context(keys, ledger, self.table, self._fast, now, now + wall_offset)
         self.out = self._context.out
@@ -185,12 +192,14 @@ class Bridge:
         """The ways in, and how they are."""
         return self._ways.entries
 
-    def mark_server(self, name: str, up: bool, reason: str, now: float) -> None:
-        """What a check has found of the server behind ADDRESS:PORT, or ADDRESS:PORT/DSCP, of this
-        bridge. One that is down gets no new connections; those that wait for it are given back, and
-        the others go on or are reset, as configured. Raises KeyError for a name that is none."""
+    def mark_server(
+        self, address: str, port: int, dscps: tuple[int, ...], up: bool, reason: str, now: float
+    ) -> None:
+        """What a check has found of the server behind this bridge's ``address`` and ``port``, for
+        some DSCPs or, with none, all. One that is down gets no new connections; those that wait for
+        it are given back, and the others go on or are reset, as configured."""
         self._context.wall = now + self._wall_offset
-        for entry in self._ways.named(name):
+        for entry in self._ways.at(address, port, dscps):
             fell = entry.up and not up
             entry.up, entry.reason = up, reason
             if fell:
@@ -200,14 +209,16 @@ class Bridge:
                 self._parting.begin(self._outbound.values(), of_it, End.DOWN, now)
 
     def drain_entry(self, name: str, draining: bool) -> None:
-        """Give back new connections by that way, or no more. Raises KeyError."""
+        """Give back new connections by ADDRESS:PORT, or ADDRESS:PORT/DSCP, or no more. Raises
+        KeyError for a name that is none."""
         for entry in self._ways.named(name):
             entry.draining = draining
 
-    def end(self, flow: Flow, now: float) -> None:
-        """End one connection for both sides, and tell the balancer."""
+    def kill(self, flow: Flow, now: float) -> None:
+        """End a connection for both sides at the operator's word, and tell the balancer."""
         self._context.wall = now + self._wall_offset
         if flow.state is not State.GONE:
+            self.ledger.counts[Killed.FLOWS] += 1
             kill(self._context, flow, End.KILLED, now)
 
     def reconfigure(

@@ -7,6 +7,7 @@ were none, and while a flow is not `fast` its records stand still.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -88,6 +89,13 @@ class FastPath(Protocol):
     def forget(self, flow: Flow) -> None:
         """The flow is over: remove its records, and tell it what they have carried."""
 
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        """Leave to Python each flow that is ``wanted`` when its records are about to be written;
+        None: no more."""
+
+    def renew(self, flow: Flow) -> None:
+        """Have a flow's records, if it has any, written anew, for what ``withhold`` said since."""
+
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
         """What an earlier run left of a packet's flow, until ``formers`` has given all;
         ``tuple_`` is the packet's 12-byte key, ``dscp`` None for a server's."""
@@ -124,6 +132,12 @@ class NoFastPath:
         pass
 
     def forget(self, flow: Flow) -> None:
+        pass
+
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        pass
+
+    def renew(self, flow: Flow) -> None:
         pass
 
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:

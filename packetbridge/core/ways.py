@@ -27,6 +27,11 @@ class Ways:
             raise KeyError(name)
         return found
 
+    def at(self, address: str, port: int, dscps: tuple[int, ...]) -> list[Entry]:
+        """Those of a bridge's address and port, for some DSCPs, or, with none, for all."""
+        found = (each for each in self.entries if each.name.startswith(f"{address}:{port}/"))
+        return [each for each in found if not dscps or each.dscp in dscps]
+
     def replace(self, entries: Iterable[Entry]) -> list[Entry]:
         """Have these from now on; gives those that are there no more. One that has the same way in
         to the same server stays, with its flows and figures, and takes the new settings."""

@@ -10,6 +10,7 @@ from common.program import commands, doctor
 from common.program.examination import Line
 from packetbridge.core import config
 from packetbridge.core.config import Config
+from packetbridge.program.control import cli as control
 
 HELP = """Serve connections that a balancer hands over, from an unmodified server.
 
@@ -135,3 +136,5 @@ PROGRAM = commands.Program(
 
 main = commands.group(PROGRAM)
 main.add_command(doctor.command(PROGRAM))
+for command in control.commands(PROGRAM):
+    main.add_command(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -118,6 +118,7 @@ class KernelPath:
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._due: list[Flow] = []
+        self._withheld: Callable[[Flow], bool] | None = None
         # keys of an earlier run; None: all have been looked at
         self._earlier: Iterator[bytes] | None = self.records.keys()
 
@@ -201,6 +202,17 @@ class KernelPath:
                 _recall_ends(flow, down)
                 flow.carried(up.size, down.size, down.first / NANOSECONDS)
 
+    def withhold(self, wanted: Callable[[Flow], bool] | None) -> None:
+        self._withheld = wanted
+
+    def renew(self, flow: Flow) -> None:
+        if flow.marked(RECORDED):
+            self.recall(flow)
+            self._write(flow, slow=not flow.fast)
+        else:
+            flow.mark(FOLLOWED, False)
+            self.follow(flow)
+
     def former(self, tuple_: bytes, dscp: int | None) -> Former | None:
         if self._earlier is None:
             return None
@@ -267,6 +279,7 @@ class KernelPath:
 
     def _write(self, flow: Flow, slow: bool) -> bool:
         """Both records, or none."""
+        slow = slow or (self._withheld is not None and self._withheld(flow))
         to, entry = flow.addressing, flow.entry
         onward = not entry.local
         keys = _keys_of(flow)

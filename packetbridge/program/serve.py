@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from common.adapters import checks, routes
@@ -13,14 +15,17 @@ from common.adapters.bpf.libbpf import BpfError
 from common.adapters.firewall import Firewall, FirewallError
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
+from common.program.control.basics import Reloading
+from common.program.control.beside import control
 from common.program.datapath import choose_datapath
 from common.program.keys import read_keys
-from common.program.loop import run, wall_offset
+from common.program.loop import PacketLoop, run, wall_offset
 from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 from packetbridge.core.rules import Kernel, rules
 from packetbridge.program import fast_path
+from packetbridge.program.control.commands import commands
 from packetbridge.program.fast_path import KernelPath
 
 log = logging.getLogger(__name__)
@@ -58,7 +63,17 @@ def serve(config: Config) -> None:
     ]
     firewall = Firewall("packetbridge", *rules(config, local, kernel))
     reread = partial(read_keys, config.key_file)
-    run(core, config.queue, firewall, ready, reread, kernel=fast, drain=config.timeouts.drain)
+    drain = config.timeouts.drain
+    beside = partial(_beside, core, config, "nfqueue" if fast is None else "ebpf")
+    run(core, config.queue, firewall, ready, reread, kernel=fast, drain=drain, beside=beside)
+
+
+@contextmanager
+def _beside(core: Bridge, config: Config, datapath: str, loop: PacketLoop) -> Iterator[None]:
+    """What the loop does besides packets."""
+    known = commands(loop, core, config, datapath, Reloading())
+    with control(loop, config.control, known):
+        yield
 
 
 def _load(config: Config, local: set[str], ledger: Ledger) -> tuple[KernelPath, Kernel]:

@@ -8,11 +8,11 @@ write_configuration() {
     mkdir -p "$lab/etc" "$lab/run" "$lab/log"
     echo "$topology" >"$lab/etc/topology"
     "$root/.venv/bin/balancer" keygen "$lab/etc/key" >/dev/null
-    "$root/provisioning/config.sh" balancer "$vip" "$lab/etc/key" \
+    CONTROL_SOCKET=$lab/run/balancer.sock "$root/provisioning/config.sh" balancer "$vip" "$lab/etc/key" \
         "backend1=$(bridge_address backend1)" "backend2=$(bridge_address backend2)" \
         >"$lab/etc/balancer.toml"
     for host in backend1 backend2; do
-        "$root/provisioning/config.sh" packetbridge "$vip" "$lab/etc/key" \
+        CONTROL_SOCKET=$lab/run/$host.sock "$root/provisioning/config.sh" packetbridge "$vip" "$lab/etc/key" \
             "$(bridge_address "$host")" "$(server_address "$host"):80" \
             >"$lab/etc/packetbridge-$host.toml"
         # root: the checkout may lie where nobody else can read, under /root for instance.

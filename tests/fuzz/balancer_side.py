@@ -7,8 +7,8 @@ import struct
 from collections.abc import Iterator
 
 from balancer.core import config
+from balancer.core.catalogue import built, even
 from balancer.core.engine import Balancer
-from balancer.core.service import Service
 from common.core import handoff
 from common.core.handoff import Kind
 from common.core.keys import Keyring
@@ -38,15 +38,16 @@ class BalancerSide:
         limits, service = VARIANTS[variant]
         backends = tuple(config.Backend(f"b{n}", bridge) for n, bridge in enumerate(place.bridges))
         services = [
-            config.Service(vip, vip, PORT, dscp, backends, table_size=251, **service)
-            for dscp, vip in place.vips.items()
+            config.Service(vip, vip, PORT, dscp, "p", **service) for dscp, vip in place.vips.items()
         ]
+        pool = config.Pool("p", backends, table_size=251)
+        whole = config.Config(tuple(services), pools=(pool,))
         self.rng, self.place = rng, place
         self.keys = place.keys
         self.limits = config.Limits(**limits)
         kernel = Shaking(rng) if variant else None
         self.core = Balancer(
-            [Service(s, [1500] * len(backends), 1500) for s in services],
+            built(whole, even(whole), place.now),
             self.limits,
             config.Timeouts(request=60.0),
             Keyring([self.keys]),

@@ -6,6 +6,7 @@ import random
 from ipaddress import IPv4Address
 
 from balancer.core import config as balancer_config
+from balancer.core.catalogue import built, even
 from balancer.core.flow import Flow as BalancerFlow
 from balancer.core.service import Service
 from packetbridge.core.config import Backend
@@ -52,13 +53,15 @@ def recorded(path: KernelPath) -> Flow:
 
 def service(bridge: bytes = BRIDGE) -> Service:
     backends = (balancer_config.Backend("b", str(IPv4Address(bridge))),)
-    configured = balancer_config.Service("s", str(IPv4Address(VIP)), 80, DSCP, backends)
-    return Service(configured, [1500], 1500)
+    configured = balancer_config.Service("s", str(IPv4Address(VIP)), 80, DSCP, None, backends)
+    config = balancer_config.Config((configured,))
+    (service,) = built(config, even(config), 0.0).services.values()
+    return service
 
 
 def handed(number: int, packets: Packets, by: Service) -> BalancerFlow:
     key = CLIENT + VIP + (1024 + number).to_bytes(2, "big") + b"\x00\x50"
     flow = BalancerFlow(key, by, packets.number(), packets.number(), 0.0)
-    flow.target = by.targets[0]
+    flow.target = next(by.targets)
     flow.handoff_bytes = random.Random(number).choice((0, 1, 1000, 2**31))
     return flow

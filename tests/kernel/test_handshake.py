@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from balancer.core import config, cookie
+from balancer.core.catalogue import Catalogue
 from balancer.core.engine import Balancer
 from balancer.program.fast_path import KernelPath
 from common.adapters.bpf.ring import AT_ONCE
@@ -47,7 +48,7 @@ class Hosts:
         self.now = time.monotonic()
         self.offset = EPOCHS * cookie.EPOCH_SECONDS + 10 - self.now  # early in an epoch
         self.core = Balancer(
-            [self.service],
+            Catalogue({}, {}, [self.service]),
             config.Limits(),
             config.Timeouts(),
             Keyring([KEYS]),

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from balancer.core import config as balancer_config
+from balancer.core.catalogue import built, even
 from balancer.core.engine import Balancer
 from balancer.core.fast_path import FastPath as SteeringPath
-from balancer.core.service import Service
 from common.core import handoff
 from common.core.keys import Keyring, Keys, derive
 from common.core.ledger import Ledger
@@ -56,12 +56,10 @@ def fill_balancer(
 ) -> Balancer:
     """``flows`` connections, each with a handshake and a request that was handed over."""
     config = balancer_config.default()
-    services = [
-        Service(service, [1500] * len(service.backends), 1500) for service in config.services
-    ]
+    catalogue = built(config, even(config), NOW)
     limits = balancer_config.Limits(flows=room, closed=max(room // 4, 1))
     ring = Keyring([keys])
-    core = Balancer(services, limits, config.timeouts, ring, Ledger(), NOW, OFFSET, fast)
+    core = Balancer(catalogue, limits, config.timeouts, ring, Ledger(), NOW, OFFSET, fast)
     arrivals = min(ARRIVALS, room // FILLED_IN)
     for number in range(flows):
         now = NOW + number / arrivals

@@ -10,9 +10,11 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from balancer.core import config
+from balancer.core.catalogue import built
+from balancer.core.choice.maglev import key_hash
 from balancer.core.engine import Balancer
 from balancer.core.fast_path import FastPath
-from balancer.core.service import Service
+from balancer.core.service import Paths
 from common.core.keys import Keyring, derive
 from common.core.ledger import Ledger
 from tests.unit import models
@@ -37,22 +39,36 @@ class Stage:
         timeouts: dict[str, float] | None = None,
         fast: FastPath | None = None,
         mtu: int = 1500,
+        bridges: tuple[str, ...] = BRIDGES,
+        pool: dict[str, Any] | None = None,
+        routes: tuple[config.Route, ...] = (),
         **service: Any,
     ) -> None:
-        backends = tuple(config.Backend(f"b{n}", bridge) for n, bridge in enumerate(BRIDGES))
-        configured = config.Service("s", VIP[0], VIP[1], DSCP, backends, table_size=251, **service)
-        self.service = Service(configured, [mtu] * len(BRIDGES), 1500)
+        backends = tuple(config.Backend(f"b{n}", bridge) for n, bridge in enumerate(bridges))
+        chosen = config.Pool("p", backends, **{"table_size": 251} | (pool or {}))
+        configured = config.Service("s", VIP[0], VIP[1], DSCP, "p", **service)
+        times = config.Timeouts(**(timeouts or {}))
+        whole = config.Config((configured,), pools=(chosen,), routes=routes, timeouts=times)
+        paths = Paths(dict.fromkeys(BRIDGES, mtu), {VIP[0]: 1500})
+        catalogue = built(whole, paths, T0)
+        (self.service,) = catalogue.services.values()
         self.now = T0
         self.core = Balancer(
-            [self.service],
+            catalogue,
             config.Limits(**(limits or {})),
-            config.Timeouts(**(timeouts or {})),
+            times,
             Keyring([derive(models.SHARED_KEY)]),
             Ledger(),
             T0,
             WALL - T0,
             fast,
         )
+
+    def bridge_of(self, key: bytes) -> str:
+        """Whose the flows of a key are while all are well."""
+        member = self.core.pools["p"].choose(key_hash(key), bytes(4), self.now)
+        assert member is not None
+        return member.bridge
 
     @property
     def wall(self) -> float:

@@ -31,8 +31,7 @@ class Network:
         self.now = 5000.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self.balancer = balancer_stage.Stage()
-        self.balancer.service.targets[:] = self.balancer.service.targets[:1] * 3
+        self.balancer = balancer_stage.Stage(bridges=balancer_stage.BRIDGES[:1])
         self.bridge = bridge_stage.Stage(**backend)
         for entry in self.bridge.entries:
             # learned before, from another connection

@@ -55,7 +55,6 @@ def _uncommented(line: str) -> str:
         ("dscp = 64", "dscp: 64 is wrong; right would be a whole number from 1 to 63"),
         ("bad_request = 'drop'", "bad_request: 'drop' is wrong; right would be 'reset' or 'so"),
         ("max_head = 1023", "max_head: 1023 is wrong"),
-        ("table_size = 65536", "table_size: 65536 is wrong; right would be a prime number"),
         ("window_scale = 15", "window_scale: 15 is wrong"),
         ("name = ''", "name: '' is wrong"),
     ],
@@ -73,19 +72,13 @@ def test_values_of_a_service(line: str, problem: str) -> None:
     [
         ("", "services: is missing"),
         ("services = []", "services: is empty"),
-        (SERVICE + "backends = []", "services[0].backends: is empty"),
-        (SERVICE + BACKEND + "weight = 0", "services[0].backends[0].weight: 0 is wrong"),
+        (SERVICE + "backends = []", "services[0].pool: is missing"),
+        (SERVICE + "pool = 'x'", "services[0].pool: there is no pool 'x'"),
+        (SERVICE + "pool = 'x'\n" + BACKEND, "services[0].backends: and pool are both there"),
+        (SERVICE + BACKEND + "weight = -1", "services[0].backends[0].weight: -1 is wrong"),
         (
             SERVICE + BACKEND + BACKEND.replace("11", "12") + "name = '10.0.0.11'",
             "services[0].backends[1].name: '10.0.0.11' is taken by backends[0]",
-        ),
-        (
-            SERVICE
-            + "table_size = 2\n"
-            + BACKEND
-            + (BACKEND.replace("11", "12"))
-            + BACKEND.replace("11", "13"),
-            "services[0].table_size: 2 is wrong; right would be a prime over 3",
         ),
         (SERVICE + BACKEND.replace("11", "1"), "services[0].backends[0].bridge: 10.0.0.1 is a vip"),
     ],
@@ -129,8 +122,8 @@ def test_flags_override_the_only_service() -> None:
         log_level="debug",
     )
     backends = (Backend("10.0.0.11", "10.0.0.11"), Backend("10.0.0.12", "10.0.0.12"))
-    service = Service("10.0.0.1:81", "10.0.0.1", 81, 2, backends)
-    assert changed == Config((service,), "eth1", "nfqueue", "debug")
+    service = Service("10.0.0.1:81", "10.0.0.1", 81, 2, None, backends)
+    assert changed == Config((service,), interface="eth1", datapath="nfqueue", log_level="debug")
 
 
 def test_no_flags_change_nothing() -> None:

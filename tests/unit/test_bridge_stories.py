@@ -102,12 +102,12 @@ def ended_by(stage: Stage, connection: Connection, how: str) -> None:
     elif how == "forgotten":
         connection.handoff(b"", kind=models.FORGET)
     elif how == "killed":
-        stage.core.end(stage.flow(), stage.now)
+        stage.core.kill(stage.flow(), stage.now)
     elif how == "evicted":
         stage.at(2)
         Connection(stage, ("198.51.100.7", 2)).handoff()
     elif how == "down":
-        stage.core.mark_server("203.0.113.20:80", False, "no", stage.now)
+        stage.core.mark_server(*ADDRESS, (), False, "no", stage.now)
     elif how == "removed":
         stage.core.reconfigure([], *settings(), stage.now)
     else:

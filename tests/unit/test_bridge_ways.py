@@ -30,14 +30,14 @@ def entries(server: tuple[str, int] = SERVER, **changes: Any) -> list[Entry]:
 def test_a_server_that_is_down_gets_no_new_connection() -> None:
     stage = Stage()
     standing = Connection(stage, ("198.51.100.7", 1)).open()
-    stage.core.mark_server(NAME, False, "connection refused", stage.now)
+    stage.core.mark_server(*ADDRESS, (), False, "connection refused", stage.now)
     assert [(e.up, e.reason) for e in stage.core.entries] == [(False, "connection refused")] * 2
     connection = Connection(stage)
     connection.handoff()
     assert kinds(stage) == [models.REFUSED]
     assert stage.count("backend_down") == 1
     assert standing.send(b"more", END) is not None, "by default others go on"
-    stage.core.mark_server(NAME, True, "", stage.now)
+    stage.core.mark_server(*ADDRESS, (), True, "", stage.now)
     connection.handoff(option={"attempt": 1})
     assert kinds(stage) == ["S"]
 
@@ -49,7 +49,7 @@ def test_what_waits_for_a_server_goes_back_when_it_is_found_down() -> None:
         connection.asked()
     other = Connection(stage, ("198.51.100.7", 9), dscp=6)
     other.asked()
-    stage.core.mark_server(f"{NAME}/5", False, "no answer", stage.now)
+    stage.core.mark_server(*ADDRESS, (5,), False, "no answer", stage.now)
     assert kinds(stage) == [models.REFUSED] * 3
     assert len(stage.core.table) == 1
     assert [entry.up for entry in stage.core.entries] == [False, True]
@@ -59,7 +59,7 @@ def test_its_connections_are_reset_where_that_is_configured() -> None:
     stage = Stage(on_down="reset")
     Connection(stage, dscp=5).open()
     Connection(stage, dscp=6).open()
-    stage.core.mark_server(f"{NAME}/6", False, "no answer", stage.now)
+    stage.core.mark_server(*ADDRESS, (6,), False, "no answer", stage.now)
     client, server, ended = stage.sent()
     assert (client["src"], client["flags"]) == (VIPS[6], "R")
     assert (server["dst"], server["flags"]) == (SERVER[0], "R")
@@ -72,7 +72,7 @@ def test_many_are_reset_in_parts() -> None:
     many = 3 * ENDED + 1
     for port in range(many):
         Connection(stage, ("198.51.100.7", 2000 + port)).open()
-    stage.core.mark_server(NAME, False, "no answer", stage.now)
+    stage.core.mark_server(*ADDRESS, (), False, "no answer", stage.now)
     assert len(stage.core.table) == many - ENDED
     stage.at(0.1)
     assert len(stage.core.table) == 0
@@ -84,7 +84,7 @@ def test_what_came_back_meanwhile_is_not_given_back_again() -> None:
     many = ENDED + 1
     for port in range(many):
         Connection(stage, ("198.51.100.7", 2000 + port)).asked()
-    stage.core.mark_server(NAME, False, "no answer", stage.now)
+    stage.core.mark_server(*ADDRESS, (), False, "no answer", stage.now)
     stage.sent()
     (left,) = stage.core.table.outbound.values()
     connection = Connection(stage, ("198.51.100.7", int.from_bytes(left.inbound[8:10], "big")))
@@ -95,16 +95,14 @@ def test_what_came_back_meanwhile_is_not_given_back_again() -> None:
 
 def test_down_twice_is_down_once() -> None:
     stage = Stage(on_down="reset")
-    stage.core.mark_server(NAME, False, "one", stage.now)
-    stage.core.mark_server(NAME, False, "another", stage.now)
+    stage.core.mark_server(*ADDRESS, (), False, "one", stage.now)
+    stage.core.mark_server(*ADDRESS, (), False, "another", stage.now)
     assert stage.core.entries[0].reason == "another"
 
 
 @pytest.mark.parametrize("name", ["203.0.113.20:81", "203.0.113.20", "", "203.0.113.20:80/7"])
 def test_a_name_that_is_none(name: str) -> None:
     stage = Stage()
-    with pytest.raises(KeyError):
-        stage.core.mark_server(name, False, "", stage.now)
     with pytest.raises(KeyError):
         stage.core.drain_entry(name, True)
 
@@ -136,7 +134,7 @@ def test_a_connection_that_is_killed_is_over_for_all() -> None:
     connection = Connection(stage).open()
     connection.from_server(b"12345", acked=END)
     connection.send(b"", END, acked=5)
-    stage.core.end(stage.flow(), stage.now)
+    stage.core.kill(stage.flow(), stage.now)
     client, server, ended = stage.sent()
     assert (client["dst"], client["flags"]) == (connection.client[0], "R")
     assert client["seq"] == (connection.b + 1 + 5) % 2**32
@@ -149,7 +147,7 @@ def test_one_that_waits_for_its_server_is_not_given_back_but_reset() -> None:
     stage = Stage()
     connection = Connection(stage)
     connection.asked()
-    stage.core.end(stage.flow(), stage.now)
+    stage.core.kill(stage.flow(), stage.now)
     client, ended = stage.sent()
     assert (client["flags"], client["seq"]) == ("R", (connection.b + 1) % 2**32)
     assert ended["raw_options"][7] & 7 == models.ENDED
@@ -170,7 +168,7 @@ def test_new_settings_of_a_way_in_are_heeded_and_its_figures_stay() -> None:
     assert stage.count("backend_silent") == 0
     stage.at(5.1)
     assert stage.count("backend_silent") == 1
-    stage.core.mark_server(NAME, False, "", stage.now)
+    stage.core.mark_server(*ADDRESS, (), False, "", stage.now)
     assert len(stage.core.table) == 0
 
 

@@ -15,15 +15,15 @@ from scapy.utils import PcapNgWriter, PcapWriter
 
 from balancer.core.config import Backend, Config, Service
 from balancer.program.decode import DecodeError, decode
-from balancer.program.dissector import HandoffOption
 from common.core import handoff, keys
+from common.program.decoding.dissector import HandoffOption
 from tests.unit.scapy_oracle import tcp_packet
 
 CLIENT, VIP = ("192.168.33.1", 4711), ("192.168.33.10", 80)
 BRIDGE, BACKEND = ("192.168.33.20", 80), ("192.168.33.30", 80)
 C, B, R = 0xFFFFFFF0, 0x123456F7, 5000  # c wraps; b ends in parity 1, mss 3, sack, scale 7
 CONFIG = Config(
-    (Service("web", VIP[0], VIP[1], 1, (Backend("one", BRIDGE[0]),)),),
+    (Service("web", VIP[0], VIP[1], 1, backends=(Backend("one", BRIDGE[0]),)),),
 )
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02", type=0x800)
 OFFER = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (100, 0)), ("NOP", None), ("WScale", 7)]

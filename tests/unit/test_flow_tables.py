@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from balancer.core import config as balancer_config
+from balancer.core.catalogue import built, even
 from balancer.core.fast_path import NoFastPath
 from balancer.core.flow import Flow, State
 from balancer.core.flow_table import FlowTable
-from balancer.core.head import Head
-from balancer.core.service import Service
+from balancer.core.request.head import Head
 from common.core.ledger import Ledger
 from common.core.timing import ENDS_AT_ONCE
 from packetbridge.core import config as bridge_config
@@ -26,14 +26,16 @@ T0 = 5000.0
 
 
 def table_of(**limits: int) -> FlowTable:
-    times = balancer_config.Timeouts(request=30.0, idle=100.0, closing=20.0)
-    return FlowTable(balancer_config.Limits(**limits), times, Ledger(), NoFastPath(), T0)
+    limited = balancer_config.Limits(**limits)
+    return FlowTable(limited, CONFIG.timeouts, Ledger(), NoFastPath(), T0)
 
 
 BACKEND = balancer_config.Backend("b", "203.0.113.20")
-SERVICE = Service(
-    balancer_config.Service("s", "192.0.2.10", 80, 5, (BACKEND,), table_size=3), [1500], 1500
+CONFIG = balancer_config.Config(
+    (balancer_config.Service("s", "192.0.2.10", 80, 5, None, (BACKEND,)),),
+    timeouts=balancer_config.Timeouts(request=30.0, idle=100.0, closing=20.0),
 )
+(SERVICE,) = built(CONFIG, even(CONFIG), 0.0).services.values()
 
 
 def flow_of(number: int, now: float = T0) -> Flow:

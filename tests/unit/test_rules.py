@@ -37,12 +37,11 @@ def test_balancer_takes_the_service_and_icmp_errors() -> None:
     prerouting, output = balancer_rules.rules(balancer_config.default())
     service = "-d 192.168.33.10 -p tcp --dport 80"
     vip = [service, *icmp("-d 192.168.33.10")]
-    steered = "-d 192.168.33.20 -m dscp --dscp 1"
-    to_bridge = [f"{steered} -p tcp --dport 80", *icmp(steered)]
+    own = "-m mark --mark 0x4c340000"
     assert queued(prerouting) == [f"{service} --syn", *vip]
-    assert untracked(prerouting) == vip + to_bridge
+    assert untracked(prerouting) == [*vip, own]
     assert queued(output) == []
-    assert untracked(output) == ["-s 192.168.33.10 -p tcp --sport 80", *to_bridge]
+    assert untracked(output) == ["-s 192.168.33.10 -p tcp --sport 80", own]
 
 
 def test_syns_have_a_queue_of_their_own() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from balancer.core.maglev import is_prime
+from balancer.core.choice.maglev import is_prime
 from common.core import settings
 from common.core.settings import IPV4, NAME, PORT, Settings, seconds, whole
 

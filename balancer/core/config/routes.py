@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from balancer.core.request import path_regex
 from common.core import settings
 from common.core.settings import NAME, PORT, Settings
 
@@ -33,9 +34,11 @@ def _methods(value: Any) -> tuple[str, ...]:
 
 
 def _regex(value: Any) -> str:
-    """A regular expression for bytes; kept as text, so that a route can be compared and shown."""
-    re.compile(value.encode("ascii"))
-    return str(value)
+    """Kept as text, so that a route can be compared and shown."""
+    if not isinstance(value, str):
+        raise TypeError
+    path_regex.check(value)
+    return value
 
 
 def _fields(value: Any) -> tuple[tuple[str, str], ...]:
@@ -47,16 +50,11 @@ def _fields(value: Any) -> tuple[tuple[str, str], ...]:
     return tuple((name.lower(), text) for name, text in pairs)
 
 
-def _compiled(value: Any) -> str:
-    try:
-        return _regex(value)
-    except (re.error, UnicodeEncodeError, AttributeError):
-        raise ValueError from None
-
-
 HOSTS = settings.Check("a host's name, '*.example.com', or a list of them", _hosts)
 METHODS = settings.Check("a method, such as 'GET', or a list of them", _methods)
-REGEX = settings.Check("a regular expression in ASCII for the beginning of a path", _compiled)
+REGEX = settings.Check(
+    "a regular expression (RE2, ASCII, not too large) for the beginning of a path", _regex
+)
 FIELDS = settings.Check("a table of names and values, a value of '*' meaning any", _fields)
 
 

@@ -1,11 +1,10 @@
-"""The words for one packet of a capture: addresses, options, cookie, flags, relative numbers."""
+"""The words for one packet of a capture: addresses, options, flags, relative numbers."""
 
-from balancer.core.cookie import MSS_STEPS
-from balancer.program.capture import Address, Seen
-from balancer.program.dissector import HandoffOption, scale_text
 from common.core import handoff, tcp_options
 from common.core.errors import MalformedError
 from common.core.segment import ACK, FIN, MASK, PSH, RST, SYN, URG
+from common.program.decoding.capture import Address, Seen
+from common.program.decoding.dissector import HandoffOption, scale_text
 
 
 def at(address: Address) -> str:
@@ -37,15 +36,6 @@ def offer_words(options: bytes) -> str:
         "no-ts" if offer.timestamps is None else "ts={} tsecr={}".format(*offer.timestamps)
     )
     return " ".join(words + ["md5"] * offer.signed)
-
-
-def cookie_words(b: int) -> str:
-    """The low 8 bits of a SYN cookie (balancer.core.cookie has the layout)."""
-    index = b >> 5 & 3
-    return (
-        f"cookie(mss index {index} = {MSS_STEPS[index]}, {'sack' if b & 16 else 'no-sack'}, "
-        f"client wscale {scale_text(b & 15)}, parity {b >> 7 & 1})"
-    )
 
 
 def answer_words(seen: Seen, c: int | None, option: HandoffOption) -> str:

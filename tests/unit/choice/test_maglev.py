@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancer.core.maglev import (
+from balancer.core.choice.maglev import (
     LOOKUP_KEY,
     OFFSET_KEY,
     SKIP_KEY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.core.head import MAX_SEGMENTS, Head, offset_of
+from balancer.core.request.head import MAX_SEGMENTS, Head, offset_of
 from common.core.segment import Segment
 from tests.unit import models
 from tests.unit.scapy_oracle import tcp_packet

@@ -10,10 +10,9 @@ hashed as it stands: nothing is decoded, `/a/../b` is not `/b`.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from common.core.ledger import Outcome
+from balancer.core.request.verdict import NEED_MORE, Bad, NeedMore, Reason
 
 MAX_METHOD: Final = 32
 """Bytes; the longest registered method has 17 (UPDATEREDIRECTREF)."""
@@ -22,43 +21,20 @@ MAX_EMPTY_LINES: Final = 8
 """Empty lines skipped before the request line; RFC 9112 section 2.2 asks for at least one."""
 
 
-class Reason(Outcome):
-    """Why the bytes do not start an HTTP/1.x request."""
+class Request(NamedTuple):
+    """A complete request line; a tuple, which is made in a third of a dataclass's time.
 
-    NOT_HTTP = "not_http"
-    TLS_HELLO = "tls_hello"
-    HTTP2_PREFACE = "http2_preface"
-    EMPTY_LINES = "empty_lines"
-    BAD_METHOD = "bad_method"
-    BAD_TARGET = "bad_target"
-    BAD_VERSION = "bad_version"
-    REQUEST_LINE_TOO_LONG = "request_line_too_long"
-
-
-@dataclass(frozen=True, slots=True)
-class NeedMore:
-    """The request line is not complete yet, and right so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A complete request line. `path` is the key: see `path_of`."""
+    `path` is the key: see `path_of`. The line ends before offset `end`, its line end and the empty
+    lines before it included.
+    """
 
     method: bytes
     target: bytes
     path: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """No HTTP/1.x request, whatever follows."""
-
-    reason: Reason
+    end: int
 
 
 Inspection = NeedMore | Request | Bad
-
-NEED_MORE: Final = NeedMore()
 
 # RFC 9110 section 5.6.2:
 #   token = 1*tchar
@@ -105,7 +81,8 @@ def inspect(data: bytes, limit: int) -> Inspection:
     """
     usual = _ORIGIN_FORM_LINE.match(data, 0, limit)
     if usual:
-        return Request(*usual.groups())
+        method, target, path = usual.groups()
+        return Request(method, target, path, usual.end())
     answer = _read_request_line(data[: max(limit, 0)])
     if answer is NEED_MORE and len(data) >= limit:
         return Bad(Reason.REQUEST_LINE_TOO_LONG)
@@ -167,19 +144,21 @@ def _read_target(method: bytes, data: bytes, start: int) -> Inspection:
     path = path_of(method, target)
     if path is None:
         return Bad(Reason.BAD_TARGET)
-    return _read_version(Request(method, target, path), data[end + 1 :])
+    return _read_version(Request(method, target, path, end + 1), data)
 
 
-def _read_version(request: Request, rest: bytes) -> Inspection:
-    name, minor, line_end = rest[:7], rest[7:8], rest[8:]
+def _read_version(request: Request, data: bytes) -> Inspection:
+    """Of a request that has been read up to its `end`."""
+    at = request.end
+    name, minor, line_end = data[at : at + 7], data[at + 7 : at + 8], data[at + 8 : at + 10]
     if not _VERSION.startswith(name):
         # RFC 9113 section 3.4: "PRI * HTTP/2.0"
-        preface = (request.method, request.target, name[:6]) == (b"PRI", b"*", b"HTTP/2")
+        preface = (*request[:2], name[:6]) == (b"PRI", b"*", b"HTTP/2")
         return Bad(Reason.HTTP2_PREFACE if preface else Reason.BAD_VERSION)
     if minor and not minor.isdigit():
         return Bad(Reason.BAD_VERSION)
     if line_end.startswith((b"\n", b"\r\n")):
-        return request
+        return request._replace(end=at + 8 + line_end.index(b"\n") + 1)
     return NEED_MORE if line_end in (b"", b"\r") else Bad(Reason.BAD_VERSION)
 
 

@@ -1,0 +1,44 @@
+"""What the beginning of a connection can be other than a request that is known whole."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from common.core.ledger import Outcome
+
+
+class Reason(Outcome):
+    """Why the bytes do not start an HTTP/1.x request, or not one that can be sent anywhere."""
+
+    # the request line
+    NOT_HTTP = "not_http"
+    TLS_HELLO = "tls_hello"
+    HTTP2_PREFACE = "http2_preface"
+    EMPTY_LINES = "empty_lines"
+    BAD_METHOD = "bad_method"
+    BAD_TARGET = "bad_target"
+    BAD_VERSION = "bad_version"
+    REQUEST_LINE_TOO_LONG = "request_line_too_long"
+    # header fields: those that are needed, no others
+    HEAD_TOO_LONG = "head_too_long"
+    SPACE_BEFORE_COLON = "space_before_colon"
+    FOLDED_FIELD = "folded_field"
+    BAD_FIELD_VALUE = "bad_field_value"  # NUL or a bare CR in it
+    SEVERAL_HOSTS = "several_hosts"
+    BAD_HOST = "bad_host"
+    # routes
+    NO_ROUTE = "no_route"  # none is met, and there is no pool for what is left
+
+
+@dataclass(frozen=True, slots=True)
+class NeedMore:
+    """What is needed is not complete yet, and right so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """Nothing to choose a server by, whatever follows."""
+
+    reason: Reason
+
+
+NEED_MORE: Final = NeedMore()

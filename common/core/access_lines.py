@@ -1,0 +1,29 @@
+"""A connection's record as a line of the access log."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII but space, quote, backslash and "="
+
+
+def as_json(record: Mapping[str, Any]) -> str:
+    """An object in one line of ASCII, keys in the record's order."""
+    return json.dumps(record, separators=(",", ":"))
+
+
+def as_text(record: Mapping[str, Any]) -> str:
+    """``key=value`` with spaces between, keys in the record's order; what is None is ``-``, and a
+    value with spaces, quotes or other than ASCII characters stands in quotes, as JSON has it."""
+    return " ".join(f"{key}={_value(value)}" for key, value in record.items())
+
+
+def _value(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) and value != "-" else json.dumps(value)
+    return json.dumps(value, separators=(",", ":"))
