@@ -119,5 +119,5 @@ class Context:
             promised_scale=flow.promised_scale,
             sack=flow.sack,
         )
-        binding = handoff.Binding(flow.key, flow.c, flow.b, seq)
+        binding = handoff.Binding(flow.key, flow.c, flow.b, seq, attempt=flow.attempt)
         return handoff.encode(self.keys.signing, message, binding, epoch)

@@ -19,7 +19,6 @@ from balancer.core.catalogue import Catalogue, build
 from balancer.core.choice.pool import Pool
 from balancer.core.config import Config, Limits, Timeouts
 from balancer.core.context import Context, Served
-from balancer.core.ending import Ending
 from balancer.core.fast_path import FastPath, NoFastPath
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import FlowTable
@@ -114,7 +113,6 @@ class Balancer:
         self._chores = Chores()
         self._handover = Handover(self._context, self._find)
         self._reading = Reading(self._context, self._handover)
-        self._ending = Ending(self._context)
         self._strangers = Strangers(self._context)
         self._handed = self.table.handed
         self._wall_offset = wall_offset
@@ -234,11 +232,7 @@ class Balancer:
             return
         found.mark_down(member, reason, now)
         if found.configured.on_down == "reset":
-            self._chores.add(self._ending.of_member(member))
-
-    def end(self, flow: Flow, now: float) -> None:
-        """End a connection for both sides."""
-        self._ending.end(flow, now)
+            self._chores.add(killing.kill_those_of(self._context, member))
 
     def remaining(self) -> int:
         """How many connections have not ended."""
@@ -396,8 +390,6 @@ class Balancer:
         those are for the bridge to judge, which knows the sequence numbers, and says so."""
         target = flow.target
         assert target is not None, "a handed flow has a target"
-        if flow.killed:
-            return self._ending.insist(flow, segment, now)
         offset = offset_of(segment.seq, flow.first)
         if segment.payload and self._handover.is_repeating(flow, offset):
             return self.ledger.drop(Failure.ON_ITS_WAY, segment.data)

@@ -25,6 +25,7 @@ class Flow:
 
     __slots__ = (
         "answered",
+        "attempt",
         "b",
         "c",
         "client_scale",
@@ -39,7 +40,6 @@ class Flow:
         "is_http",
         "judged",
         "key",
-        "killed",
         "mss",
         "placed",
         "promised_scale",
@@ -64,7 +64,6 @@ class Flow:
         self.state = State.WAITING
         self.seen = self.placed = now  # see common.core.eviction
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out
-        self.killed = False  # by an operator, or with its backend: its client is to be reset
         self.fast = False  # the kernel has a record of it
         self.handed_at = now  # once it is HANDED; until then, when the client had proven itself
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
@@ -74,6 +73,7 @@ class Flow:
         self.hash64 = 0  # of the request's key: what the choice was made by
         self.holds = False  # it is among what its backend has in progress
         self.tried: tuple[Member, ...] = ()  # backends that could not serve it
+        self.attempt = 0  # at the one that it is handed to, if that has given it back before
         self.answered = False  # its bridge has said that it is there, or a server was heard
         self.repeated = 0.0  # when the client repeated its request
         self.is_http = True  # what the client speaks, as far as it was read

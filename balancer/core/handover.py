@@ -32,6 +32,7 @@ from common.core.unknown_flows import UnknownFlows
 
 CONFIRM_AFTER = 0.2  # seconds to the first repetition, doubled at each
 CONFIRM_TRIES = 5
+BETWEEN_ATTEMPTS = 1.0  # seconds, at the only backend that there is
 SHORTEST = 0.25  # seconds: what a question and its answer may take at least
 RETRY_AFTER = 5  # seconds: when who could not be served may ask again
 SILENT_FROM = 3  # handoffs repeated in a row, from which a bridge is taken for silent
@@ -191,8 +192,20 @@ class Handover:
         former = flow.target
         assert former is not None, "a handed flow has a target"
         self._context.health.suspected(former.pool.name, former.name, Answer.REFUSED, now)
-        if not self._goes_elsewhere(flow, segment, now):
+        if self._goes_elsewhere(flow, segment, now):
+            return
+        flow.attempt += 1
+        if flow.attempt > min(former.pool.configured.retries, handoff.ATTEMPTS - 1):
             self._answer(flow, segment, Replied.UNAVAILABLE, RETRY_AFTER, now)
+        else:
+            when = max(flow.handed_at + BETWEEN_ATTEMPTS, now)
+            self._context.schedule.add(when, partial(self._attempt, flow.attempt, segment), flow)
+
+    def _attempt(self, attempt: int, segment: Segment, flow: Flow, now: float) -> None:
+        """Hand a flow to the same bridge again, as there is no other."""
+        target = flow.target
+        if flow.state is State.HANDED and flow.attempt == attempt and target is not None:
+            self._hand_again(flow, segment, target, now)
 
     def _goes_elsewhere(self, flow: Flow, segment: Segment | None, now: float) -> bool:
         """Hand the same request, which begins with ``segment`` or is all our own, to the next
@@ -203,18 +216,22 @@ class Handover:
             return False
         if context.ledger.verbose:
             context.ledger.event(f"{flow}: on to {target.name}")
-        flow.handed_at = now
+        flow.attempt = 0
+        self._hand_again(flow, segment, target, now)
+        return True
+
+    def _hand_again(self, flow: Flow, segment: Segment | None, target: Target, now: float) -> None:
+        """Hand over anew what has been given back, or taken back."""
+        flow.handed_at, flow.answered = now, False
         if flow.head is not None:
             flow.head.confirmed = flow.head.tries = 0
             self._send_owned(flow, flow.head, target, now)
-            return True
+            return
         assert segment is not None, "what is not our own is the client's to repeat"
         flow.handoff_bytes = len(segment.payload)
-        context.fast.steer(flow)
-        silence = target.pool.configured.silence
-        self._expect_answer(flow, target, segment, now + silence)
-        context.send(self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM))
-        return True
+        self._context.fast.steer(flow)
+        self._expect_answer(flow, target, segment, now + target.pool.configured.silence)
+        self._context.send(self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM))
 
     def _over_limit(
         self, flow: Flow, limit: PoolLimit, last: Segment, wait: float, now: float
@@ -271,12 +288,15 @@ class Handover:
         if message.kind < Kind.ACCEPTED:
             return drop(Failure.NOT_AN_ANSWER, data)
         if message.kind is Kind.ENDED:
-            c, b, bridge = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK, b""
+            c, b = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK
+            binding = handoff.Binding(segment.key, c, b, segment.seq, segment.payload)
         elif flow is not None and flow.target is not None:
-            c, b, bridge = flow.c, flow.b, flow.target.steering.bridge
+            whose = flow.target.steering.bridge, flow.attempt
+            binding = handoff.Binding(
+                segment.key, flow.c, flow.b, segment.seq, segment.payload, *whose
+            )
         else:
             return drop(Failure.UNKNOWN_FLOW, data)
-        binding = handoff.Binding(segment.key, c, b, segment.seq, segment.payload, bridge)
         if handoff.signer(context.keys.accepted, option, binding, context.wall) is None:
             return drop(Failure.BAD_MAC, data)
         if not handoff.timely(option, context.wall):

@@ -1,21 +1,25 @@
-"""Ending a connection at the operator's word."""
+"""Ending connections that stand: at an operator's word, or as their backend has gone."""
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 
+from balancer.core.choice.member import Member
 from balancer.core.context import Context
 from balancer.core.flow import Flow, State
+from common.core.chores import Part
 from common.core.ledger import Occurrence
 from common.core.segment import SYN, build_along, reverse
 
 # Seconds until a client is asked again: Linux answers the first at once, a second one not before
 # half a second (tcp_invalid_ratelimit); and who is not known is reset when it insists.
 ASK_AGAIN = 0.7
+LOOKED_AT = 256  # flows in one go
 
 
 class Killed(Occurrence):
-    """Connections ended at the operator's word."""
+    """Connections that were ended."""
 
     FLOWS = "flows_killed"
 
@@ -36,6 +40,20 @@ def kill(context: Context, flow: Flow, now: float) -> None:
     else:
         context.reset_client(flow)
     context.table.remove(flow, now)
+
+
+def kill_those_of(context: Context, member: Member) -> Part:
+    """The chore that ends all flows that a backend has now, some at a time."""
+    flows = iter(list(context.table.handed.values()))
+
+    def part(now: float) -> bool:
+        some = list(islice(flows, LOOKED_AT))
+        for flow in some:
+            if flow.state is State.HANDED and flow.target and flow.target.member is member:
+                kill(context, flow, now)
+        return bool(some)
+
+    return part
 
 
 def _ask(context: Context, flow: Flow) -> None:
