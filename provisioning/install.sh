@@ -163,7 +163,7 @@ leave_host() {
             echo "$etc is left as it is, configurations and key"
         fi
         given=(/run/xtables.lock /sys/fs/bpf)
-        rmdir /sys/fs/bpf/l3dsr 2>/dev/null || true
+        rmdir /sys/fs/bpf/l3dsr /run/l3dsr 2>/dev/null || true
         find "${given[@]}" -maxdepth 0 -group l3dsr -exec chgrp root {} + 2>/dev/null || true
         userdel l3dsr
     fi

@@ -56,6 +56,13 @@ class Killed(Occurrence):
     FLOWS = "flows_killed"
 
 
+class Carried(Occurrence):
+    """Of IP, in the packets that Python has translated."""
+
+    UP = "spliced_up_bytes"
+    DOWN = "spliced_down_bytes"
+
+
 class Bridge:
     """The core of the program; see the module's text.
 
@@ -95,6 +102,7 @@ class Bridge:
         self._leaving = False
         self._gathered = now
         self._up = self._down = 0  # by the short way, since they were last added to the ledger
+        self._up_bytes = self._down_bytes = 0  # by either
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet with its netfilter ``mark``; never raises for its content."""
@@ -237,7 +245,9 @@ class Bridge:
         counts = self.ledger.counts
         counts[Served.UP] += self._up
         counts[Served.DOWN] += self._down
-        self._up = self._down = 0
+        counts[Carried.UP] += self._up_bytes
+        counts[Carried.DOWN] += self._down_bytes
+        self._up = self._down = self._up_bytes = self._down_bytes = 0
         return counts
 
     def gauges(self) -> dict[str, int]:
@@ -264,12 +274,14 @@ class Bridge:
 
     def _carried_up(self, flow: Flow, data: bytes) -> None:
         size = len(data)
+        self._up_bytes += size
         flow.entry.figures.up_bytes += size
         if flow.story is not None:
             flow.story.up_bytes += size
 
     def _carried_down(self, flow: Flow, data: bytes) -> None:
         size = len(data)
+        self._down_bytes += size
         flow.entry.figures.down_bytes += size
         if flow.story is not None:
             flow.story.down_bytes += size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,8 +15,8 @@ from common.adapters.bpf.libbpf import BpfError
 from common.adapters.firewall import Firewall, FirewallError
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
+from common.program.agent_side import beside
 from common.program.control.basics import Reloading
-from common.program.control.beside import control
 from common.program.datapath import choose_datapath
 from common.program.keys import read_keys
 from common.program.loop import PacketLoop, run, wall_offset
@@ -24,7 +24,7 @@ from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 from packetbridge.core.rules import Kernel, rules
-from packetbridge.program import fast_path
+from packetbridge.program import agent, fast_path
 from packetbridge.program.control.commands import commands
 from packetbridge.program.fast_path import KernelPath
 
@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 
 
 @alone("packetbridge")
-def serve(config: Config) -> None:
-    """Run until a signal ends it; removes all it set up, also when it fails to start.
+def serve(config: Config, again: Callable[[], Config]) -> None:
+    """Run until a signal ends it; removes all it set up, also when it fails to start. ``again`` has
+    the configuration read again, or raises UsageProblems.
 
     Raises OSError, FirewallError or KeyFileError where something cannot be had.
     """
@@ -64,15 +65,16 @@ def serve(config: Config) -> None:
     firewall = Firewall("packetbridge", *rules(config, local, kernel))
     reread = partial(read_keys, config.key_file)
     drain = config.timeouts.drain
-    beside = partial(_beside, core, config, "nfqueue" if fast is None else "ebpf")
-    run(core, config.queue, firewall, ready, reread, kernel=fast, drain=drain, beside=beside)
+    besides = partial(_besides, core, config, "nfqueue" if fast is None else "ebpf")
+    run(core, config.queue, firewall, ready, reread, kernel=fast, drain=drain, beside=besides)
 
 
 @contextmanager
-def _beside(core: Bridge, config: Config, datapath: str, loop: PacketLoop) -> Iterator[None]:
+def _besides(core: Bridge, config: Config, datapath: str, loop: PacketLoop) -> Iterator[None]:
     """What the loop does besides packets."""
-    known = commands(loop, core, config, datapath, Reloading())
-    with control(loop, config.control, known):
+    known = commands(loop, core, datapath, Reloading())
+    program = agent.of(loop, core, lambda: config, datapath)
+    with beside(loop, config.control, known, program, core.access):
         yield
 
 

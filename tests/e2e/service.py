@@ -14,8 +14,9 @@ from tests.e2e.lab import CONFIGURATIONS, ROOT, Lab, until
 
 UNITS = ROOT / "provisioning" / "systemd"
 USER = "nobody"  # in place of the user that an installation makes
-# A host's own, as systemd mounts the one and iptables-legacy makes the other: for root alone. And
-# the checkout, where whoever is not root can get at it: the tests may run in root's home.
+# A host's own, as systemd mounts the one and iptables-legacy makes the other: for root alone; and
+# the unit's RuntimeDirectory. And the checkout, where whoever is not root can get at it: the tests
+# may run in root's home.
 HOST = """
 if [ "$3" ]; then
     mount --bind "$2" /mnt
@@ -24,6 +25,8 @@ if [ "$3" ]; then
     mount --bind /mnt "$2"
 fi
 mount -t bpf -o mode=0700 own /sys/fs/bpf
+mkdir -p /run/l3dsr
+mount -t tmpfs -o "mode=0755,uid=$4" tmpfs /run/l3dsr
 touch /run/xtables.lock
 install -m 600 /dev/null "$1"
 mount --bind "$1" /run/xtables.lock
@@ -79,6 +82,7 @@ class Service:
         added to it."""
         self._lab, self.program = lab, program
         text = (lab.directory / "etc" / CONFIGURATIONS[program]).read_text()
+        changes.setdefault("socket", f'"/run/{setting(program, "RuntimeDirectory")}/control.sock"')
         for key, value in changes.items():
             text, count = re.subn(f"(?m)^{key} = .*$", f"{key} = {value}", text)
             assert count == 1, key
@@ -93,7 +97,9 @@ class Service:
         own = ["unshare", "--mount", "--propagation=private", "sh", "-ec", HOST, "sh"]
         lock = lab.directory / "run" / f"{program}.lock"
         self._host = subprocess.Popen(
-            [*own, str(lock), str(ROOT), closed_to_others(ROOT)], stdout=subprocess.PIPE, text=True
+            [*own, str(lock), str(ROOT), closed_to_others(ROOT), USER],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._host.stdout is not None
         assert self._host.stdout.readline() == "ready\n"

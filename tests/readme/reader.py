@@ -16,6 +16,8 @@ from tests.readme.pages import commands
 
 HERE = ""  # the checkout, outside of all hosts
 OWN_ETC = """
+mkdir -p /run/l3dsr
+mount -t tmpfs tmpfs /run/l3dsr
 mount --bind "$1/etc" /etc
 mount --bind "$1/$2" /etc/l3dsr
 cd "$1"

@@ -15,7 +15,6 @@ SEEDS = st.integers(0, 2**32)
 PIECES = st.lists(
     st.tuples(st.integers(1, 30), st.sampled_from([0.0, 0.01, 0.06])), max_size=12
 )  # bytes, and the seconds that the client pauses after them
-UNAVAILABLE = b"HTTP/1.1 503 "  # the balancer's own word
 GIVEN_UP = (
     "handoff_unanswered",
     "unknown_flow_reset",
@@ -23,15 +22,23 @@ GIVEN_UP = (
     "owed_bytes_unacknowledged",
     "backend_silent",
 )
+UNAVAILABLE = b"HTTP/1.1 503 "
 
 
 def run(network: Network, pieces: list[tuple[int, float]]) -> None:
-    """Until the client has the response or a reset. Whatever happens, no byte is wrong and no
-    request is executed twice."""
+    """Until the client has the response, a reset, or the balancer's word that nobody is there.
+    Whatever happens, no byte is wrong and no request is executed twice."""
     client, server = network.client, network.server
     client.todo, client.pieces = REQUEST, list(pieces)
     client.start()
-    network.run(300.0, lambda: client.reached == len(RESPONSE) or client.reset)
+    network.run(
+        300.0,
+        lambda: (
+            client.reached == len(RESPONSE)
+            or client.reset
+            or client.gathered.startswith(UNAVAILABLE)
+        ),
+    )
     assert RESPONSE.startswith(client.gathered) or client.gathered.startswith(UNAVAILABLE)
     assert REQUEST.startswith(server.gathered)
     assert server.connections <= 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
 
-from balancer.core.config import Config
 from balancer.core.engine import Balancer
-from balancer.program.control import flows
+from balancer.program.control import backends, explain, flows
+from balancer.program.control.backends import Configured
 from common.adapters.control.server import Command
 from common.program.control import basics
 from common.program.control.basics import Reloading
@@ -15,9 +16,14 @@ from common.program.loop import PacketLoop
 
 
 def commands(
-    loop: PacketLoop, core: Balancer, config: Config, datapath: str, reloading: Reloading
+    loop: PacketLoop,
+    core: Balancer,
+    datapath: str,
+    reloading: Reloading,
+    configured: Configured | None = None,
 ) -> dict[str, Command]:
-    """By their names; ``datapath`` is the one in use."""
+    """By their names; ``datapath`` is the one in use, ``configured`` where the configuration in
+    force can be changed."""
 
     def facts() -> dict[str, Any]:
         return {
@@ -25,17 +31,19 @@ def commands(
             "services": [
                 {
                     "name": service.name,
-                    "vip": service.vip,
+                    "vip": str(IPv4Address(service.vip)),
                     "port": service.port,
                     "dscp": service.dscp,
-                    "pools": [pool.name for pool in config.pools_of(service)],
+                    "pools": list(service.pools),
                 }
-                for service in config.services
+                for service in core.services
             ],
         }
 
     return {
         **basics.commands(loop, "balancer", facts, reloading),
         **flows.commands(core),
+        **backends.commands(core, reloading, configured),
+        **explain.commands(core),
         **Tracing(loop, flows.Flows(core)).commands(),
     }

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from common.program.control import status as basics
-from common.program.control.rendering import duration, table
+from common.program.control.rendering import duration, pairs, table
 
 
 def status(found: dict[str, Any]) -> list[RenderableType]:
@@ -25,6 +25,28 @@ def flows(found: list[dict[str, Any]]) -> list[RenderableType]:
         for each in found
     ]
     return [table(names, rows)]
+
+
+def explained(found: dict[str, Any]) -> list[RenderableType]:
+    """What `explain` says of one request."""
+    words = {"service": found["service"]}
+    if "bad" in found:
+        words["bad"] = found["bad"]
+    if "pool" not in found:
+        return [pairs(words | {"": "the client is reset"})]
+    words |= {
+        "route": found["route"] or "none: the service's own pool",
+        "pool": f"{found['pool']} ({found['policy']})",
+        "key": found["key"],
+        "missing": ", ".join(found["missing"]),
+        "hash": found["hash"],
+        "backend": found["backend"] or "nobody takes new connections",
+        "then": ", ".join(found["order"][1:]),
+    }
+    passed = [f"{name} ({why})" for name, why in found["passed_over"].items()]
+    if passed:
+        words["passed over"] = ", ".join(passed)
+    return [pairs(words)]
 
 
 def backends(found: list[dict[str, Any]]) -> list[RenderableType]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,49 +24,60 @@ Facts = Callable[[], dict[str, Any]]
 Outcome = list[str]  # of a reload: the mistakes that prevented it, none where it is in force
 
 
+Done = Callable[[Outcome], None]
+Job = Callable[[Done], None]
+
+
 class Reloading:
-    """What `reload` and SIGHUP start, and what became of it. ``start`` begins a reload and calls
-    what it is given with the mistakes that prevented it, a line each, or with none once the new
-    configuration is in force."""
+    """Changes of the configuration in force, one at a time. ``reload`` is the job that reads the
+    file again, for the command and for SIGHUP. A job calls what it is given with the mistakes that
+    prevented it, a line each, or with none once the new configuration is in force."""
 
-    def __init__(self, start: Callable[[Callable[[Outcome], None]], None] | None = None) -> None:
-        self._start = start
+    def __init__(self, reload: Job | None = None) -> None:
+        self._reload = reload
         self._under_way = False
-        self._waiting: list[list[Outcome]] = []
+        self._waiting: deque[tuple[Job, list[Outcome]]] = deque()
 
-    def begin(self) -> list[Outcome]:
-        """Start one, or, where one is under way, another after it; gives a list that will have its
-        outcome in it. Raises CommandError where there is none to be had."""
-        if self._start is None:
+    def begin(self, job: Job | None = None) -> list[Outcome]:
+        """Start a job, the reload if none is given, or, where one is under way, after that; gives a
+        list that will have its outcome in it. Raises CommandError where there is none to be had."""
+        job = job or self._reload
+        if job is None:
             raise CommandError("this program reads a changed configuration at its next start")
         found: list[Outcome] = []
-        self._waiting.append(found)
+        self._waiting.append((job, found))
         if not self._under_way:
             self._next()
         return found
 
+    def change(self, job: Job) -> Pages:
+        """For a command: do the job, and say it is done, or raise CommandError."""
+        found = self.begin(job)
+        while not found:
+            yield Later(RELOADED)
+        if found[0]:
+            raise CommandError("; ".join(found[0]))
+
     def signalled(self) -> None:
         """For SIGHUP: the log has the outcome."""
-        if self._start is not None and not self._waiting:
+        if self._reload is not None and not self._waiting:
             self.begin()
 
     def _next(self) -> None:
-        asked, self._waiting = self._waiting, []
+        job, found = self._waiting.popleft()
         self._under_way = True
 
         def done(mistakes: Outcome) -> None:
             self._under_way = False
             for mistake in mistakes:
-                log.warning("reload: the configuration stays as it is: %s", mistake)
+                log.warning("the configuration in force stays as it is: %s", mistake)
             if not mistakes:
-                log.info("reload: the configuration was read again and is in force")
-            for found in asked:
-                found.append(mistakes)
+                log.info("a changed configuration is in force")
+            found.append(mistakes)
             if self._waiting:
                 self._next()
 
-        assert self._start is not None, "begin has looked"
-        self._start(done)
+        job(done)
 
 
 def commands(loop: PacketLoop, name: str, facts: Facts, reloading: Reloading) -> dict[str, Command]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import click
 
 from common.program.commands import C, Flag, Program, with_flags
+from common.program.control.names import BackendName
 from common.program.control.remote import Failure, Remote, socket_of
 
 JSON: Flag = click.option("--json", "as_json", is_flag=True, help="JSON in place of tables.")
@@ -27,14 +29,24 @@ class Tables(Protocol):
 
     def flows(self, flows: list[dict[str, Any]]) -> list[Any]: ...
 
+    def explained(self, found: dict[str, Any]) -> list[Any]: ...
+
 
 class Controlled:
-    """A program that is commanded while it runs; ``socket`` is where it listens by default, and
-    ``tables`` imports what its answers look like."""
+    """A program that is commanded while it runs; ``socket`` is where it listens by default,
+    ``tables`` imports what its answers look like, and ``backend_name`` gives a backend's name, as
+    commands take it, from what `backends` says of it."""
 
-    def __init__(self, program: Program[C], socket: str, tables: Callable[[], Tables]) -> None:
+    def __init__(
+        self,
+        program: Program[C],
+        socket: str,
+        tables: Callable[[], Tables],
+        backend_name: Callable[[dict[str, Any]], str],
+    ) -> None:
         self.name = program.name
         self.tables = tables
+        self.backend_name = backend_name
         self._program = program
         self._socket = socket
 
@@ -145,6 +157,63 @@ def flows_command(controlled: Controlled, *flags: Flag) -> click.Command:
     names = "ID|ADDRESS:PORT"
     kill = click.option("--kill", "killed", metavar=names, help="End the connection of that name.")
     return controlled.command(flows, "flows", *flags, kill)
+
+
+def backends_command(controlled: Controlled, *flags: Flag) -> click.Command:
+    """`backends`, with the filters that the program has."""
+    listed = listing(controlled, "backends", lambda tables: tables.backends)
+
+    def backends(remote: Remote, as_json: bool, **filters: Any) -> None:
+        """List the backends of the running {name}: how each is, and what it has had."""
+        listed(remote, as_json, **filters)
+
+    return controlled.command(backends, "backends", *flags, JSON)
+
+
+def changing(controlled: Controlled, name: str, text: str, *flags: Flag) -> click.Command:
+    """A command that names a backend first and has something done with it; ``text`` is its help."""
+
+    def change(remote: Remote, **arguments: Any) -> None:
+        click.echo(remote.ask(name, **arguments))
+
+    change.__doc__ = text
+    named = click.argument("backend", type=BackendName(controlled))
+    return controlled.command(change, name, named, *flags)
+
+
+def top_command(controlled: Controlled) -> click.Command:
+    def top(remote: Remote, interval: float, frames: int) -> None:
+        """Show what the running {name} does, anew each second, until Ctrl-C."""
+        from common.program.control import top as showing  # noqa: PLC0415 - loads rich
+
+        with remote.client() as client, suppress(KeyboardInterrupt):
+            showing.run(client, interval, frames)
+
+    return controlled.command(
+        top,
+        "top",
+        click.option(
+            "--interval",
+            type=click.FloatRange(0.1, 3600),
+            default=1.0,
+            show_default=True,
+            help="Seconds between two looks.",
+        ),
+        click.option("--frames", type=click.IntRange(0), default=0, help="End after so many."),
+    )
+
+
+def shell_command(controlled: Controlled, commands: list[click.Command]) -> click.Command:
+    """``commands`` are those that can be given at the prompt."""
+
+    def shell(remote: Remote) -> None:
+        """Give commands to the running {name} at a prompt: the same ones, with completion of what
+        it knows, and a history. `help` lists them, `exit` leaves, `quit` stops {name}."""
+        from common.program.control import shell as prompting  # noqa: PLC0415 - loads a library
+
+        prompting.prompt(remote, commands)
+
+    return controlled.command(shell, "shell")
 
 
 def _show(as_json: bool, found: Any, tables: Callable[[], list[Any]]) -> None:

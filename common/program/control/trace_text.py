@@ -95,14 +95,15 @@ class Capture:
 
     def __init__(self, file: Path) -> None:
         self._writer = PcapWriter(str(file), linktype=RAW_IP, sync=True)
+        self._writer.write_header(None)
 
     def write(self, note: dict[str, Any]) -> None:
         found = [note[name] for name in ("in", "verdict") if name in note]
         for text in (*found, *note.get("sent", ())):
             if text not in ("drop", "unchanged"):
-                packet = _packet(text)
-                packet.time = note["time"]
-                self._writer.write(packet)
+                seconds = int(note["time"])
+                micros = int((note["time"] - seconds) * 1e6)
+                self._writer.write_packet(b64decode(text), sec=seconds, usec=micros)
 
     def __enter__(self) -> Capture:
         return self

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
 
 from common.adapters.control.server import Command
 from common.program.control import basics
 from common.program.control.basics import Reloading
+from common.program.control.flows import at
 from common.program.control.tracing import Tracing
 from common.program.loop import PacketLoop
-from packetbridge.core.config import Config
 from packetbridge.core.engine import Bridge
-from packetbridge.program.control import flows
+from packetbridge.program.control import backends, flows
 
 
 def commands(
-    loop: PacketLoop, core: Bridge, config: Config, datapath: str, reloading: Reloading
+    loop: PacketLoop, core: Bridge, datapath: str, reloading: Reloading
 ) -> dict[str, Command]:
     """By their names; ``datapath`` is the one in use."""
 
@@ -24,17 +25,18 @@ def commands(
             "datapath": datapath,
             "services": [
                 {
-                    "name": f"{backend.address}:{backend.port}",
-                    "server": f"{backend.server_address}:{backend.server_port}",
-                    "source": backend.source,
-                    "vips": [config.vip(dscp) for dscp in config.dscps(backend)],
+                    "name": entry.name,
+                    "server": at(entry.server, entry.server_port),
+                    "source": "bridge" if entry.own_source else "client",
+                    "vip": str(IPv4Address(entry.vip)),
                 }
-                for backend in config.backends
+                for entry in core.entries
             ],
         }
 
     return {
         **basics.commands(loop, "packetbridge", facts, reloading),
         **flows.commands(core),
+        **backends.commands(core),
         **Tracing(loop, flows.Flows(core)).commands(),
     }

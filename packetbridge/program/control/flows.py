@@ -36,7 +36,7 @@ def commands(core: Bridge) -> dict[str, Command]:
         killed = []
         for page in paged(_those(core, wanted)):
             for each in page:
-                core.kill(each, time.monotonic())
+                core.end(each, time.monotonic())
                 killed.append(identity(each))
             yield []
         if not killed:

@@ -12,10 +12,9 @@ from common.program.control.rendering import duration, table
 
 def status(found: dict[str, Any]) -> list[RenderableType]:
     rows = [
-        (each["name"], each["server"], each["source"], ", ".join(each["vips"]))
-        for each in found["services"]
+        (each["name"], each["server"], each["source"], each["vip"]) for each in found["services"]
     ]
-    return basics.tables(found, [table(("backend", "server", "source", "VIPs"), rows)])
+    return basics.tables(found, [table(("backend", "server", "source", "VIP"), rows)])
 
 
 def flows(found: list[dict[str, Any]]) -> list[RenderableType]:
@@ -28,5 +27,16 @@ def flows(found: list[dict[str, Any]]) -> list[RenderableType]:
 
 
 def backends(found: list[dict[str, Any]]) -> list[RenderableType]:
-    names = ("name", "server", "state", "reason", "flows", "opened", "refused", "reset")
-    return [table(names, [[each.get(name) for name in names] for each in found])]
+    names = (
+        "name",
+        "server",
+        "state",
+        "reason",
+        "pending",
+        "given",
+        "opened",
+        "refused",
+        "silent",
+        "resets",
+    )
+    return [table(names, [[each[name] for name in names] for each in found])]

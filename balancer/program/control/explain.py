@@ -1,0 +1,119 @@
+"""`explain`: where a request would go, and why; by the very functions of the packets' way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from ipaddress import AddressValueError, IPv4Address
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from balancer.core.choice.maglev import key_hash
+from balancer.core.choice.pool import Pool
+from balancer.core.reading import Unread
+from balancer.core.request.keys import shown
+from balancer.core.request.selector import Selected, Selector
+from balancer.core.request.synthetic import UnsendableError, request_bytes
+from balancer.core.request.verdict import Bad, NeedMore
+from balancer.program.control.backends import state
+from common.adapters.control.server import Command, CommandError
+from common.program.control.table import command
+
+
+class Service(Protocol):
+    """What is asked of a service of the core's."""
+
+    name: str
+    vip: bytes
+    port: int
+    max_head: int
+    source_hash_bad: bool
+    default_pool: str | None
+    pools: Mapping[str, Pool]
+
+    @property
+    def selector(self) -> Selector: ...
+
+
+class Serving(Protocol):
+    """What is asked of the core."""
+
+    @property
+    def services(self) -> Sequence[Service]: ...
+
+
+def commands(core: Serving) -> dict[str, Command]:
+    def explain(
+        method: str,
+        url: str,
+        headers: list[str] | None = None,
+        source: str = "0.0.0.0",
+        service: str | None = None,
+    ) -> dict[str, Any]:
+        try:
+            head = request_bytes(method, url, headers or [])
+            client = IPv4Address(source).packed
+        except UnsendableError as error:
+            raise CommandError(str(error)) from None
+        except AddressValueError:
+            right = "right would be a client's IPv4 address"
+            raise CommandError(f"source: {source!r} is wrong; {right}") from None
+        asked = _service(core.services, service, urlsplit(url))
+        found = asked.selector.inspect(head, asked.max_head, client)
+        return {"service": asked.name, "source": source, **_words(asked, found, client)}
+
+    return {"explain": command(explain)}
+
+
+def _service(services: Sequence[Service], name: str | None, url: SplitResult) -> Service:
+    """The one of that name, or else that the URL's host and port are of, or the only one."""
+    names = ", ".join(f"'{each.name}'" for each in services)
+    if name is not None:
+        for each in services:
+            if each.name == name:
+                return each
+        raise CommandError(f"there is no service {name!r}; right would be one of {names}")
+    try:
+        port = url.port or 80
+    except ValueError:
+        raise CommandError(f"URL: the port of {url.netloc!r} is wrong") from None
+    at_port = [each for each in services if not url.netloc or each.port == port]
+    exact = [each for each in at_port if str(IPv4Address(each.vip)) == url.hostname]
+    for found in (exact, at_port, services):
+        if len(found) == 1:
+            return found[0]
+    raise CommandError(f"which service is meant? --service with one of {names}")
+
+
+def _words(service: Service, found: Selected | Bad | NeedMore, source: bytes) -> dict[str, Any]:
+    if isinstance(found, Selected):
+        return {
+            "route": found.route,
+            "key": shown(found.key, found.parts),
+            "missing": list(found.missing),
+            **_choice(service.pools[found.pool], found.key, source),
+        }
+    # As balancer.core.reading has it of a request that ends there.
+    bad = found.reason.value if isinstance(found, Bad) else Unread.HEAD_CUT_SHORT.value
+    if not service.source_hash_bad or service.default_pool is None:
+        return {"bad": bad}
+    pool = service.pools[service.default_pool]
+    key = shown(source, ("source",))
+    return {"bad": bad, "key": key, "missing": [], "route": "", **_choice(pool, source, source)}
+
+
+def _choice(pool: Pool, key: bytes, source: bytes) -> dict[str, Any]:
+    hash64 = key_hash(key)
+    order = pool.order(hash64, source, time.monotonic())
+    return {
+        "pool": pool.name,
+        "policy": pool.configured.policy,
+        "hash": f"{hash64:016x}",
+        "backend": order[0].name if order else None,
+        "order": [member.name for member in order],
+        "passed_over": {
+            member.name: member.reason or state(member)
+            for member in pool.members
+            if not member.taking
+        },
+    }
