@@ -200,14 +200,12 @@ class Bridge:
         """The ways in, and how they are."""
         return self._ways.entries
 
-    def mark_server(
-        self, address: str, port: int, dscps: tuple[int, ...], up: bool, reason: str, now: float
-    ) -> None:
-        """What a check has found of the server behind this bridge's ``address`` and ``port``, for
-        some DSCPs or, with none, all. One that is down gets no new connections; those that wait for
-        it are given back, and the others go on or are reset, as configured."""
+    def mark_server(self, name: str, up: bool, reason: str, now: float) -> None:
+        """What a check has found of the server behind ADDRESS:PORT, or ADDRESS:PORT/DSCP, of this
+        bridge. One that is down gets no new connections; those that wait for it are given back, and
+        the others go on or are reset, as configured. Raises KeyError for a name that is none."""
         self._context.wall = now + self._wall_offset
-        for entry in self._ways.at(address, port, dscps):
+        for entry in self._ways.named(name):
             fell = entry.up and not up
             entry.up, entry.reason = up, reason
             if fell:
@@ -222,23 +220,23 @@ class Bridge:
         for entry in self._ways.named(name):
             entry.draining = draining
 
-    def kill(self, flow: Flow, now: float) -> None:
+    def end(self, flow: Flow, now: float) -> None:
         """End a connection for both sides at the operator's word, and tell the balancer."""
         self._context.wall = now + self._wall_offset
         if flow.state is not State.GONE:
             self.ledger.counts[Killed.FLOWS] += 1
             kill(self._context, flow, End.KILLED, now)
 
-    def reconfigure(
-        self, entries: list[Entry], limits: Limits, timeouts: Timeouts, now: float
-    ) -> None:
+    def reconfigure(self, entries: list[Entry], limits: Limits, timeouts: Timeouts) -> None:
         """Have these ways in, bounds and time-outs from now on. Connections by a way that is gone
-        go on where the kernel translates them, until they end; others would go astray, as nothing
-        has their packets come here any more: they are given back, or reset."""
-        self._context.wall = now + self._wall_offset
+        go on: see former."""
         self.table.configure(limits, timeouts)
-        if self._ways.replace(entries):
-            self._parting.begin(self._outbound.values(), _is_stranded, End.REMOVED, now)
+        self._ways.replace(entries)
+
+    def former(self) -> list[Entry]:
+        """Ways in that are not configured any more, and have connections still: for as long they
+        need rules. The others are forgotten."""
+        return self._ways.former_in_use()
 
     def counts(self) -> Counter[Outcome | Occurrence]:
         """What was counted so far; the short way keeps numbers of its own, which is quicker."""
@@ -365,7 +363,3 @@ def _is_asking(flow: Flow) -> bool:
 
 def _is_of(entry: Entry, flow: Flow) -> bool:
     return flow.entry is entry and flow.state is not State.LINGER
-
-
-def _is_stranded(flow: Flow) -> bool:
-    return flow.entry.removed and not flow.marked(IN_KERNEL)

@@ -87,7 +87,7 @@ def test_an_end_that_python_sees(path: KernelPath, flow: Flow, bridge: Bridge) -
     (record,) = bridge.access.take(9)
     assert record["end"] == "server_reset"
     assert (record["bytes_up"], record["bytes_down"]) == (size_up, size_down + len(reset))
-    bridge.kill(flow, time.monotonic())
+    bridge.end(flow, time.monotonic())
     assert bridge.access.take(9) == [], "once"
     assert flow.entry.figures.down_bytes == size_down + len(reset)
     assert record["first_byte"] is not None
@@ -102,7 +102,7 @@ def test_what_python_carried_before_and_after_is_counted_with_it(
     bridge.packet(urgent, now)
     assert flow.entry.figures.down_bytes == len(urgent)
     size += down(path, flow, payload=b"again")
-    bridge.kill(flow, now)
+    bridge.end(flow, now)
     (record,) = bridge.access.take(9)
     assert record["end"] == "killed"
     assert record["bytes_down"] == size + len(urgent) == flow.entry.figures.down_bytes
