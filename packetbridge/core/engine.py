@@ -218,27 +218,28 @@ class Bridge:
                 self._parting.begin(self._outbound.values(), of_it, End.DOWN, now)
 
     def drain_entry(self, name: str, draining: bool) -> None:
-        """Give back new connections by that way, or no more. Raises KeyError."""
+        """Give back new connections by ADDRESS:PORT, or ADDRESS:PORT/DSCP, or no more. Raises
+        KeyError for a name that is none."""
         for entry in self._ways.named(name):
             entry.draining = draining
 
     def end(self, flow: Flow, now: float) -> None:
-        """End one connection for both sides, and tell the balancer."""
+        """End a connection for both sides at the operator's word, and tell the balancer."""
         self._context.wall = now + self._wall_offset
         if flow.state is not State.GONE:
             self.ledger.counts[Killed.FLOWS] += 1
             kill(self._context, flow, End.KILLED, now)
 
-    def reconfigure(
-        self, entries: list[Entry], limits: Limits, timeouts: Timeouts, now: float
-    ) -> None:
+    def reconfigure(self, entries: list[Entry], limits: Limits, timeouts: Timeouts) -> None:
         """Have these ways in, bounds and time-outs from now on. Connections by a way that is gone
-        go on where the kernel translates them, until they end; others would go astray, as nothing
-        has their packets come here any more: they are given back, or reset."""
-        self._context.wall = now + self._wall_offset
+        go on: see former."""
         self.table.configure(limits, timeouts)
-        if self._ways.replace(entries):
-            self._parting.begin(self._outbound.values(), _is_stranded, End.REMOVED, now)
+        self._ways.replace(entries)
+
+    def former(self) -> list[Entry]:
+        """Ways in that are not configured any more, and have connections still: for as long they
+        need rules. The others are forgotten."""
+        return self._ways.former_in_use()
 
     def counts(self) -> Counter[Outcome | Occurrence]:
         """What was counted so far; the short way keeps numbers of its own, which is quicker."""
@@ -365,7 +366,3 @@ def _is_asking(flow: Flow) -> bool:
 
 def _is_of(entry: Entry, flow: Flow) -> bool:
     return flow.entry is entry and flow.state is not State.LINGER
-
-
-def _is_stranded(flow: Flow) -> bool:
-    return flow.entry.removed and not flow.marked(IN_KERNEL)
