@@ -17,6 +17,8 @@ others=(
     nginx curl wrk tcpdump ethtool openssh-server openssh-client nftables
     # the tests of the units and of the installation
     systemd man-db mandoc zsh
+    # promtool, which judges the example of alerts
+    prometheus
     # the benchmark's peer
     haproxy
 )
@@ -55,7 +57,7 @@ apt-get update -q
 apt-get install -q -y --no-install-recommends "${missing[@]}"
 
 # A box that had one of them before, sshd above all, keeps its service.
-for service in nginx:nginx openssh-server:ssh haproxy:haproxy; do
+for service in nginx:nginx openssh-server:ssh haproxy:haproxy prometheus:prometheus; do
     if [[ " ${missing[*]} " == *" ${service%:*} "* ]]; then
         update-rc.d "${service#*:}" disable
     fi

@@ -10,6 +10,7 @@ from balancer.core.health import PoolHealth
 from balancer.core.rules import MARK
 from balancer.core.times import Times
 from common.core import handoff
+from common.core.access import AccessRecords
 from common.core.keys import Keyring
 from common.core.ledger import Ledger, Outcome
 from common.core.segment import ACK, RST, build_along, reverse
@@ -30,6 +31,7 @@ class Context:
     """
 
     __slots__ = (
+        "access",
         "catalogue",
         "fast",
         "health",
@@ -56,6 +58,7 @@ class Context:
         self.catalogue = catalogue
         self.health = health
         self.times = Times()
+        self.access = AccessRecords(ledger.counts)
         self.fast = fast
         self.keys = keys
         self.ledger = ledger

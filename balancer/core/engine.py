@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from socket import inet_ntoa
 
 from balancer.core import cookie, handshake, icmp_errors, killing
 from balancer.core.adoption import Adoption
@@ -28,6 +29,7 @@ from balancer.core.health import PoolHealth
 from balancer.core.reading import Reading
 from balancer.core.request.head import offset_of
 from balancer.core.service import Paths, Service
+from balancer.core.story import Story
 from balancer.core.strangers import Strangers
 from common.core import handoff
 from common.core.chores import Chores
@@ -66,6 +68,12 @@ class Senseless(Outcome):
 
     NO_SERVICE = "no_service"
     NO_ACK = "no_ack_flag"
+
+
+class Carried(Occurrence):
+    """Of IP, in the packets that went on by Python's hand."""
+
+    BYTES = "steered_bytes"
 
 
 class Operated(Occurrence):
@@ -108,6 +116,8 @@ class Balancer:
             catalogue, self.health, keys, ledger, self.table, self._fast, now, now + wall_offset
         )
         self.times = self._context.times
+        self.access = self._context.access
+        self.table.told = self._tell
         self.out = self._context.out
         self._adoption = Adoption(self._context)
         self._chores = Chores()
@@ -119,8 +129,9 @@ class Balancer:
         self._answered_unseen = self._fast.answers  # SYNs where the kernel has no record
         self._renewed = 0.0  # when the kernel was last told to answer them, and what clock it has
         self._told_offset = 0.0
-        self._draining = False
+        self.draining = False  # no new connections, as a stop is near
         self._steered = 0  # by the short way, since they were last added to the ledger
+        self._steered_bytes = 0  # by either
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet; never raises for what a packet holds. ``mark`` is not used."""
@@ -146,11 +157,15 @@ class Balancer:
                 if not flow.answered:
                     flow.answered = (flow.b + 1) & MASK != int.from_bytes(data[28:32], "big")
                 self._steered += 1
+                self._steered_bytes += length
                 return flow.target.steering.plain(data)
         try:
-            return self._slow(data, now)
+            verdict = self._slow(data, now)
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
+        if verdict is not None:
+            self._steered_bytes += len(verdict)
+        return verdict
 
     def gather(self, _now: float) -> None:
         """Take whom the kernel has shaken hands with."""
@@ -186,7 +201,7 @@ class Balancer:
 
     def drain(self, now: float) -> None:
         """Refuse new connections from now on; those that there are go on."""
-        self._draining = True
+        self.draining = True
         self._renew(now)
 
     @property
@@ -197,16 +212,19 @@ class Balancer:
     def services(self) -> list[Service]:
         return list(self._context.catalogue.services.values())
 
-    def reconfigure(self, config: Config, paths: Paths, now: float) -> None:
+    def reconfigure(
+        self, config: Config, paths: Paths, now: float, done: Callable[[], None] = lambda: None
+    ) -> None:
         """Go by another configuration as soon as what it takes has been built, which is done little
-        by little; of several that are on their way the latest holds."""
+        by little; ``done`` is called then."""
         building = build(config, paths, now, self._context.catalogue)
 
         def part(now: float) -> bool:
             try:
                 next(building)
-            except StopIteration as done:
-                self._switch(done.value, config, now)
+            except StopIteration as built:
+                self._switch(built.value, config, now)
+                done()
                 return False
             return True
 
@@ -229,10 +247,22 @@ class Balancer:
             return
         if up:
             found.mark_up(member, now)
+            self.ledger.warn(f"{pool}/{backend}", "is up again")
             return
         found.mark_down(member, reason, now)
+        self.ledger.warn(f"{pool}/{backend}", f"is down: {reason}")
         if found.configured.on_down == "reset":
             self._chores.add(killing.kill_those_of(self._context, member))
+
+    def busy_endpoints(self) -> set[tuple[str, int]]:
+        """VIP and port of each service that has a connection."""
+        keys = {key[4:8] + key[10:] for key in (*self.table.handed, *self.table.waiting)}
+        return {(inet_ntoa(key[:4]), int.from_bytes(key[4:], "big")) for key in keys}
+
+    def _tell(self, flow: Flow, why: str, now: float) -> None:
+        """For the access log."""
+        if self.access.wanted:
+            self.access.add(Story(flow, why, now, self._wall_offset))
 
     def remaining(self) -> int:
         """How many connections have not ended."""
@@ -256,7 +286,8 @@ class Balancer:
         """What was counted so far; the short way keeps a number of its own, which is quicker."""
         counts = self.ledger.counts
         counts[Served.STEERED] += self._steered
-        self._steered = 0
+        counts[Carried.BYTES] += self._steered_bytes
+        self._steered = self._steered_bytes = 0
         return counts
 
     def gauges(self) -> dict[str, int]:
@@ -287,7 +318,7 @@ class Balancer:
         self._renewed, self._told_offset = now, self._wall_offset
         key = self._context.keys.signing.cookie
         services = list(self._context.catalogue.services.values())
-        until = now if self._draining else now + ANSWERING
+        until = now if self.draining else now + ANSWERING
         self._fast.answer(services, key, until, self._wall_offset)
 
     def _end_idle(self, now: float) -> bool:
@@ -299,7 +330,7 @@ class Balancer:
     def _expire(self, flow: Flow, now: float) -> None:
         if flow.state is State.HANDED:
             self.ledger.counts[Ended.EXPIRED] += 1
-            self.table.remove(flow, now)
+            self.table.remove(flow, now, Ended.EXPIRED)
         else:
             self._reading.expire(flow, now)
 
@@ -323,7 +354,7 @@ class Balancer:
             segment.check_checksum()
             if flow is not None:
                 flow.suspect_until = now + SUSPECT_SECONDS
-            if self._draining:
+            if self.draining:
                 return handshake.refuse_syn(self._context, segment)
             return handshake.answer_syn(self._context, service, segment, flow)
         if flow is not None and self._is_suspect(flow, now):
@@ -368,7 +399,7 @@ class Balancer:
         self.ledger.counts[Ended.REPLACED] += 1
         if not flow.closing:  # else its bridge has said so itself
             self._context.forget_at_bridge(flow)
-        self.table.remove(flow, now)
+        self.table.remove(flow, now, Ended.REPLACED)
 
     def _newcomer(self, service: Service, segment: Segment, now: float) -> bytes | None:
         """The first packet that shows a cookie, or one of a flow that is not known (any more)."""

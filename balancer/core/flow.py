@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from balancer.core.choice.member import Member
 from balancer.core.request.head import Head
 from balancer.core.service import Service, Target
+
+if TYPE_CHECKING:
+    from balancer.core.story import Asked
 
 
 class State(IntEnum):
@@ -25,8 +29,10 @@ class Flow:
 
     __slots__ = (
         "answered",
+        "asked",
         "attempt",
         "b",
+        "began",
         "c",
         "client_scale",
         "closing",
@@ -63,9 +69,11 @@ class Flow:
         self.first = (c + 1) & 0xFFFFFFFF  # sequence number of the request's first byte
         self.state = State.WAITING
         self.seen = self.placed = now  # see common.core.eviction
+        self.began = now  # when its client had proven its address
+        self.asked: Asked | None = None  # for the access log, where there is one
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out
         self.fast = False  # the kernel has a record of it
-        self.handed_at = now  # once it is HANDED; until then, when the client had proven itself
+        self.handed_at = now  # once it is HANDED
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
         self.judged = (0, 0)  # seq and ack of a segment that was found to be this incarnation's
         self.head: Head | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from balancer.core import cookie
 from balancer.core.config import Limits, Timeouts
@@ -36,6 +36,8 @@ class FlowTable:
         self, limits: Limits, timeouts: Timeouts, ledger: Ledger, fast: FastPath, now: float
     ) -> None:
         self._fast = fast
+        # told of each connection that is over, why, and when
+        self.told: Callable[[Flow, str, float], None] = lambda *_: None
         self.waiting: OrderedDict[bytes, Flow] = OrderedDict()
         self.handed: OrderedDict[bytes, Flow] = OrderedDict()
         self.buffered_bytes = 0  # of all request heads
@@ -64,7 +66,7 @@ class FlowTable:
     def _make_place(self, now: float) -> None:
         if len(self.waiting) >= self._limits.waiting:
             self._ledger.counts[Admitted.EVICTED] += 1
-            self._forget(self.waiting.popitem(last=False)[1], now)
+            self._forget(self.waiting.popitem(last=False)[1], now, Admitted.EVICTED)
 
     def hand(self, flow: Flow) -> bool:
         """Move a waiting flow among the handed; False where there is no room."""
@@ -100,12 +102,20 @@ class FlowTable:
         """Of the handed flows, the one to end in favour of a new one; None: all are in use."""
         return longest_idle(self.handed, now, self._fast.recall)
 
-    def remove(self, flow: Flow, now: float) -> None:
-        """Forget a flow, but not that it was: its request, come again, opens nothing."""
+    def remove(self, flow: Flow, now: float, why: str) -> None:
+        """Forget a flow, but not that it was: its request, come again, opens nothing. ``why`` is
+        for the access log."""
         table = self.handed if flow.state is State.HANDED else self.waiting
         if table.pop(flow.key, None) is not None:
             self._closed.add(flow.incarnation, now)
-        self._forget(flow, now)
+        self._forget(flow, now, why)
+
+    def ended(self, flow: Flow, now: float) -> None:
+        """A bridge has said that it is over: it is kept a little longer, in case it is not."""
+        flow.release(now)
+        if not flow.closing:
+            flow.closing = True
+            self.told(flow, "ended", now)
 
     def was_closed(self, incarnation: bytes, now: float) -> bool:
         return self._closed.holds(incarnation, now)
@@ -149,7 +159,9 @@ class FlowTable:
         waiting = flow.state is State.WAITING
         return flow.seen + (service.request_timeout if waiting else service.idle_timeout)
 
-    def _forget(self, flow: Flow, now: float) -> None:
+    def _forget(self, flow: Flow, now: float, why: str) -> None:
+        if not flow.closing:
+            self.told(flow, why, now)
         self.drop_head(flow)
         flow.release(now)
         self._fast.forget(flow)

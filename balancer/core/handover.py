@@ -97,9 +97,9 @@ class Handover:
             return context.ledger.drop(Failure.NOT_SERVED, last.data)
         if not context.table.hand(flow) and not self._has_made_room(flow, now):
             context.reset_client(flow)
-            context.table.remove(flow, now)
+            context.table.remove(flow, now, Failure.TABLE_FULL)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
-        context.times.handoff.observe(now - flow.handed_at)
+        context.times.handoff.observe(now - flow.began)
         flow.handed_at = now
         context.ledger.counts[Handoffs.BEGUN] += 1
         if context.ledger.verbose:
@@ -240,7 +240,7 @@ class Handover:
             self._answer(flow, last, Replied.TOO_MANY, ceil(wait), now)
         else:
             self._context.reset_client(flow)
-            self._context.table.remove(flow, now)
+            self._context.table.remove(flow, now, Failure.OVER_LIMIT)
         return self._context.ledger.drop(Failure.OVER_LIMIT, last.data)
 
     def _answer(
@@ -251,7 +251,7 @@ class Handover:
         context, head = self._context, flow.head
         if not flow.is_http:
             context.reset_client(flow)
-            context.table.remove(flow, now)
+            context.table.remove(flow, now, kind)
             return
         if segment is not None:
             flow.taken = len(segment.payload)
@@ -259,6 +259,8 @@ class Handover:
         if head is not None:
             flow.taken, stamps = len(head.data), head.stamp
         context.table.drop_head(flow)
+        context.table.told(flow, kind, now)
+        flow.closing = True  # it need not be kept long
         if flow.state is State.HANDED:
             context.table.take_back(flow, now)
         reply(context, flow, stamps, kind, retry_after)
@@ -276,7 +278,7 @@ class Handover:
             context.ledger.warn(Handoffs.UNANSWERED, f"{flow}: {name} did not take it, reset")
         context.reset_client(flow)
         context.forget_at_bridge(flow)
-        context.table.remove(flow, now)
+        context.table.remove(flow, now, Handoffs.UNANSWERED)
 
     def answer(
         self, flow: Flow | None, segment: Segment, option: bytes, now: float
@@ -324,8 +326,8 @@ class Handover:
             flow = self._find(key, now)
             if flow is None or (flow.state, flow.incarnation) != (State.HANDED, key + numbers):
                 continue
-            known, flow.closing, flow.seen = True, True, now
-            flow.release(now)
+            known, flow.seen = True, now
+            context.table.ended(flow, now)
             context.fast.forget(flow)  # so that the kernel shakes hands with the next of it
             if flow.target is not None:
                 flow.target.unanswered = 0
@@ -342,7 +344,7 @@ class Handover:
             return False
         context.ledger.counts[Admitted.FLOW_EVICTED] += 1
         context.forget_at_bridge(idle)
-        context.table.remove(idle, now)
+        context.table.remove(idle, now, Admitted.FLOW_EVICTED)
         return context.table.hand(flow)
 
     def _epoch(self, flow: Flow, now: float) -> int:
@@ -394,7 +396,7 @@ class Handover:
             context.ledger.counts[Handoffs.UNCONFIRMED] += 1
             context.reset_client(flow)
             context.forget_at_bridge(flow)
-            context.table.remove(flow, now)
+            context.table.remove(flow, now, Handoffs.UNCONFIRMED)
             return
         if now >= flow.handed_at + silence:
             self._pass_over(flow, None, Handoffs.SILENT, now)

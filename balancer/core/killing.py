@@ -39,7 +39,7 @@ def kill(context: Context, flow: Flow, now: float) -> None:
         context.schedule.add(now + ASK_AGAIN, partial(_ask_again, context), flow)
     else:
         context.reset_client(flow)
-    context.table.remove(flow, now)
+    context.table.remove(flow, now, Killed.FLOWS)
 
 
 def kill_those_of(context: Context, member: Member) -> Part:

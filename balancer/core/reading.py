@@ -6,9 +6,11 @@ from balancer.core import reply
 from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State
 from balancer.core.handover import Handover
+from balancer.core.request import keys
 from balancer.core.request.head import Head, offset_of
 from balancer.core.request.selector import Selected
 from balancer.core.request.verdict import NEED_MORE, Bad, NeedMore, Reason
+from balancer.core.story import Asked
 from common.core import tcp_options
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ACK, FIN, MASK, RST, Segment
@@ -19,6 +21,7 @@ ACKNOWLEDGE_AFTER = 0.04
 # Before the initial window (10 segments, RFC 6928) is full.
 ACKNOWLEDGE_SEGMENTS = 8
 ACKNOWLEDGE_BYTES = 10_000
+MOST_TARGET = 1024  # bytes of a request's target in the access log
 
 
 class Unread(Outcome):
@@ -76,7 +79,8 @@ class Reading:
         if flow.state is State.WAITING:
             self._context.ledger.counts[Heads.TIMEOUT] += 1
             self._context.reset_client(flow)
-        self._context.table.remove(flow, now)
+        waited = flow.state is State.WAITING
+        self._context.table.remove(flow, now, Heads.TIMEOUT if waited else Unread.CLIENT_CLOSED)
 
     def _take(self, flow: Flow, segment: Segment, offset: int, now: float) -> bytes | None:
         context = self._context
@@ -91,6 +95,8 @@ class Reading:
         context.table.buffered_bytes += kept
         found = self._inspect(flow, head, had)
         if isinstance(found, Selected):
+            if self._context.access.wanted:
+                flow.asked = _asked(found)
             pool = flow.service.pools[found.pool]
             return self._handover.start(flow, pool, found.key, segment, now)
         if isinstance(found, NeedMore) and len(head.data) < flow.service.max_head:
@@ -118,7 +124,7 @@ class Reading:
         while (oldest := table.crowded_out(flow)) is not None:
             self._context.ledger.counts[Heads.CROWDED_OUT] += 1
             self._context.reset_client(oldest)
-            table.remove(oldest, now)
+            table.remove(oldest, now, Heads.CROWDED_OUT)
 
     def _bad_request(
         self, flow: Flow, segment: Segment, reason: Outcome, now: float
@@ -133,7 +139,7 @@ class Reading:
             pool = service.pools[service.default_pool]
             return self._handover.start(flow, pool, segment.src, segment, now)
         self._context.reset_client(flow)
-        self._context.table.remove(flow, now)
+        self._context.table.remove(flow, now, reason)
         return ledger.drop(reason, segment.data)
 
     def _await_more(self, flow: Flow, head: Head, now: float) -> None:
@@ -199,7 +205,7 @@ class Reading:
         if segment.span:
             reply.again(self._context, flow, segment)
         elif (segment.ack - flow.b) & MASK == reply.ours(flow) and not flow.said:
-            self._context.table.remove(flow, now)
+            self._context.table.remove(flow, now, Unread.CLIENT_CLOSED)
         return self._context.ledger.took(Unread.CLOSING)
 
     def _reset(self, flow: Flow, segment: Segment, offset: int, now: float) -> bytes | None:
@@ -208,5 +214,13 @@ class Reading:
         owned = 0 if head is None else head.owned
         if offset != owned and flow.state is State.WAITING:
             return self._context.ledger.drop(Unread.OUT_OF_WINDOW, segment.data)
-        self._context.table.remove(flow, now)
+        self._context.table.remove(flow, now, Unread.CLIENT_RESET)
         return self._context.ledger.took(Unread.CLIENT_RESET)
+
+
+def _asked(found: Selected) -> Asked:
+    """For the access log."""
+    request = found.request
+    target = request.target[:MOST_TARGET].decode("ascii", "backslashreplace")
+    key = keys.shown(found.key, found.parts)
+    return Asked(request.method.decode("ascii"), target, found.route, found.pool, key)

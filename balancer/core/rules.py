@@ -7,7 +7,7 @@ SYNs have a queue of their own: a flood fills that one, and established connecti
 behind it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from balancer.core.config import Config, Service
 from common.core import icmp
@@ -19,15 +19,17 @@ MARK = 0x4C340000
 STEERED = f"-m mark --mark {MARK:#x}"
 
 
-def rules(config: Config) -> tuple[list[str], list[str]]:
+def rules(config: Config, former: Iterable[Service] = ()) -> tuple[list[str], list[str]]:
     """The rules for (PREROUTING, OUTPUT); in each, what exempts from connection tracking is first.
+    ``former`` services are not configured any more, but still have connections.
 
     Exempt is exactly what the balancer takes or sends, so that any other connection of the same
     addresses keeps its tracking.
     """
-    syns = _unique(f"{_to_service(s)} --syn" for s in config.services)
-    clients = _unique(match for s in config.services for match in _from_clients(s))
-    answers = _unique(f"-s {s.vip} -p tcp --sport {s.port}" for s in config.services)
+    services = (*config.services, *former)
+    syns = _unique(f"{_to_service(s)} --syn" for s in services)
+    clients = _unique(match for s in services for match in _from_clients(s))
+    answers = _unique(f"-s {s.vip} -p tcp --sport {s.port}" for s in services)
     prerouting = [
         *_untracked([*clients, STEERED]),
         *_queued(syns, config.syn_queue),

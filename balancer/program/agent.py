@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from balancer.core.config import Check, Config
+from balancer.core.engine import Balancer
 from balancer.core.health import PoolHealth
 from balancer.core.times import Times
 from balancer.program import metrics
 from balancer.program.metrics import MemberNumbers, PoolNumbers
+from common import __version__
 from common.adapters.own_process import process_numbers
 from common.core.agent_settings import AgentSettings, BridgeCheck, Member
 from common.core.bridge_health import Result
@@ -18,6 +22,7 @@ from common.core.metrics import Row
 from common.core.program_metrics import Build
 from common.program.agent_side import Shown
 from common.program.control import basics
+from common.program.loop import PacketLoop
 
 
 class BalancerAgent:
@@ -95,6 +100,22 @@ class BalancerAgent:
             self._followed = config, checked
             self._generation += 1
             self._health.follow(pools, now)
+
+
+def of(
+    loop: PacketLoop, core: Balancer, config: Callable[[], Config], datapath: str
+) -> BalancerAgent:
+    """Of a running balancer; ``datapath`` is the one in use."""
+    return BalancerAgent(
+        config,
+        lambda: core.pools,
+        core.health,
+        core.times,
+        lambda: core.gauges() | {str(name): count for name, count in loop.counts().items()},
+        Build(__version__, platform.python_version(), datapath),
+        time.monotonic(),
+        lambda: core.draining,
+    )
 
 
 def settings(config: Config, pools: Mapping[str, PoolNumbers], generation: int) -> AgentSettings:

@@ -1,7 +1,7 @@
 """The `balancer` command. What runs is imported when it runs, so that help and errors are quick."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -103,10 +103,10 @@ def _examine(checked: Config) -> Iterator[Line]:
     return doctor.examine(checked)
 
 
-def _serve(checked: Config) -> None:
+def _serve(checked: Config, again: Callable[[], Config]) -> None:
     from balancer.program.serve import serve  # noqa: PLC0415
 
-    serve(checked)
+    serve(checked, again)
 
 
 PROGRAM = commands.Program(

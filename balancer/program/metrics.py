@@ -16,7 +16,6 @@ from common.core.program_metrics import Build, ProcessNumbers, ProgramMetrics
 SERVED = frozenset({
     "steered", "syn", "bare_ack", "head_kept", "answer_accepted", "answer_ended", "backend_refused",
     "client_closed", "client_closing", "client_reset", "icmp_steered", "icmp_to_host",
-    "client_reset_by_us", "after_our_end",
 })  # fmt: skip
 
 
@@ -97,7 +96,12 @@ DRAINING = Family(
 )
 WEIGHT = Family(f"{_P}backend_weight", "gauge", "The backend's weight.", _WHO)
 PENDING = Family(f"{_P}backend_flows", "gauge", "Connections in progress with the backend.", _WHO)
-GIVEN = Family(f"{_P}backend_flows_total", "counter", "Connections given to the backend.", _WHO)
+GIVEN = Family(
+    f"{_P}backend_handoffs_total",
+    "counter",
+    "Connections given to the backend, those that another could not serve included.",
+    _WHO,
+)
 CHANGES = Family(
     f"{_P}backend_state_changes_total", "counter", "Times that it went up or down.", _WHO
 )
@@ -108,7 +112,8 @@ FAILURES = Family(
     (*_WHO, "kind"),
 )
 
-PROGRAM = ProgramMetrics("balancer", SERVED, {*COUNTED, "steered_bytes"})
+_SHOWN = {*COUNTED, "steered_bytes", "fast_packets", "fast_bytes", "fast_syns"}
+PROGRAM = ProgramMetrics("balancer", SERVED, _SHOWN)
 FAMILIES = (
     *PROGRAM.families,
     FLOWS, WAITING, BUFFERED, FORWARDED, BYTES, HANDSHAKES, *COUNTED.values(), HANDSHAKE, HANDOFF,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -12,17 +12,18 @@ from balancer.core.catalogue import built
 from balancer.core.config import Config
 from balancer.core.engine import Balancer
 from balancer.core.rules import rules
-from balancer.program import fast_path, ways
+from balancer.program import agent, fast_path, ways
 from balancer.program.control.commands import commands
 from balancer.program.fast_path import KernelPath
+from balancer.program.reload import Configured
 from common.adapters.alone import alone
 from common.adapters.aside import aside
 from common.adapters.bpf.libbpf import BpfError
 from common.adapters.firewall import Firewall
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
+from common.program.agent_side import beside
 from common.program.control.basics import Reloading
-from common.program.control.beside import control
 from common.program.datapath import choose_datapath
 from common.program.keys import read_keys
 from common.program.loop import PacketLoop, run, wall_offset
@@ -31,8 +32,9 @@ log = logging.getLogger(__name__)
 
 
 @alone("balancer")
-def serve(config: Config) -> None:
-    """Run until a signal ends it; removes all it set up, also when it fails to start.
+def serve(config: Config, again: Callable[[], Config]) -> None:
+    """Run until a signal ends it; removes all it set up, also when it fails to start. ``again`` has
+    the configuration read again, or raises UsageProblems.
 
     Raises OSError, FirewallError or KeyFileError where something cannot be had.
     """
@@ -64,16 +66,23 @@ def serve(config: Config) -> None:
     firewall = Firewall("balancer", *rules(config))
     reread = partial(read_keys, config.key_file)
     drain = config.timeouts.drain
-    beside = partial(_beside, core, config, "nfqueue" if fast is None else "ebpf")
-    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast, drain, beside)
+    datapath = "nfqueue" if fast is None else "ebpf"
 
+    @contextmanager
+    def besides(loop: PacketLoop) -> Iterator[None]:
+        """What the loop does besides packets."""
+        configured = Configured(loop, core, config, paths, again)
+        reloading = Reloading(configured.read_again)
+        loop.reload = reloading.signalled
+        known = commands(loop, core, datapath, reloading, configured)
+        program = agent.of(loop, core, lambda: configured.config, datapath)
+        with beside(loop, config.control, known, program, core.access):
+            try:
+                yield
+            finally:
+                configured.meanwhile.close()
 
-@contextmanager
-def _beside(core: Balancer, config: Config, datapath: str, loop: PacketLoop) -> Iterator[None]:
-    """What the loop does besides packets."""
-    known = commands(loop, core, datapath, Reloading())
-    with control(loop, config.control, known):
-        yield
+    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast, drain, besides)
 
 
 def _load(config: Config, ledger: Ledger) -> KernelPath:

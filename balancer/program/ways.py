@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from balancer.core.config import Config
 from balancer.core.service import Paths
@@ -10,11 +11,13 @@ from common.adapters import routes
 from common.adapters.path_probe import path_mtus
 
 
-def paths(config: Config) -> Paths:
-    """What the host's routes and the paths say. It loads much: see common.adapters.aside."""
+def paths(config: Config, known: Mapping[str, int] = MappingProxyType({})) -> Paths:
+    """What the host's routes and the paths say; ``known`` are the ways to bridges that need not be
+    tried again. It loads much: see common.adapters.aside."""
     addresses = routes.local_addresses()
     bridges = {b.bridge for service in config.services for b in config.backends_of(service)}
-    found = path_mtus({bridge: routes.route_to(bridge).mtu for bridge in bridges})
+    new = {bridge: routes.route_to(bridge).mtu for bridge in bridges if bridge not in known}
+    found = path_mtus(new) | {bridge: mtu for bridge, mtu in known.items() if bridge in bridges}
     to_clients = {}
     for service in config.services:
         name = config.interface or addresses.get(service.vip)

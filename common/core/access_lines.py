@@ -12,7 +12,7 @@ _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII but space, quote, bac
 
 def as_json(record: Mapping[str, Any]) -> str:
     """An object in one line of ASCII, keys in the record's order."""
-    return json.dumps(record, separators=(",", ":"))
+    return _dumped(record)
 
 
 def as_text(record: Mapping[str, Any]) -> str:
@@ -25,5 +25,10 @@ def _value(value: Any) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and value != "-" else json.dumps(value)
-    return json.dumps(value, separators=(",", ":"))
+        return value if _PLAIN.fullmatch(value) and value != "-" else _dumped(value)
+    return _dumped(value)
+
+
+def _dumped(value: Any) -> str:
+    """Without what a terminal would act upon: JSON leaves DEL as it is."""
+    return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f")

@@ -13,14 +13,19 @@ from typing import Any, Protocol
 
 from common.adapters.agent.child import Child
 from common.adapters.control.server import Command, CommandError, ControlServer, Pages
+from common.adapters.watch import Watch
 from common.core.agent_settings import AgentSettings, encode
 from common.core.bridge_health import Result
+from common.core.config import Control
 from common.core.ledger import Occurrence
 from common.core.metrics import Row
 from common.program.control import basics
+from common.program.control.beside import control
+from common.program.loop import PacketLoop
 
 PAGE = 64  # items in one go: some milliseconds at most
 LOOK = 1.0  # seconds between two looks at whether the agent lives
+LAST_RECORDS = 1.0  # seconds at most for what there is when the program ends
 MOST_RECORDS = 512  # of the access log in one answer
 
 
@@ -51,7 +56,11 @@ class Program(Protocol):
 
 
 class Records(Protocol):
-    """Connections that are over, for the access log."""
+    """Connections that are over, for the access log: kept while ``wanted``."""
+
+    wanted: bool
+
+    def __len__(self) -> int: ...
 
     def take(self, most: int) -> list[dict[str, Any]]:
         """At most so many records, the oldest first, which are the caller's from then on."""
@@ -61,7 +70,9 @@ def commands(program: Program, records: Records, reopened: Callable[[], int]) ->
     """The agent's commands. ``reopened`` counts how often the access log was to be opened anew."""
 
     def settings(_: Mapping[str, Any]) -> Pages:
-        yield from _pages(encode(program.settings()))
+        told = program.settings()
+        records.wanted = bool(told.access_log)
+        yield from _pages(encode(told))
 
     def health(arguments: Mapping[str, Any]) -> dict[str, Any]:
         results = list(_results(arguments.get("results", [])))
@@ -91,11 +102,44 @@ def commands(program: Program, records: Records, reopened: Callable[[], int]) ->
 
 
 @contextmanager
+def beside(
+    loop: PacketLoop,
+    configured: Control,
+    known: Mapping[str, Command],
+    program: Program,
+    records: Records,
+) -> Iterator[ControlServer]:
+    """Serve the commands that are ``known``, and the agent's to an agent, while the loop runs.
+    SIGUSR1 has the access log opened anew. Raises ControlSocketError."""
+    reopened = 0
+
+    def reopen() -> None:
+        nonlocal reopened
+        reopened += 1
+
+    loop.reopen = reopen
+    own = commands(program, records, lambda: reopened)
+    with control(loop, configured, {**known, **own}) as server, agent(server) as child:
+        yield server
+        if child.starts:
+            _last_records(loop.watch, records)
+
+
+def _last_records(watch: Watch, records: Records) -> None:
+    """Give the agent some time to take what there is."""
+    until = watch.clock() + LAST_RECORDS
+    while len(records) and (now := watch.clock()) < until:
+        watch.heed(watch.ready(min(watch.due, until) - now))
+        if (now := watch.clock()) >= watch.due:
+            watch.step(now)
+
+
+@contextmanager
 def agent(server: ControlServer, child: Child | None = None) -> Iterator[Child]:
     """Have an agent as long as the server serves."""
     child = Child() if child is None else child
     watch = server.watch
-    over = False
+    over = False  # a call that is due later must not start another
 
     def look(now: float) -> None:
         if over:

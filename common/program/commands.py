@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import click
@@ -88,7 +89,7 @@ class Program(Generic[C]):
 
     `describe` gives the lines of a valid configuration, `problems` what prevents a start, and
     `host_problems` the same without the key, and what a running program would hold itself.
-    `examine` gives the doctor's lines.
+    `examine` gives the doctor's lines. `serve` is also given what reads the configuration again.
     `load_fast_path` gives the kernel's part, or raises BpfError where the kernel refuses it;
     `flush` removes what an ended program left in the kernel.
     """
@@ -107,7 +108,7 @@ class Program(Generic[C]):
     load_fast_path: Callable[[C], object]
     flush: Callable[[], None]
     examine: Callable[[C], Iterator[Line]]
-    serve: Callable[[C], None]
+    serve: Callable[[C, Callable[[], C]], None]
     key_advice: str = ""
 
     def configuration(self, flags: dict[str, Any]) -> C:
@@ -192,7 +193,7 @@ def group(program: Program[C]) -> click.Group:
     def main(context: click.Context, /, **flags: Any) -> None:
         context.obj = flags
         if context.invoked_subcommand is None:
-            _run(program, program.configuration(flags))
+            _run(program, flags)
 
     main.add_command(_check(program))
     main.add_command(_flush(program))
@@ -200,7 +201,9 @@ def group(program: Program[C]) -> click.Group:
     return main
 
 
-def _run(program: Program[C], configuration: C) -> None:
+def _run(program: Program[C], flags: dict[str, Any]) -> None:
+    again = partial(program.configuration, flags)
+    configuration = again()
     # By itself SIGHUP would end the program: it waits until it can be heeded.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
@@ -208,7 +211,7 @@ def _run(program: Program[C], configuration: C) -> None:
         refuse(aside(program.problems, configuration))
         logs.setup(configuration.log_level)
         with failures(program.name, *HOST_ERRORS):
-            program.serve(configuration)
+            program.serve(configuration, again)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -85,7 +85,7 @@ class PacketLoop:
     ) -> None:
         """``outlived``: the kernel goes on with connections when SIGTERM ends the program. A stop
         that ends them waits for them for ``drain`` seconds."""
-        self._drain = drain
+        self.drain = drain
         self._may_be_outlived, self.outlived = outlived, False
         self.core = self._core = core
         self._packet: Packet = core.packet
@@ -180,7 +180,7 @@ class PacketLoop:
                 turn()
             self._signals.stopping = False
             self._heed_signals()  # one may have come after the last look
-            if self._drain and not self.outlived:
+            if self.drain and not self.outlived:
                 self._let_end(turn)
             if not self.outlived and self._say_farewell():
                 self._hear_last_words()
@@ -190,8 +190,8 @@ class PacketLoop:
         over, or another signal says to stop."""
         self._core.drain(time.monotonic())
         text = "draining: %s connections, for %s seconds at most; another signal stops at once"
-        log.info(text, self._core.remaining(), self._drain)
-        until = time.monotonic() + self._drain
+        log.info(text, self._core.remaining(), self.drain)
+        until = time.monotonic() + self.drain
         look = 0.0
         while not self._signals.stopping and (now := time.monotonic()) < until:
             if now >= look:
@@ -337,7 +337,7 @@ class PacketLoop:
                 self._supervisor.ready()
             else:
                 log.info("stopping: %s", signal.Signals(number).name)
-                self._supervisor.stopping(STOP + self._drain)
+                self._supervisor.stopping(STOP + self.drain)
                 self.outlived = self._may_be_outlived and number == signal.SIGTERM
 
     def _reread_keys(self) -> None:

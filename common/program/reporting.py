@@ -35,6 +35,7 @@ class UsageProblems(click.ClickException):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n       ".join(problems))
+        self.problems = list(problems)
 
 
 @contextmanager

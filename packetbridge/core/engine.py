@@ -56,6 +56,13 @@ class Killed(Occurrence):
     FLOWS = "flows_killed"
 
 
+class Carried(Occurrence):
+    """Of IP, in the packets that Python has translated."""
+
+    UP = "spliced_up_bytes"
+    DOWN = "spliced_down_bytes"
+
+
 class Bridge:
     """The core of the program; see the module's text.
 
@@ -95,6 +102,7 @@ class Bridge:
         self._leaving = False
         self._gathered = now
         self._up = self._down = 0  # by the short way, since they were last added to the ledger
+        self._up_bytes = self._down_bytes = 0  # by either
 
     def packet(self, data: bytes, now: float, mark: int = 0) -> bytes | None:
         """The verdict on one packet with its netfilter ``mark``; never raises for its content."""
@@ -199,6 +207,9 @@ class Bridge:
         self._context.wall = now + self._wall_offset
         for entry in self._ways.named(name):
             fell = entry.up and not up
+            if entry.up != up:
+                how = "is up again" if up else f"is down: {reason}"
+                self.ledger.warn(entry.name, f"server {entry.server_name} {how}")
             entry.up, entry.reason = up, reason
             if fell:
                 self._parting.begin(entry.asking, _is_asking, End.DOWN, now)
@@ -207,34 +218,37 @@ class Bridge:
                 self._parting.begin(self._outbound.values(), of_it, End.DOWN, now)
 
     def drain_entry(self, name: str, draining: bool) -> None:
-        """Give back new connections by that way, or no more. Raises KeyError."""
+        """Give back new connections by ADDRESS:PORT, or ADDRESS:PORT/DSCP, or no more. Raises
+        KeyError for a name that is none."""
         for entry in self._ways.named(name):
             entry.draining = draining
 
     def end(self, flow: Flow, now: float) -> None:
-        """End one connection for both sides, and tell the balancer."""
+        """End a connection for both sides at the operator's word, and tell the balancer."""
         self._context.wall = now + self._wall_offset
         if flow.state is not State.GONE:
             self.ledger.counts[Killed.FLOWS] += 1
             kill(self._context, flow, End.KILLED, now)
 
-    def reconfigure(
-        self, entries: list[Entry], limits: Limits, timeouts: Timeouts, now: float
-    ) -> None:
+    def reconfigure(self, entries: list[Entry], limits: Limits, timeouts: Timeouts) -> None:
         """Have these ways in, bounds and time-outs from now on. Connections by a way that is gone
-        go on where the kernel translates them, until they end; others would go astray, as nothing
-        has their packets come here any more: they are given back, or reset."""
-        self._context.wall = now + self._wall_offset
+        go on: see former."""
         self.table.configure(limits, timeouts)
-        if self._ways.replace(entries):
-            self._parting.begin(self._outbound.values(), _is_stranded, End.REMOVED, now)
+        self._ways.replace(entries)
+
+    def former(self) -> list[Entry]:
+        """Ways in that are not configured any more, and have connections still: for as long they
+        need rules. The others are forgotten."""
+        return self._ways.former_in_use()
 
     def counts(self) -> Counter[Outcome | Occurrence]:
         """What was counted so far; the short way keeps numbers of its own, which is quicker."""
         counts = self.ledger.counts
         counts[Served.UP] += self._up
         counts[Served.DOWN] += self._down
-        self._up = self._down = 0
+        counts[Carried.UP] += self._up_bytes
+        counts[Carried.DOWN] += self._down_bytes
+        self._up = self._down = self._up_bytes = self._down_bytes = 0
         return counts
 
     def gauges(self) -> dict[str, int]:
@@ -261,12 +275,14 @@ class Bridge:
 
     def _carried_up(self, flow: Flow, data: bytes) -> None:
         size = len(data)
+        self._up_bytes += size
         flow.entry.figures.up_bytes += size
         if flow.story is not None:
             flow.story.up_bytes += size
 
     def _carried_down(self, flow: Flow, data: bytes) -> None:
         size = len(data)
+        self._down_bytes += size
         flow.entry.figures.down_bytes += size
         if flow.story is not None:
             flow.story.down_bytes += size
@@ -350,7 +366,3 @@ def _is_asking(flow: Flow) -> bool:
 
 def _is_of(entry: Entry, flow: Flow) -> bool:
     return flow.entry is entry and flow.state is not State.LINGER
-
-
-def _is_stranded(flow: Flow) -> bool:
-    return flow.entry.removed and not flow.marked(IN_KERNEL)

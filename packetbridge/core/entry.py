@@ -31,8 +31,8 @@ class Entry:
     ``bbr`` says that the server's route to clients uses BBR, as far as can be known here.
 
     While it is ``draining``, or not ``up`` for ``reason``, handoffs are given back. ``asking`` are
-    the flows whose server has not answered yet. Of one that is ``removed`` from the configuration
-    nothing but its flows is left.
+    the flows whose server has not answered yet. One that is ``removed`` from the configuration is
+    there for its flows alone.
     """
 
     __slots__ = (

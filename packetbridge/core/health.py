@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from common.core.health import Judge, Judges
+from common.core.health import Judge, Judges, Transition
 from packetbridge.core.config import Backend
 
-Who = tuple[str, int, tuple[int, ...]]
-"""A configured backend: its address, its port, and its DSCPs (none: all)."""
-
-Mark = Callable[[str, int, tuple[int, ...], bool, str, float], None]
-"""Of a backend: whether its server is up, why not, and when (monotonic seconds)."""
+Who = tuple[str, int, tuple[int, ...], str, int]
+"""A configured backend: address, port, and DSCPs (none: all); its server's address and port."""
 
 
 def who(backend: Backend) -> Who:
-    """What a configured backend is known by."""
-    return backend.address, backend.port, backend.dscps
+    """What a configured backend is known by: with another server it is another one."""
+    at = backend.address, backend.port, backend.dscps
+    return (*at, backend.server_address, backend.server_port)
 
 
 class ServerHealth:
-    """Judges the servers that have a check, and tells ``mark`` what changes."""
+    """Judges the servers that have a check."""
 
-    def __init__(self, mark: Mark) -> None:
-        self._mark = mark
+    def __init__(self) -> None:
         self._judges: Judges[Who] = Judges()
-        self._down: set[Who] = set()
 
     def follow(self, backends: Iterable[Backend], now: float) -> None:
-        """Judge the servers of these from now on. One that is not checked any more is taken for
-        well: nobody would bring it back."""
-        backends = tuple(backends)
+        """Judge the servers of these from now on, and no others."""
         checked = {
             who(backend): (backend.check.rise, backend.check.fall)
             for backend in backends
             if backend.check is not None
         }
-        for gone in self._down & {who(backend) for backend in backends} - checked.keys():
-            self._mark(*gone, True, "", now)
-        self._down &= checked.keys()
         self._judges.follow(checked, now)
 
     def judge(self, backend: Backend) -> Judge | None:
-        """The judge of a backend's server; None where it is not checked."""
+        """The judge of a backend's server; None where it is not checked: it is taken for well."""
         return self._judges.get(who(backend))
 
-    def checked(self, target: Who, well: bool, reason: str, now: float) -> None:
-        """The result of a check."""
-        change = self._judges.checked(target, well, reason, now)
-        if change is None:
-            return
-        if change.up:
-            self._down.discard(target)
-        else:
-            self._down.add(target)
-        self._mark(*target, change.up, change.reason, change.since)
+    def checked(self, target: Who, well: bool, reason: str, now: float) -> Transition | None:
+        """The result of a check; what changes by it."""
+        return self._judges.checked(target, well, reason, now)

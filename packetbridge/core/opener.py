@@ -30,7 +30,8 @@ class Refusal(Outcome):
     NOT_A_HANDOFF = "not_a_handoff"  # our option, but not from a balancer to a bridge
     REPLAYED = "handoff_again"  # a late or replayed handoff of a connection that is over
     DRAINING = "draining"  # the bridge is about to stop
-    BACKEND_DRAINING = "backend_draining"  # the operator wants no new connections there
+    BACKEND_DRAINING = "backend_draining"  # the operator wants no new connections there, or it is
+    # not configured any more
     BACKEND_DOWN = "backend_down"  # as its check has found
     TABLE_FULL = "flow_table_full"
     NO_PORT = "no_source_port"
@@ -179,7 +180,7 @@ class Opener:
             table.remove(old, Event.REPLACED, now)
             context.tell(old, End.REPLACED, now)
         context.begin_story(flow, now)
-        if self.draining or entry.draining or not entry.up:
+        if self.draining or entry.draining or entry.removed or not entry.up:
             closed = Refusal.DRAINING if self.draining else Refusal.BACKEND_DRAINING
             self._refuse(flow, segment, closed if entry.up else Refusal.BACKEND_DOWN, now)
             return

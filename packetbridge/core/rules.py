@@ -21,7 +21,10 @@ class Kernel:
 
 
 def rules(
-    config: Config, local: Container[str], kernel: Kernel | None = None
+    config: Config,
+    local: Container[str],
+    kernel: Kernel | None = None,
+    former: Iterable[tuple[Config, Backend]] = (),
 ) -> tuple[list[str], list[str]]:
     """The rules for (PREROUTING, OUTPUT); in each, what exempts from connection tracking is first.
 
@@ -31,15 +34,18 @@ def rules(
     tracked.
 
     With the `kernel`'s path, what that has translated for a local server carries the mark as well.
+
+    `former` backends, each with the configuration that it was in, have connections still.
     """
-    here = [b for b in config.backends if b.server_address in local]
-    remote = [b for b in config.backends if b.server_address not in local]
-    queued_in = _unique(m for b in config.backends for m in _from_balancers(config, b))
+    ways = [*((config, backend) for backend in config.backends), *former]
+    here = [b for _, b in ways if b.server_address in local]
+    remote = [b for _, b in ways if b.server_address not in local]
+    queued_in = _unique(match for way in ways for match in _from_balancers(*way))
     queued_in += _unique(_from_server(b) for b in remote)
     to_servers = _unique(_to_server(b) for b in remote)
     marked = [_marked(config)]
     untracked_in = queued_in + to_servers + (marked if kernel is not None else [])
-    to_clients = _unique(m for b in config.backends for m in _to_clients(config, b))
+    to_clients = _unique(match for way in ways for match in _to_clients(*way))
     queue = f"-j NFQUEUE --queue-num {config.queue}"
     return (
         _untracked(untracked_in) + [f"{match} {queue}" for match in queued_in],

@@ -27,7 +27,6 @@ class End(StrEnum):
     FORGOTTEN = "forgotten"  # the balancer's word
     KILLED = "killed"  # the operator's
     DOWN = "down"  # its server was found down
-    REMOVED = "removed"  # its way in is not configured any more
     STOPPED = "stopped"
     REFUSED = "refused"
 

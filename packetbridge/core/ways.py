@@ -9,16 +9,15 @@ from packetbridge.core.entry import Entry
 
 class Ways:
     """``inbound`` finds an entry by (bridge's address, DSCP, port) of a client's packet,
-    ``by_server`` those of a server by its 6-byte address and port."""
+    ``by_server`` those of a server by its 6-byte address and port. Among these are former ones,
+    which are not configured any more: their connections go on."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
+        self.entries = list(entries)
         self.inbound: dict[tuple[bytes, int, int], Entry] = {}
         self.by_server: dict[bytes, list[Entry]] = {}
-        self._arrange(entries)
-
-    @property
-    def entries(self) -> list[Entry]:
-        return list(self.inbound.values())
+        self._former: list[Entry] = []
+        self._arrange()
 
     def named(self, name: str) -> list[Entry]:
         """Those of ADDRESS:PORT, or the one of ADDRESS:PORT/DSCP. Raises KeyError for none."""
@@ -27,27 +26,38 @@ class Ways:
             raise KeyError(name)
         return found
 
-    def replace(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Have these from now on; gives those that are there no more. One that has the same way in
-        to the same server stays, with its flows and figures, and takes the new settings."""
-        before = dict(self.inbound)
+    def replace(self, entries: Iterable[Entry]) -> None:
+        """Have these from now on. One that has the same way in to the same server as one before
+        stays that, with its flows and figures, and takes the new settings."""
+        known = {_whole(each): each for each in (*self._former, *self.entries)}
         now = []
         for entry in entries:
-            old = before.get(_way(entry))
+            old = known.get(_whole(entry))
             now.append(old if old is not None and old.follow(entry) else entry)
-        gone = [entry for entry in before.values() if entry not in now]
-        for entry in gone:
-            entry.removed = True
-        self._arrange(now)
-        return gone
+        kept = set(map(id, now))
+        self._former = [each for each in known.values() if id(each) not in kept]
+        self.entries = now
+        for entry in (*self._former, *now):
+            entry.removed = id(entry) not in kept
+        self._arrange()
 
-    def _arrange(self, entries: Iterable[Entry]) -> None:
+    def former_in_use(self) -> list[Entry]:
+        """The former ones that have connections in progress; the others are let go."""
+        self._former = [each for each in self._former if each.figures.flows]
+        self._arrange()
+        return list(self._former)
+
+    def _arrange(self) -> None:
         """In the same dictionaries, which others look into as well."""
         self.inbound.clear()
         self.by_server.clear()
-        for entry in entries:
+        for entry in (*self._former, *self.entries):  # the configured ones count
             self.inbound[_way(entry)] = entry
             self.by_server.setdefault(entry.server_key, []).append(entry)
+
+
+def _whole(entry: Entry) -> tuple[object, ...]:
+    return (*_way(entry), entry.server_key, entry.vip)
 
 
 def _way(entry: Entry) -> tuple[bytes, int, int]:

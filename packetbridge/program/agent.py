@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import IPv4Address
 
+from common import __version__
 from common.adapters.own_process import process_numbers
 from common.core.agent_settings import AgentSettings, ServerCheck
 from common.core.bridge_health import HEAD, LIST, Entry, Result, encode_entry
@@ -13,7 +15,9 @@ from common.core.metrics import Row
 from common.core.program_metrics import Build
 from common.program.agent_side import Shown
 from common.program.control import basics
+from common.program.loop import PacketLoop
 from packetbridge.core.config import Backend, Config
+from packetbridge.core.engine import Bridge
 from packetbridge.core.health import ServerHealth, who
 from packetbridge.program import metrics
 from packetbridge.program.metrics import EntryRead, Ways
@@ -22,6 +26,7 @@ from packetbridge.program.metrics import EntryRead, Ways
 class BridgeAgent:
     """Implements common.program.agent_side.Program. ``config`` gives the configuration in force,
     ``entries`` the core's ways in, ``numbers`` all that the loop and the core count, by name.
+    ``mark`` is told of a way in by its name whether it is up, why not, and when.
 
     A changed configuration is noticed at the next command, within a second.
     """
@@ -30,14 +35,15 @@ class BridgeAgent:
         self,
         config: Callable[[], Config],
         entries: Callable[[], Iterable[EntryRead]],
-        health: ServerHealth,
+        mark: Callable[[str, bool, str, float], None],
         numbers: Callable[[], Mapping[str, int]],
         build: Build,
         now: float,
     ) -> None:
         self._config = config
         self._entries = entries
-        self._health = health
+        self._mark = mark
+        self._health = ServerHealth()
         self._numbers = numbers
         self._build = build
         self._generation = 0
@@ -50,8 +56,11 @@ class BridgeAgent:
 
     def checked(self, results: Iterable[Result], now: float) -> int:
         self._follow(now)
-        for (address, port, dscps), well, reason in results:
-            self._health.checked((address, port, dscps), well, reason, now)
+        changes = [
+            self._health.checked(target, well, reason, now) for target, well, reason in results
+        ]
+        if any(changes):
+            self._apply(now)
         return self._generation
 
     def health(self, _now: float) -> Shown:
@@ -59,7 +68,7 @@ class BridgeAgent:
         for entry in self._entries():
             backend = self._ways.backend(entry)
             if backend is not None:
-                yield LIST, encode_entry(_entry(entry, backend, self._health))
+                yield LIST, encode_entry(_entry(entry, backend))
         return HEAD
 
     def metrics(self, _now: float) -> Iterator[Row]:
@@ -79,6 +88,28 @@ class BridgeAgent:
             self._ways = Ways(config.backends)
             self._generation += 1
             self._health.follow(config.backends, now)
+            self._apply(now)
+
+    def _apply(self, now: float) -> None:
+        """Have the ways in be as their servers are judged: new ones may be there, too."""
+        for entry in self._entries():
+            backend = self._ways.backend(entry)
+            judge = None if backend is None else self._health.judge(backend)
+            up = judge is None or judge.up
+            if entry.up != up:
+                self._mark(entry.name, up, "" if judge is None else judge.reason, now)
+
+
+def of(loop: PacketLoop, core: Bridge, config: Callable[[], Config], datapath: str) -> BridgeAgent:
+    """Of a running bridge; ``datapath`` is the one in use."""
+    return BridgeAgent(
+        config,
+        lambda: core.entries,
+        core.mark_server,
+        lambda: core.gauges() | {str(name): count for name, count in loop.counts().items()},
+        Build(__version__, platform.python_version(), datapath),
+        time.monotonic(),
+    )
 
 
 def settings(config: Config, generation: int) -> AgentSettings:
@@ -116,15 +147,15 @@ def _check(backend: Backend) -> ServerCheck | None:
     )
 
 
-def _entry(entry: EntryRead, backend: Backend, health: ServerHealth) -> Entry:
-    judge, figures = health.judge(backend), entry.figures
+def _entry(entry: EntryRead, backend: Backend) -> Entry:
+    figures = entry.figures
     return Entry(
         address=backend.address,
         port=backend.port,
         dscps=(entry.dscp,),
-        server=f"{IPv4Address(entry.server)}:{entry.server_port}",
-        up=judge is None or judge.up,
-        reason="" if judge is None else judge.reason,
+        server=entry.server_name,
+        up=entry.up and not entry.draining,
+        reason="draining" if entry.draining else entry.reason,
         opened=figures.opened,
         refused=figures.refused,
         silent=figures.silent,

@@ -1,7 +1,7 @@
 """The `packetbridge` command. What runs is imported when it runs, so that help is quick."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import click
 
@@ -109,10 +109,10 @@ def _examine(checked: Config) -> Iterator[Line]:
     return doctor.examine(checked)
 
 
-def _serve(checked: Config) -> None:
+def _serve(checked: Config, again: Callable[[], Config]) -> None:
     from packetbridge.program.serve import serve  # noqa: PLC0415
 
-    serve(checked)
+    serve(checked, again)
 
 
 PROGRAM = commands.Program(

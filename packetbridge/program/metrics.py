@@ -31,16 +31,25 @@ class FiguresRead(Protocol):
     resets: int
     connect: Histogram
     first_byte: Histogram
+    up_bytes: int
+    down_bytes: int
 
 
 class EntryRead(Protocol):
-    """A way in: addresses of 4 bytes."""
+    """A way in: see packetbridge.core.entry."""
 
     address: bytes
     port: int
     dscp: int
-    server: bytes
-    server_port: int
+    up: bool
+    reason: str
+    draining: bool
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def server_name(self) -> str: ...
 
     @property
     def figures(self) -> FiguresRead: ...
@@ -80,6 +89,7 @@ _WHICH = ("address", "port", "dscp", "server")
 UP = Family(
     f"{_P}server_up", "gauge", "1 where the server's check says that it is well, else 0.", _WHICH
 )
+DRAINING = Family(f"{_P}server_draining", "gauge", "1 where it is being drained, else 0.", _WHICH)
 CHANGES = Family(
     f"{_P}server_state_changes_total", "counter", "Times that it went up or down.", _WHICH
 )
@@ -93,6 +103,12 @@ FAILURES = Family(
     "counter",
     "Those that it refused, did not answer (silent), or reset before its first byte (reset).",
     (*_WHICH, "kind"),
+)
+SERVER_BYTES = Family(
+    f"{_P}server_bytes_total",
+    "counter",
+    "Bytes of IP, by direction; those that the kernel carries come when a connection is over.",
+    (*_WHICH, "direction"),
 )
 CONNECT = Family(
     f"{_P}handoff_seconds",
@@ -108,12 +124,16 @@ FIRST_BYTE = Family(
     _WHICH,
     TIMES,
 )
-_BYTES = ("spliced_up_bytes", "spliced_down_bytes")
-PROGRAM = ProgramMetrics("packetbridge", SERVED, _BYTES)
+_SHOWN = {
+    f"{name}_{way}{unit}"
+    for way in ("up", "down")
+    for name, unit in (("spliced", "_bytes"), ("fast_packets", ""), ("fast_bytes", ""))
+}
+PROGRAM = ProgramMetrics("packetbridge", SERVED, _SHOWN)
 FAMILIES = (
     *PROGRAM.families,
-    FLOWS, HELD, FORWARDED, BYTES, UP, CHANGES, PENDING, HANDOFFS, OPENED, FAILURES, CONNECT,
-    FIRST_BYTE,
+    FLOWS, HELD, FORWARDED, BYTES, UP, DRAINING, CHANGES, PENDING, HANDOFFS, OPENED, FAILURES,
+    SERVER_BYTES, CONNECT, FIRST_BYTE,
 )  # fmt: skip
 
 
@@ -143,10 +163,10 @@ def rows(
 
 
 def _entry(entry: EntryRead, backend: Backend, health: ServerHealth) -> Iterator[Row]:
-    server = f"{IPv4Address(entry.server)}:{entry.server_port}"
-    which = backend.address, str(backend.port), str(entry.dscp), server
+    which = backend.address, str(backend.port), str(entry.dscp), entry.server_name
     judge, figures = health.judge(backend), entry.figures
-    yield UP.row(int(judge is None or judge.up), *which)
+    yield UP.row(int(entry.up), *which)
+    yield DRAINING.row(int(entry.draining), *which)
     yield CHANGES.row(0 if judge is None else judge.changes, *which)
     yield PENDING.row(figures.flows, *which)
     yield HANDOFFS.row(figures.handoffs, *which)
@@ -154,5 +174,7 @@ def _entry(entry: EntryRead, backend: Backend, health: ServerHealth) -> Iterator
     yield FAILURES.row(figures.refused, *which, "refused")
     yield FAILURES.row(figures.silent, *which, "silent")
     yield FAILURES.row(figures.resets, *which, "reset")
+    yield SERVER_BYTES.row(figures.up_bytes, *which, "to_server")
+    yield SERVER_BYTES.row(figures.down_bytes, *which, "to_client")
     yield CONNECT.times(figures.connect, *which)
     yield FIRST_BYTE.times(figures.first_byte, *which)

@@ -92,23 +92,23 @@ def test_server_with_the_largest_window_scale(
 
 
 def test_server_refuses(lab: Lab, scripted: None) -> None:
-    """The client is reset as soon as the server has refused; the next is served."""
+    """The bridge gives the client up as soon as the server has refused, and is asked again, as
+    there is no other; the next client is served."""
     refused = lab.growth("backend1")
-    for _ in range(3):
-        started = time.monotonic()
-        with lab.connect(to=SCRIPTED) as tcp:
-            tcp.sendall(web.request("/"))
-            with pytest.raises(ConnectionResetError):
-                tcp.recv(1)
-        assert time.monotonic() - started < 1
-    assert refused.reaches("backend_refused", 3)
+    started = time.monotonic()
+    with lab.connect(to=SCRIPTED) as tcp:
+        tcp.sendall(web.request("/"))
+        assert web.response(tcp).status == 503
+    assert time.monotonic() - started < 5
+    assert refused.reaches("backend_refused", 4)
     with serving(lab, _answer), lab.connect(to=SCRIPTED) as tcp:
         tcp.sendall(web.request("/"))
         assert web.response(tcp).status == 200
 
 
 def test_server_drops_every_syn(lab: Lab, scripted: None, paths: dict[str, str]) -> None:
-    """After a second the bridge gives the client up; others are served meanwhile."""
+    """After a second the bridge gives the client up, at each of four attempts; others are served
+    meanwhile."""
     rule = ["INPUT", "-p", "tcp", "-d", SERVER1, "--dport", str(PORT), "-j", "DROP"]
     silent = lab.growth("backend1")
     lab.run("backend1", "iptables", "-w", "-I", *rule)
@@ -117,12 +117,11 @@ def test_server_drops_every_syn(lab: Lab, scripted: None, paths: dict[str, str])
             tcp.sendall(web.request("/"))
             asked = time.monotonic()
             assert lab.curl(paths["1k"]).status == 200
-            with pytest.raises(ConnectionResetError):
-                tcp.recv(1)
-            assert 0.9 < time.monotonic() - asked < 3
+            assert web.response(tcp).status == 503
+            assert 3.9 < time.monotonic() - asked < 8
     finally:
         lab.run("backend1", "iptables", "-w", "-D", *rule)
-    assert silent.reaches("backend_silent")
+    assert silent.reaches("backend_silent", 4)
     assert silent("backend_refused") == 0
 
 

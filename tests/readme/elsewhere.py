@@ -22,6 +22,10 @@ ELSEWHERE = {
         "tests/resources/test_memory.py",
         '"-m", "tests.resources.idle_flows"',
     ),
+    ".venv/bin/python -m tests.bench.choice": (
+        "tests/bench/test_choice.py",
+        '"-m", "tests.bench.choice"',
+    ),
     "ip route add BRIDGE via ROUTER mtu 1400": (
         "tests/e2e/test_routed_hosts.py",
         '"ip", "route", "add", destination, "via", FRONT, "mtu"',

@@ -209,7 +209,8 @@ def test_owned_bytes_beyond_a_segment_are_cut_to_the_paths_size() -> None:
 
 
 def test_it_is_repeated_doubling_five_times_then_given_up() -> None:
-    stage = Stage()
+    """Where there is no other backend."""
+    stage = Stage(bridges=BRIDGES[:1])
     client = slow(stage)
     begun = 0.05
     client.send(REQUEST[6:], 9)
@@ -304,7 +305,7 @@ def test_so_it_is_with_what_needed_several_segments() -> None:
 
 def test_refused_owned_bytes_end_the_connection() -> None:
     """By the only backend."""
-    stage = Stage(bridges=BRIDGES[:1])
+    stage = Stage(bridges=BRIDGES[:1], pool={"retries": 0})
     client = handed(stage)
     stage.sent()
     stage.packet(client.answer(models.REFUSED))

@@ -115,9 +115,11 @@ def test_without_a_cookie_nothing_is_replaced() -> None:
 def test_a_closed_flows_request_opens_nothing(seconds: float) -> None:
     stage = Stage()
     client = handed(stage)
-    stage.packet(client.answer(models.REFUSED))
+    (flow,) = stage.core.table.handed.values()
+    stage.core.kill(flow, stage.now)
+    stage.at(1)
     stage.sent()
-    stage.at(seconds)
+    stage.at(1 + seconds)
     assert client.send(REQUEST) is None
     assert not stage.sent()
     assert stage.count("closed_flow_again") == 1

@@ -309,7 +309,7 @@ def test_an_over_long_request_line_is_reset_by_name() -> None:
 
 
 def test_refused_by_the_only_backend_is_told_to_the_client() -> None:
-    stage = Stage(bridges=BRIDGES[:1])
+    stage = Stage(bridges=BRIDGES[:1], pool={"retries": 0})
     client, _ = handed(stage)
     assert stage.packet(client.answer(models.REFUSED)) is None
     answer = stage.reply()

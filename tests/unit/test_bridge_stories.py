@@ -108,18 +108,10 @@ def ended_by(stage: Stage, connection: Connection, how: str) -> None:
         Connection(stage, ("198.51.100.7", 2)).handoff()
     elif how == "down":
         stage.core.mark_server("203.0.113.20:80", False, "no", stage.now)
-    elif how == "removed":
-        stage.core.reconfigure([], *settings(), stage.now)
     else:
         assert how == "stopped"
         for _ in stage.core.farewell(stage.now):
             pass
-
-
-def settings() -> tuple[Any, Any]:
-    from packetbridge.core import config  # noqa: PLC0415
-
-    return config.Limits(), config.Timeouts()
 
 
 ENDS = [
@@ -131,7 +123,6 @@ ENDS = [
     "killed",
     "evicted",
     "down",
-    "removed",
     "stopped",
 ]
 
@@ -156,7 +147,6 @@ REFUSED = {
     "killed": "killed",
     "evicted": "refused:evicted",
     "down": "refused:down",
-    "removed": "refused:removed",
     "stopped": "refused:stopped",
 }
 

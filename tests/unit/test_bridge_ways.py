@@ -8,7 +8,6 @@ import pytest
 
 from packetbridge.core import config
 from packetbridge.core.entry import Entry
-from packetbridge.core.flow import IN_KERNEL
 from packetbridge.core.parting import ENDED
 from tests.unit import models
 from tests.unit.bridge_stage import ADDRESS, MARK, REQUEST, SERVER, VIPS, Connection, Stage
@@ -104,8 +103,6 @@ def test_down_twice_is_down_once() -> None:
 def test_a_name_that_is_none(name: str) -> None:
     stage = Stage()
     with pytest.raises(KeyError):
-        stage.core.mark_server(name, False, "", stage.now)
-    with pytest.raises(KeyError):
         stage.core.drain_entry(name, True)
 
 
@@ -162,7 +159,7 @@ def test_new_settings_of_a_way_in_are_heeded_and_its_figures_stay() -> None:
     stage = Stage()
     Connection(stage, ("198.51.100.7", 1)).open()
     before = stage.core.entries
-    stage.core.reconfigure(entries(connect=5.0, on_down="reset"), LIMITS, TIMES, stage.now)
+    stage.core.reconfigure(entries(connect=5.0, on_down="reset"), LIMITS, TIMES)
     assert [a is b for a, b in zip(stage.core.entries, before, strict=True)] == [True, True]
     assert before[0].figures.flows == 1
     Connection(stage).asked()
@@ -174,44 +171,61 @@ def test_new_settings_of_a_way_in_are_heeded_and_its_figures_stay() -> None:
     assert len(stage.core.table) == 0
 
 
-def test_another_server_gets_the_new_connections() -> None:
+def test_another_server_gets_the_new_connections_and_the_others_go_on() -> None:
     stage = Stage()
-    Connection(stage, ("198.51.100.7", 1)).open()
-    Connection(stage, ("198.51.100.7", 2)).asked()
-    stage.core.reconfigure(entries(("203.0.113.99", 1)), LIMITS, TIMES, stage.now)
-    assert set(kinds(stage)) == {"R", models.REFUSED, models.ENDED}, "in Python's hands: at once"
-    assert len(stage.core.table) == 0
-    connection = Connection(stage)
-    connection.handoff()
+    standing = Connection(stage, ("198.51.100.7", 1)).open()
+    waiting = Connection(stage, ("198.51.100.7", 2))
+    waiting.asked()
+    stage.core.reconfigure(entries(("203.0.113.99", 1)), LIMITS, TIMES)
+    new = Connection(stage)
+    new.handoff()
     syn = stage.reply()
     assert (syn["dst"], syn["dport"]) == ("203.0.113.99", 1)
+    waiting.syn_ack()
+    assert stage.reply()["payload"] == REQUEST
+    assert standing.from_server(b"12345", acked=END) is not None
+    assert standing.send(b"", END, acked=5) is not None
+    assert [entry.figures.flows for entry in stage.core.former()] == [2]
+    for connection in (standing, waiting):
+        connection.from_server(b"", 5, flags="R", acked=END)
+    assert stage.core.former() == []
 
 
-def test_those_that_the_kernel_has_go_on() -> None:
+def test_a_way_that_is_gone_takes_no_new_connection() -> None:
     stage = Stage()
-    connection = Connection(stage).open()
-    flow = stage.flow()
-    flow.mark(IN_KERNEL, True)
-    stage.core.reconfigure(entries(("203.0.113.99", 1)), LIMITS, TIMES, stage.now)
-    assert len(stage.core.table) == 1
-    assert connection.send(b"more", END) is not None
-    assert flow.entry not in stage.core.entries
-
-
-def test_a_way_that_is_gone_is_none() -> None:
-    stage = Stage()
-    stage.core.reconfigure(entries()[:1], LIMITS, TIMES, stage.now)
+    standing = Connection(stage, ("198.51.100.7", 1), dscp=6).open()
+    stage.core.reconfigure(entries()[:1], LIMITS, TIMES)
+    Connection(stage, dscp=6).handoff()
+    assert kinds(stage) == [models.REFUSED]
+    assert stage.count("backend_draining") == 1
+    assert standing.send(b"more", END) is not None
+    standing.from_server(b"", flags="R", acked=END + 4)
+    assert stage.core.former() == []
     Connection(stage, dscp=6).handoff()
     assert stage.count("no_entry") == 1
+    stage.sent()
     Connection(stage, dscp=5).handoff()
     assert kinds(stage) == ["S"]
+
+
+def test_a_way_that_comes_back_is_what_it_was() -> None:
+    stage = Stage()
+    Connection(stage, dscp=6).open()
+    before = stage.core.entries
+    stage.core.reconfigure(entries()[:1], LIMITS, TIMES)
+    stage.core.reconfigure(entries(), LIMITS, TIMES)
+    assert [a is b for a, b in zip(stage.core.entries, before, strict=True)] == [True, True]
+    assert stage.core.former() == []
+    Connection(stage, ("198.51.100.7", 2), dscp=6).handoff()
+    assert kinds(stage) == ["S"]
+    assert before[1].figures.flows == 2
 
 
 def test_bounds_and_time_outs_change_at_once() -> None:
     stage = Stage()
     Connection(stage).open()
     limits, times = config.Limits(flows=1), config.Timeouts(idle=5.0)
-    stage.core.reconfigure(entries(), limits, times, stage.now)
+    stage.core.reconfigure(entries(), limits, times)
     Connection(stage, ("198.51.100.7", 2)).handoff()
     assert stage.count("flow_table_full") == 1
     stage.at(25)

@@ -51,7 +51,7 @@ def test_a_flow_waits_is_handed_and_is_remembered() -> None:
     assert table.find(flow.key) is flow
     assert (len(table.waiting), len(table.handed)) == (0, 1)
     assert not table.was_closed(flow.incarnation, T0)
-    table.remove(flow, T0)
+    table.remove(flow, T0, "")
     assert table.find(flow.key) is None
     assert flow.state is State.GONE
     assert table.was_closed(flow.incarnation, T0 + 127)
@@ -79,7 +79,7 @@ def test_there_is_no_room_beyond_the_limit() -> None:
     assert table.hand(first)
     assert not table.hand(second)
     assert second.state is State.WAITING
-    table.remove(first, T0)
+    table.remove(first, T0, "")
     assert table.hand(second)
 
 
@@ -123,8 +123,8 @@ def test_many_expiries_are_bounded_work_each() -> None:
 def test_a_removed_flow_does_not_expire() -> None:
     table, flow = table_of(), flow_of(1)
     table.admit(flow)
-    table.remove(flow, T0)
-    table.remove(flow, T0)
+    table.remove(flow, T0, "")
+    table.remove(flow, T0, "")
     assert expired_by(table, 300) == []
 
 

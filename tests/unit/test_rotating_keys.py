@@ -89,8 +89,21 @@ def test_a_handoff_is_repeated_under_the_key_of_the_day() -> None:
     first = handoff_of(client.send(balancer_stage.REQUEST))
     stage.core.rekey([NEW], stage.now)
     second = handoff_of(client.send(balancer_stage.REQUEST))
-    assert first[:8] == second[:8]
-    assert first[8:] != second[8:]
+    assert first[:7] == second[:7]
+    assert (first[7] & 7, second[7] & 7) == (models.HANDOFF, models.CONFIRM)
+    assert second == models.handoff_option(
+        models.CONFIRM,
+        client.address,
+        balancer_stage.VIP,
+        c=client.c,
+        b=client.b,
+        seq=client.c + 1,
+        wall=stage.wall,
+        mss=1460,
+        scales=(8, 7),
+        sack=True,
+        shared=NEW_SHARED,
+    )
 
 
 # --- bridge ---

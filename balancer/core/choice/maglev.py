@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from itertools import count, cycle, islice
 from math import isqrt
+from operator import eq
 from typing import TypeVar
 
 from common.core.siphash import siphash24
@@ -52,7 +53,7 @@ LOOKUPS = 32
 
 def fitting(backends: int) -> int:
     """The table's size for that many backends: 100 slots for each as the paper advises (section
-    5.3), or at least 10 in the largest. It depends on nothing else, as another size moves nearly
+    3.4), or at least 10 in the largest. It depends on nothing else, as another size moves nearly
     every key."""
     small, usual, large = LADDER
     if backends <= small // 100:
@@ -182,7 +183,8 @@ class Table:
         permutations = [permutation(encoded[index], size) for index in order]
         by_turn = yield from populating(permutations, [weights[index] for index in order], size)
         self.size = size
-        self.entries = array("H", [order[entry] for entry in by_turn])
+        in_order = all(map(eq, order, count()))  # then the table is right as it is, however large
+        self.entries = by_turn if in_order else array("H", [order[entry] for entry in by_turn])
         self._by_name = order
         self._count = len(order)
 

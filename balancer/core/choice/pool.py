@@ -204,8 +204,7 @@ class Pool:
         not name depart. Tables that would be the same are kept.
         """
         self.take_over(now)
-        new = Pool.__new__(Pool)
-        Pool.__init__(new, configured)
+        new = Pool(configured)
         new._predecessor = self
         for backend in configured.backends:
             known = self._members.get(backend.name) or self._returning(backend)

@@ -17,8 +17,8 @@ from balancer.core.choice.least_pending import LeastPending
 from balancer.core.choice.member import Member
 from balancer.core.choice.policy import NONE
 
-CLIENTS = 131072
-"""Clients that a pool remembers: some 40 MB at most."""
+CLIENTS = 65536
+"""Clients that a pool remembers: some 12 MB at most."""
 
 LOOKS = 2
 """Clients that are looked at, whether to forget them, with each flow."""

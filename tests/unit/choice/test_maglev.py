@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.core.choice.maglev import (
+    LADDER,
     LOOKUP_KEY,
     OFFSET_KEY,
     SKIP_KEY,
     Table,
+    fitting,
     is_prime,
     key_hash,
     populate,
@@ -208,6 +210,87 @@ def test_hashed_keys_are_balanced(count: int) -> None:
     keys = Counter(table.lookup(key_hash(b"/objects/%d" % number)) for number in range(20_000))
     expected = 20_000 / count
     assert max(keys.values()) < expected + 5 * expected**0.5
+
+
+# --- the order after the first ---
+
+
+def model_order(owner: list[bytes], names: list[bytes], hash64: int) -> list[bytes]:
+    """Look-ups by the hash and 31 hashes of it, then the names from a place on."""
+    found = [owner[hash64 % len(owner)]]
+    for again in range(1, 32):
+        message = hash64.to_bytes(8, "little") + bytes([again, 0, 0, 0])
+        found.append(owner[model_siphash(b"l3dsr.maglev.agn", message) % len(owner)])
+    start = hash64 % len(names)
+    return list(dict.fromkeys(found + sorted(names)[start:] + sorted(names)[:start]))
+
+
+@given(
+    backend_sets.filter(lambda backends: any(backends.values())),
+    st.integers(0, 2**64 - 1),
+    st.sampled_from([7, 101]),
+)
+def test_order_equals_the_model_and_is_a_permutation(
+    backends: dict[bytes, int], hash64: int, size: int
+) -> None:
+    names = list(backends)
+    table = Table(names, list(backends.values()), size)
+    order = [names[index] for index in table.order(hash64)]
+    assert order == model_order(owners(table, names), names, hash64)
+    assert sorted(order) == sorted(names)
+    assert order[0] == names[table.lookup(hash64)]
+
+
+def test_order_of_more_backends_than_look_ups() -> None:
+    names = names_of(500)
+    table = Table(names, [1] * 500, 4099)
+    order = [names[index] for index in table.order(2**63 + 12345)]
+    assert order == model_order(owners(table, names), names, 2**63 + 12345)
+    assert sorted(order) == sorted(names)
+
+
+def test_keys_of_one_backend_go_to_all_others() -> None:
+    """Of 10,000 keys of one of ten, a ninth to each other: within five standard deviations."""
+    table, second = Table(names_of(10), [1] * 10, 4099), Counter()
+    hashes = (key_hash(b"/%d" % number) for number in range(100_000))
+    for hash64 in hashes:
+        if table.lookup(hash64) == 3:
+            second[next(islice(table.order(hash64), 1, None))] += 1
+    expected = second.total() / 9
+    assert len(second) == 9
+    assert max(abs(count - expected) for count in second.values()) < 5 * expected**0.5
+
+
+# --- sizes, and building in steps ---
+
+
+@pytest.mark.parametrize(
+    ("backends", "size"),
+    [(1, 4099), (40, 4099), (41, 65537), (655, 65537), (6553, 65537), (6554, 655373)],
+)
+def test_the_size_that_fits(backends: int, size: int) -> None:
+    assert fitting(backends) == size
+
+
+def test_every_size_of_the_ladder_is_a_prime() -> None:
+    assert all(map(is_prime, LADDER))
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_building_is_done_in_short_steps(count: int) -> None:
+    """The same table, and no step that would hold packets up."""
+    steps = Table.building(names_of(count), [1] * count, 65537)
+    spent, table = [], None
+    while table is None:
+        start = time.process_time()
+        try:
+            next(steps)
+        except StopIteration as done:
+            table = done.value
+        spent.append(time.process_time() - start)
+    assert table.entries == Table(names_of(count), [1] * count, 65537).entries
+    assert len(spent) > 20
+    assert sorted(spent)[-2] < 0.02
 
 
 # --- errors and speed -----------------------------------------------------------------------------

@@ -1,0 +1,148 @@
+"""Another configuration while packets go on: read and looked at in a child process, built little by
+little, and in force at once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from operator import attrgetter
+
+from balancer.core.config import Config, Service
+from balancer.core.engine import Balancer
+from balancer.core.rules import rules
+from balancer.core.service import Paths
+from balancer.program import ways
+from common.adapters.firewall import Firewall, FirewallError
+from common.adapters.meanwhile import BusyError, Meanwhile
+from common.adapters.routes import RouteError
+from common.program.control import basics
+from common.program.control.basics import Done
+from common.program.loop import PacketLoop
+from common.program.reporting import UsageProblems
+
+# What is set up once, for as long as the program runs.
+FIXED = ("interface", "datapath", "queue", "key_file", "control")
+FORMER_LOOKS = 5.0  # seconds between two looks at whether former services still have connections
+
+log = logging.getLogger(__name__)
+
+Found = tuple[Config, Paths, list[str]]  # what is to be in force, or why it cannot be
+
+
+class Configured:
+    """The ``config`` in force, and the way to another. ``again`` reads it from where it stands."""
+
+    def __init__(
+        self,
+        loop: PacketLoop,
+        core: Balancer,
+        config: Config,
+        paths: Paths,
+        again: Callable[[], Config],
+    ) -> None:
+        self.config = config
+        self._paths = paths
+        self._again = again
+        self._loop, self._core = loop, core
+        self._former: tuple[Service, ...] = ()
+        self.meanwhile = Meanwhile(loop.watch)
+        core.access.wanted = bool(config.access_log.file)
+
+    def read_again(self, done: Done) -> None:
+        """The job of a reload: what the file says, with the flags of the start."""
+        self._look(self._again, done)
+
+    def apply(self, config: Config, done: Done) -> None:
+        """The job that has this configuration in force."""
+        self._look(lambda: config, done)
+
+    def _look(self, read: Callable[[], Config], done: Done) -> None:
+        former = self._former_with(self.config)
+        look = partial(_looked_at, read, self.config, self._paths, former)
+        self._aside(look, partial(self._take, done), done)
+
+    def _take(self, done: Done, found: Found) -> None:
+        config, paths, mistakes = found
+        if mistakes:
+            done(mistakes)
+            return
+        in_force = partial(self._in_force, config, paths, done)
+        self._core.reconfigure(config, paths, time.monotonic(), in_force)
+
+    def _in_force(self, config: Config, paths: Paths, done: Done) -> None:
+        self._former = tuple(
+            service
+            for service in self._former_with(self.config)
+            if _endpoint(service) not in map(_endpoint, config.services)
+        )
+        self.config, self._paths = config, paths
+        self._loop.drain = config.timeouts.drain
+        self._core.access.wanted = bool(config.access_log.file)
+        if basics.level() != config.log_level:
+            basics.set_level(self._loop, config.log_level)
+        for line in ways.narrow(config, paths):
+            log.info(line)
+        if self._former:
+            self._loop.watch.at(time.monotonic() + FORMER_LOOKS, self._let_go)
+        done([])
+
+    def _former_with(self, config: Config) -> tuple[Service, ...]:
+        """Services that still have connections, configured or not."""
+        return (*self._former, *config.services)
+
+    def _let_go(self, now: float) -> None:
+        """Remove the rules of former services whose connections are over."""
+        busy = self._core.busy_endpoints()
+        left = tuple(service for service in self._former if _endpoint(service) in busy)
+        if left != self._former:
+            self._former = left
+            install = partial(_install, self.config, left)
+            self._aside(install, lambda _: None, lambda mistakes: log.warning("%s", mistakes[0]))
+        if left:
+            self._loop.watch.at(now + FORMER_LOOKS, self._let_go)
+
+    def _aside(self, work: Callable[[], object], take: Callable[..., None], done: Done) -> None:
+        try:
+            self.meanwhile.run(work, take, lambda error: done([str(error)]))
+        except (BusyError, OSError) as error:
+            done([str(error)])
+
+
+def _looked_at(
+    read: Callable[[], Config], old: Config, paths: Paths, former: tuple[Service, ...]
+) -> Found:
+    """In a child process: the configuration, what its ways take, and its rules in place beside
+    those of what is in force."""
+    try:
+        new = read()
+        mistakes = list(_fixed(old, new))
+        if mistakes:
+            return old, paths, mistakes
+        found = ways.paths(new, paths.to_bridges)
+        if {_endpoint(s) for s in new.services} != {_endpoint(s) for s in old.services}:
+            _install(new, former)
+    except UsageProblems as error:
+        return old, paths, error.problems
+    except (RouteError, FirewallError, OSError) as error:
+        return old, paths, [str(error)]
+    return new, found, []
+
+
+def _install(config: Config, former: tuple[Service, ...]) -> None:
+    Firewall("balancer", *rules(config, former)).install()
+
+
+def _fixed(old: Config, new: Config) -> Iterator[str]:
+    for key in FIXED:
+        before, after = attrgetter(key)(old), attrgetter(key)(new)
+        if before != after:
+            yield f"{key}: is another than at the start; right would be the same, or a restart"
+    if replace(new.limits, closed=old.limits.closed) != new.limits:
+        yield "limits.closed: is another than at the start; right would be the same, or a restart"
+
+
+def _endpoint(service: Service) -> tuple[str, int]:
+    return service.vip, service.port

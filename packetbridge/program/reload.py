@@ -1,0 +1,146 @@
+"""Another configuration while packets go on: read and looked at in a child process, then in force
+at once, for new connections; those by ways in that are gone go on until they end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import attrgetter
+
+from common.adapters import checks
+from common.adapters.firewall import Firewall, FirewallError
+from common.adapters.meanwhile import BusyError, Meanwhile
+from common.adapters.routes import RouteError
+from common.program.control import basics
+from common.program.control.basics import Done
+from common.program.loop import PacketLoop
+from common.program.reporting import UsageProblems
+from packetbridge.core.config import Backend, Config
+from packetbridge.core.engine import Bridge
+from packetbridge.core.entry import Entry
+from packetbridge.core.rules import Kernel, rules
+from packetbridge.program import ways
+from packetbridge.program.ways import Host
+
+# What is set up once, for as long as the program runs.
+FIXED = ("interface", "datapath", "queue", "mark", "key_file", "control")
+FORMER_LOOKS = 5.0  # seconds between two looks at whether former ways in still have connections
+
+log = logging.getLogger(__name__)
+
+Former = tuple[tuple[Config, Backend], ...]
+Found = tuple[Config, Host, list[str]]  # what is to be in force, or why it cannot be
+
+
+class Configured:
+    """The ``config`` in force, and the way to another. ``again`` reads it from where it stands.
+    The ``kernel``'s path has room for as many flows as there were to be at the start."""
+
+    def __init__(
+        self,
+        loop: PacketLoop,
+        core: Bridge,
+        config: Config,
+        host: Host,
+        kernel: Kernel | None,
+        again: Callable[[], Config],
+    ) -> None:
+        self.config = config
+        self._host, self._kernel, self._again = host, kernel, again
+        self._room = None if kernel is None else config.limits.flows
+        self._loop, self._core = loop, core
+        self._former: Former = ()
+        self.meanwhile = Meanwhile(loop.watch)
+        core.access.wanted = bool(config.access_log.file)
+
+    def read_again(self, done: Done) -> None:
+        """The job of a reload: what the file says, with the flags of the start."""
+        former = (*self._former, *((self.config, backend) for backend in self.config.backends))
+        look = partial(
+            _looked_at, self._again, self.config, self._host, self._kernel, former, self._room
+        )
+        self._aside(look, partial(self._take, done), done)
+
+    def _take(self, done: Done, found: Found) -> None:
+        config, host, mistakes = found
+        if mistakes:
+            done(mistakes)
+            return
+        gone = [(self.config, b) for b in self.config.backends if b not in config.backends]
+        self._former = (*self._former, *gone)
+        self._core.reconfigure(ways.entries(config, host), config.limits, config.timeouts)
+        self.config, self._host = config, host
+        self._loop.drain = config.timeouts.drain
+        self._core.access.wanted = bool(config.access_log.file)
+        if basics.level() != config.log_level:
+            basics.set_level(self._loop, config.log_level)
+        # The rules of what was before are in place still.
+        self._loop.watch.at(time.monotonic() + FORMER_LOOKS, self._let_go)
+        done([])
+
+    def _let_go(self, now: float) -> None:
+        """Remove the rules of former ways in whose connections are over."""
+        in_use = self._core.former()
+        left = tuple(way for way in self._former if any(_leads(way, each) for each in in_use))
+        if left != self._former:
+            self._former = left
+            install = partial(_install, self.config, self._host, self._kernel, left)
+            self._aside(install, lambda _: None, lambda mistakes: log.warning("%s", mistakes[0]))
+        if left:
+            self._loop.watch.at(now + FORMER_LOOKS, self._let_go)
+
+    def _aside(self, work: Callable[[], object], take: Callable[..., None], done: Done) -> None:
+        try:
+            self.meanwhile.run(work, take, lambda error: done([str(error)]))
+        except (BusyError, OSError) as error:
+            done([str(error)])
+
+
+def _looked_at(
+    read: Callable[[], Config],
+    old: Config,
+    host: Host,
+    kernel: Kernel | None,
+    former: Former,
+    room: int | None,
+) -> Found:
+    """In a child process: the configuration, what its servers are to this host, and its rules in
+    place beside those of what is in force."""
+    try:
+        new = read()
+        mistakes = list(_fixed(old, new, room))
+        if mistakes:
+            return old, host, mistakes
+        found = Host(ways.local(new), checks.uses_bbr())
+        if (new.backends, new.balancers) != (old.backends, old.balancers):
+            both = Host(found.local | host.local, found.bbr)
+            _install(new, both, kernel, former)
+    except UsageProblems as error:
+        return old, host, error.problems
+    except (RouteError, FirewallError, OSError) as error:
+        return old, host, [str(error)]
+    return new, found, []
+
+
+def _install(config: Config, host: Host, kernel: Kernel | None, former: Former) -> None:
+    Firewall("packetbridge", *rules(config, host.local, kernel, former)).install()
+
+
+def _fixed(old: Config, new: Config, room: int | None) -> Iterator[str]:
+    for key in FIXED:
+        before, after = attrgetter(key)(old), attrgetter(key)(new)
+        if before != after:
+            yield f"{key}: is another than at the start; right would be the same, or a restart"
+    if room is not None and new.limits.flows > room:
+        more = f"{new.limits.flows} is more than at the start"
+        yield f"limits.flows: {more}; right would be up to {room}, or a restart"
+
+
+def _leads(way: tuple[Config, Backend], entry: Entry) -> bool:
+    """Whether an entry is one of a backend's."""
+    config, backend = way
+    names = {f"{backend.address}:{backend.port}/{dscp}" for dscp in config.dscps(backend)}
+    server = f"{backend.server_address}:{backend.server_port}"
+    return entry.name in names and entry.server_name == server
