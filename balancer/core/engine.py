@@ -247,8 +247,10 @@ class Balancer:
             return
         if up:
             found.mark_up(member, now)
+            self.ledger.warn(f"{pool}/{backend}", "is up again")
             return
         found.mark_down(member, reason, now)
+        self.ledger.warn(f"{pool}/{backend}", f"is down: {reason}")
         if found.configured.on_down == "reset":
             self._chores.add(killing.kill_those_of(self._context, member))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from balancer.core import cookie
 from balancer.core.config import Limits, Timeouts
@@ -140,6 +140,10 @@ class FlowTable:
             self.buffered_bytes -= flow.head.kept_bytes
             self._reading.pop(flow.key, None)
             flow.head = None
+
+    def every(self) -> Iterator[Flow]:
+        """All flows, little by little; see IdleWheel.items. Some may be GONE."""
+        return self._wheel.items()
 
     def expired(self, now: float) -> tuple[list[Flow], bool]:
         """Flows whose time is over, removed; and whether more may be due at once."""

@@ -16,7 +16,6 @@ from common.core.program_metrics import Build, ProcessNumbers, ProgramMetrics
 SERVED = frozenset({
     "steered", "syn", "bare_ack", "head_kept", "answer_accepted", "answer_ended", "backend_refused",
     "client_closed", "client_closing", "client_reset", "icmp_steered", "icmp_to_host",
-    "client_reset_by_us", "after_our_end",
 })  # fmt: skip
 
 

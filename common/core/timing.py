@@ -7,7 +7,7 @@ is due is asked again whether it really is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any, Generic, TypeVar
@@ -17,6 +17,7 @@ T = TypeVar("T")
 ASK_AGAIN = 15.0  # seconds at most between two looks at an idle item: how late its end can be
 ENDS_AT_ONCE = 500  # items looked at in one go, so that packets are not held up
 LOOK_EVERY = 1.0  # seconds between two goes
+TAKEN_AT_ONCE = 256  # items
 
 
 class Deadlines(Generic[T]):
@@ -57,6 +58,18 @@ class IdleWheel(Generic[T]):
         """Ask about ``item`` in the second after ``when``, or the next one if that is past."""
         second = max(int(when) + 1, self._second + 1)
         self._buckets.setdefault(second, []).append(item)
+
+    def items(self) -> Iterator[T]:
+        """All items, taken little by little: what is added or asked meanwhile may come twice, or
+        not at all. No copy of them all is made, which would hold up packets where there are many.
+        """
+        for second in sorted(self._buckets):
+            bucket = self._buckets.get(second, [])
+            for at in count(0, TAKEN_AT_ONCE):  # it grows, or loses its last ones
+                some = bucket[at : at + TAKEN_AT_ONCE]
+                if not some:
+                    break
+                yield from some
 
     def advance(self, now: float, verdict: Callable[[T], float | None], most: int) -> int:
         """Ask ``verdict`` about at most ``most`` items whose second has come by ``now``.

@@ -163,8 +163,8 @@ class PacketLoop:
             gc.disable()
 
             def turn(most_wait: float = HOUSEKEEPING) -> None:
-                wait = min(self._due, watch.due) - time.monotonic()
-                ready = watch.ready(min(wait, most_wait))
+                due = self._due if self._due < watch.due else watch.due
+                ready = watch.ready(min(due - time.monotonic(), most_wait))
                 self._between(partial(self._core.gather, time.monotonic()))
                 watch.heed(ready)
                 self._between(self._core.settle)

@@ -207,6 +207,9 @@ class Bridge:
         self._context.wall = now + self._wall_offset
         for entry in self._ways.named(name):
             fell = entry.up and not up
+            if entry.up != up:
+                how = "is up again" if up else f"is down: {reason}"
+                self.ledger.warn(entry.name, f"server {entry.server_name} {how}")
             entry.up, entry.reason = up, reason
             if fell:
                 self._parting.begin(entry.asking, _is_asking, End.DOWN, now)

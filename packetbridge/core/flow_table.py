@@ -16,6 +16,7 @@ of it can still be authentic:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from common.core.eviction import longest_idle
 from common.core.handoff import EPOCH_SECONDS, EPOCH_SLACK
@@ -167,6 +168,10 @@ class FlowTable:
     def was_spliced(self, outbound: bytes, now: float) -> bool:
         """Whether the server's packet with that key is a late one of a flow that has ended."""
         return self._closed.holds(outbound, now)
+
+    def every(self) -> Iterator[Flow]:
+        """All flows, little by little; see IdleWheel.items. Some may be GONE."""
+        return self._wheel.items()
 
     def expired(self, now: float) -> tuple[list[Flow], bool]:
         """Flows whose time is over, still in the table; and whether more may be due at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -138,6 +139,10 @@ def test_a_server_that_is_down_gets_no_connections_until_it_is_back(lab: Lab) ->
     lab.script("start", "nginx-backend1")
     until(lambda: health(lab)["backend1"]["up"], SOON, "it is up")
     assert lab.curl(path).backend == "backend1"
+    for program, whom in (("balancer", "pages/backend1:"), ("backend1", "server 192.168.33.30:80")):
+        log = lab.log(program)
+        assert re.search(f"{whom} is down: .*connection refused", log)
+        assert f"{whom} is up again" in log
 
 
 def test_a_bridge_that_is_down_gets_no_connections_until_it_is_back(lab: Lab) -> None:

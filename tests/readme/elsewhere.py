@@ -7,6 +7,8 @@ OPERATING = "tests/vagrant/operating.sh"
 INSTALL = "tests/install/test_install.py"
 SET_UP = "tests/install/test_pages.py"
 UNITS = "tests/unit/test_units.py"
+CONTROL = "tests/e2e/test_control.py"
+COMMANDS = "tests/unit/test_control_commands.py"
 
 # A file, and the words in it that run the command.
 ELSEWHERE = {
@@ -61,6 +63,18 @@ ELSEWHERE = {
         "BACKENDS=2 SERVICES=1 vagrant up --provision",
     ),
     "curl http://192.168.33.10/": (STAGES, 'fetch "http://$vip/"'),
+    "balancer top": (CONTROL, '"top", "--frames", "1"'),
+    "balancer shell": (CONTROL, 'line(lab, "balancer", "shell")'),
+    "balancer trace 192.168.33.1 --seconds 5 --write client.pcap": (
+        CONTROL,
+        '"trace", CLIENT, "--seconds", "1.5", "--write"',
+    ),
+    "balancer flows --kill ID": (CONTROL, '"flows", "--kill", by_name'),
+    "packetbridge drain ADDRESS:PORT": (CONTROL, '"backend1", "drain"'),
+    "packetbridge ready ADDRESS:PORT": (CONTROL, '"backend1", "ready"'),
+    "balancer add web/backend3 --bridge ADDRESS": (COMMANDS, 'do(commands, "add"'),
+    "balancer remove web/backend3": (COMMANDS, 'do(commands, "remove"'),
+    "balancer reload": (COMMANDS, '["reload"]'),
     "systemd-analyze security": (UNITS, '"security"'),
 }
 

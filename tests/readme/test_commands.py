@@ -3,6 +3,7 @@ in a lab that `make lab` makes; what runs the others is in tests/readme/elsewher
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -127,6 +128,39 @@ def test_counters_are_written(lab: Lab, reader: Reader) -> None:
     until(
         lambda: re.search(r" counters .*\bhandoffs=\d", lab.log("balancer", start)), 5, "counters"
     )
+
+
+@types(
+    "balancer status",
+    "balancer backends",
+    "balancer flows --limit 20",
+    "balancer flows --json --state handed",
+    "balancer explain GET 'http://192.168.33.10/a?b=1' --header 'Cookie: user=7' "
+    "--source 192.0.2.1",
+    "balancer drain web/backend1",
+    "balancer ready web/backend1",
+    "balancer weight web/backend1 2",
+    "balancer log-level debug",
+)
+def test_a_running_balancer_takes_commands(lab: Lab, reader: Reader) -> None:
+    with lab.connect() as tcp:
+        tcp.sendall(web.request("/1k"))
+        assert web.response(tcp).status == 200
+        shown = {command: reader.types(command, "balancer") for command in reader.told_in_order}
+    lab.script("restart", "balancer")
+    status, backends, flows, as_json, explained, *_ = shown.values()
+    assert "192.168.33.10:80" in status
+    assert "backend2" in backends
+    assert "192.168.33.1:" in flows
+    assert json.loads(as_json)[0]["state"] == "handed"
+    assert "path=/a" in explained
+    assert lab.curl("/1k").status == 200
+
+
+@types("packetbridge status", "packetbridge backends", "packetbridge flows")
+def test_a_running_bridge_takes_commands(lab: Lab, reader: Reader) -> None:
+    for command in reader.told_in_order:
+        assert "192.168.33." in reader.types(command, "backend1") or "flows" in command
 
 
 @types(

@@ -51,7 +51,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     served: list[object] = []
     for name in PROGRAMS:
         module = types.ModuleType(f"{name}.program.serve")
-        vars(module)["serve"] = served.append
+        vars(module)["serve"] = lambda config, again: served.append(config)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return served
 
@@ -122,7 +122,7 @@ def test_warnings_are_shown_and_fatal_problems_prevent_the_start(
 def test_a_failure_while_serving_is_a_message(
     program: str, started: list[object], monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    def serve(config: object) -> None:
+    def serve(config: object, again: object) -> None:
         raise failure
 
     monkeypatch.setattr(sys.modules[f"{program}.program.serve"], "serve", serve)

@@ -92,3 +92,17 @@ def test_a_time_that_is_past_is_asked_next() -> None:
     assert asked == []
     wheel.advance(101.0, asked.append, 10)
     assert asked == ["late"]
+
+
+def test_the_items_of_a_wheel_are_given_while_it_turns() -> None:
+    wheel: IdleWheel[int] = IdleWheel(0.0)
+    for number in range(1000):
+        wheel.add(number % 7, number)
+    found = []
+    for count, item in enumerate(wheel.items()):
+        found.append(item)
+        if count == 300:  # some end, some are put off, and there are others
+            wheel.advance(2.0, lambda item: None if item % 2 else 20.0, 100)
+            wheel.add(3.0, 5000)
+    assert len(set(found) - {5000}) >= 900
+    assert set(wheel.items()) <= set(range(1000)) | {5000}

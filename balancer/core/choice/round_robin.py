@@ -28,18 +28,17 @@ class RoundRobin(Policy):
         self._groups: list[tuple[int, list[tuple[int, int]]]] = []  # weight, heap of (-v, number)
 
     def settle(self, takers: Sequence[Member]) -> None:
-        """The credits go on, their sum being 0 again, and newcomers begin with 0."""
+        """The credits go on, in the new weights' scale, and newcomers begin with none."""
+        total = sum(member.effective for member in takers)
         credits = {
-            member: self._round * self._weights[number] + self._values[number]
+            member: self._credit(number) * total // self._total
             for member, number in self._numbers.items()
-            if member in set(takers)
         }
-        mean = sum(credits.values()) // len(credits) if credits else 0
         self._takers = takers
         self._numbers = {member: number for number, member in enumerate(takers)}
         self._weights = [member.effective for member in takers]
-        self._values = [credits.get(member, mean) - mean for member in takers]
-        self._total, self._round = sum(self._weights), 0
+        self._values = [credits.get(member, 0) for member in takers]
+        self._total, self._round = total, 0
         heaps: dict[int, list[tuple[int, int]]] = {weight: [] for weight in self._weights}
         for number, weight in enumerate(self._weights):
             heaps[weight].append((-self._values[number], number))
@@ -73,8 +72,10 @@ class RoundRobin(Policy):
 
     def _rank(self, number: int) -> tuple[int, int]:
         """The lowest is next."""
-        credit = (self._round + 1) * self._weights[number] + self._values[number]
-        return -credit, number
+        return -self._credit(number) - self._weights[number], number
+
+    def _credit(self, number: int) -> int:
+        return self._round * self._weights[number] + self._values[number]
 
     def _top(self, heap: list[tuple[int, int]]) -> int:
         """-v of a heap's first, once who was chosen since has gone down in it."""

@@ -67,12 +67,13 @@ class Flows:
 
 
 def _those(core: Balancer, wanted: Callable[[Flow], bool]) -> Iterator[Flow | None]:
-    """Every flow that is wanted, as far as it is still there when its turn comes; None for each of
-    the others, as they take their time, too."""
-    for table in (core.table.handed, core.table.waiting):
-        for key in list(table):
-            flow = table.get(key)
-            yield flow if flow is not None and wanted(flow) else None
+    """Every flow that is wanted, as it is when its turn comes; None for each of the others, as they
+    take their time, too."""
+    known: set[int] = set()
+    for flow in core.table.every():
+        wants = flow.state is not State.GONE and id(flow) not in known and wanted(flow)
+        known.add(id(flow))
+        yield flow if wants else None
 
 
 def _wanted(

@@ -34,8 +34,8 @@ class Endpoint:
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
-        self._connections: set[_Bounded] = set()
-        self.refused = 0  # connections beyond the bound
+        self._connections: dict[_Bounded, None] = {}  # the oldest first
+        self.evicted = 0  # connections beyond the bound
         self._server = web.Server(
             self._handle,
             access_log=None,
@@ -109,16 +109,18 @@ class Endpoint:
     def _connection(self) -> asyncio.Protocol:
         return _Bounded(self, self._server())
 
-    def admit(self, connection: _Bounded) -> bool:
-        """Whether there is room for one more."""
+    def arrived(self, connection: _Bounded) -> None:
+        """Take one more, at the cost of the oldest: who holds connections and says nothing must not
+        keep a balancer's check out."""
         if len(self._connections) >= MOST_CONNECTIONS:
-            self.refused += 1
-            return False
-        self._connections.add(connection)
-        return True
+            self.evicted += 1
+            oldest = next(iter(self._connections))
+            self.left(oldest)
+            oldest.abort()
+        self._connections[connection] = None
 
     def left(self, connection: _Bounded) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         handler = self._handlers.get(request.path)
@@ -131,8 +133,7 @@ class Endpoint:
 
 
 class _Bounded(asyncio.Protocol):
-    """A connection of ``inner``'s with an end: of those beyond the bound at once, of each at last,
-    however slowly it sends or takes."""
+    """A connection of ``inner``'s that ends at last, however slowly it sends or takes."""
 
     def __init__(self, endpoint: Endpoint, inner: asyncio.Protocol) -> None:
         self._endpoint, self._inner = endpoint, inner
@@ -142,24 +143,21 @@ class _Bounded(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        if not self._endpoint.admit(self):
-            transport.abort()
-            return
+        self._endpoint.arrived(self)
         self._end = asyncio.get_running_loop().call_later(LONGEST, self.abort)
         self._inner.connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._end is not None:
             self._end.cancel()
-            self._endpoint.left(self)
-            self._inner.connection_lost(error)
+        self._endpoint.left(self)
+        self._inner.connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
-        if self._end is not None:
-            self._inner.data_received(data)
+        self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        return self._inner.eof_received() if self._end is not None else None
+        return self._inner.eof_received()
 
     def pause_writing(self) -> None:
         self._inner.pause_writing()

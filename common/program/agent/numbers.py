@@ -49,10 +49,10 @@ class Families:
         self.connections = Family(
             f"{agent}http_connections", "gauge", "Open connections to /health and /metrics."
         )
-        self.refused = Family(
-            f"{agent}http_refused_total",
+        self.evicted = Family(
+            f"{agent}http_evicted_total",
             "counter",
-            "Connections to /health and /metrics beyond the bound.",
+            "Connections to /health and /metrics that were ended for newer ones.",
         )
 
     def all(self) -> list[Family]:
@@ -62,7 +62,7 @@ class Families:
             self.dropped,
             self.lines,
             self.connections,
-            self.refused,
+            self.evicted,
         ]
 
 
@@ -94,4 +94,4 @@ class Numbers:
         yield families.lines.row(self._access.written, "written")
         yield families.lines.row(self._access.lost, "lost")
         yield families.connections.row(self._endpoint.connections)
-        yield families.refused.row(self._endpoint.refused)
+        yield families.evicted.row(self._endpoint.evicted)

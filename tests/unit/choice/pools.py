@@ -7,6 +7,7 @@ from typing import Any
 from zlib import crc32
 
 from balancer.core import config
+from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.member import Member
 from balancer.core.choice.pool import Pool
 
@@ -49,14 +50,14 @@ def place(
     tried: tuple[Member, ...] = (),
 ) -> Member:
     """Choose a member for a flow that somebody must take, and open it there."""
-    member = into.choose(key, source, now, tried)
+    member = into.choose(key_hash(key), source, now, tried)
     assert member is not None
     into.opened(member, source, now)
     return member
 
 
 def owners(of: Pool, of_keys: Sequence[bytes], now: float = 0.0) -> list[str]:
-    chosen = [of.choose(key, CLIENT, now) for key in of_keys]
+    chosen = [of.choose(key_hash(key), CLIENT, now) for key in of_keys]
     return [member.name if member else "" for member in chosen]
 
 

@@ -221,6 +221,23 @@ def test_a_bound_is_among_those_not_tried(policy: str) -> None:
         )
 
 
+@every_policy
+def test_flows_of_who_drains_do_not_count_for_the_others(policy: str) -> None:
+    """Neither while they are in progress nor as they close."""
+    among, without = (pool("abc", policy, bounded_load=1.25) for _ in range(2))
+    for one in (among, without):
+        (a,) = named(one, "a")
+        if one is among:
+            for _ in range(20):
+                one.opened(a, CLIENT, 0.0)
+        one.drain(a)
+    (a,) = named(among, "a")
+    for _ in range(20):
+        assert place(among, b"/x").name == place(without, b"/x").name
+        among.closed(a, CLIENT, 0.0)
+    assert a.pending == 0
+
+
 # --- slow start ---
 
 
@@ -307,6 +324,19 @@ def test_a_slow_start_with_a_bound_leaves_others_their_room(policy: str) -> None
 
 
 @every_policy
+def test_a_bound_counts_more_than_a_slow_start(policy: str) -> None:
+    """a has ten flows, over ceil(1.01 * 11 * 64/96) = 8: b, at half of its share, takes each key,
+    also those that it would not have yet."""
+    among = pool("ab", policy, slow_start=100.0, bounded_load=1.01)
+    a, b = among.members
+    among.mark_down(b, "", 0.0)
+    among.mark_up(b, 0.0)
+    for _ in range(10):
+        among.opened(a, CLIENT, 50.0)
+    assert set(owners(among, KEYS[:50], 50.0)) == {"b"}
+
+
+@every_policy
 def test_a_slow_start_is_ignored_where_only_the_slow_are_left(policy: str) -> None:
     among = pool("ab", policy, slow_start=100.0)
     a, b = among.members
@@ -325,7 +355,7 @@ def test_random_states_never_leave_a_taker_unused() -> None:
             among.mark_down(member, "", now) if draw.random() < 0.5 else among.mark_up(member, now)
             takers = [m for m in among.members if m.up]
             tried = tuple(draw.sample(among.members, draw.randrange(9)))
-            chosen = among.choose(key_hash(b"%d") % now, CLIENT, float(now), tried)
+            chosen = among.choose(key_hash(b"%d" % now), CLIENT, float(now), tried)
             assert (chosen is None) == (not set(takers) - set(tried))
             if chosen:
                 assert chosen in takers and chosen not in tried

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.member import Member
 from tests.unit.choice.pools import CLIENT, backend, named, names, place, pool
 
@@ -83,7 +84,7 @@ def test_any_sequence_is_the_model_s(
             member = flows.pop(which % len(flows))
             few.closed(member, CLIENT, 0.0)
             model.pending[member.name] -= 1
-        assert few.order(b"", CLIENT, 0.0)[0].name == model.choose()
+        assert few.order(key_hash(b""), CLIENT, 0.0)[0].name == model.choose()
     for member in flows:
         few.closed(member, CLIENT, 0.0)
     assert [member.pending for member in few.members] == [0] * len(weights)
@@ -147,6 +148,23 @@ def test_who_comes_late_is_not_given_everything(how: str) -> None:
         found[member.name] += 1
         few.closed(member, CLIENT, 0.0)
     assert found == {"a": 100, "b": 100, "c": 100}
+
+
+def test_who_comes_late_is_beside_who_has_been_given_least() -> None:
+    few = pool("abc", "least-pending")
+    _, b, c = few.members
+    few.mark_down(c, "", 0.0)
+    assert names(few.order(key_hash(b""), CLIENT, 0.0)) == ["a", "b"]
+    for _ in range(50):
+        few.opened(b, CLIENT, 0.0)
+        few.closed(b, CLIENT, 0.0)
+    few.mark_up(c, 0.0)
+    given = ""
+    for _ in range(6):
+        member = place(few)
+        given += member.name
+        few.closed(member, CLIENT, 0.0)
+    assert given == "acacac"
 
 
 def test_flows_of_who_takes_no_more_are_still_counted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from balancer.core.choice import source
+from balancer.core.choice.maglev import key_hash
 from tests.unit.choice.pools import CLIENT, configuration, names, place, pool
 
 
@@ -35,8 +36,8 @@ def test_a_client_without_flows_is_forgotten_after_the_time() -> None:
     place(kept, source=client(3), now=50.0)  # a has more than b now, and who is new goes to b
     assert [member.pending for member in (a, b)] == [1, 2]
     kept.opened(a, client(4), 50.0), kept.opened(a, client(5), 50.0)
-    assert kept.choose(b"", CLIENT, 149.9) is a
-    assert kept.choose(b"", CLIENT, 150.0) is b
+    assert kept.choose(key_hash(b""), CLIENT, 149.9) is a
+    assert kept.choose(key_hash(b""), CLIENT, 150.0) is b
 
 
 def test_a_client_with_a_flow_is_not_forgotten() -> None:
@@ -44,9 +45,9 @@ def test_a_client_with_a_flow_is_not_forgotten() -> None:
     member = place(kept, now=0.0)
     for number in range(4):
         place(kept, source=client(number), now=10.0 * number)
-    assert kept.choose(b"", CLIENT, 5000.0) is member
+    assert kept.choose(key_hash(b""), CLIENT, 5000.0) is member
     kept.closed(member, CLIENT, 5000.0)
-    assert kept.choose(b"", CLIENT, 5099.0) is member
+    assert kept.choose(key_hash(b""), CLIENT, 5099.0) is member
 
 
 @pytest.mark.parametrize("how", ["down", "drain", "weight 0", "removed"])
@@ -62,26 +63,26 @@ def test_a_client_moves_for_good_when_its_member_takes_nothing(how: str) -> None
             kept.set_weight(a, 0)
         case _:
             kept.remove(a)
-    assert names(kept.order(b"", CLIENT, 0.0)) == ["b", "c"]
+    assert names(kept.order(key_hash(b""), CLIENT, 0.0)) == ["b", "c"]
     b = place(kept)
     assert b.name == "b"
     kept.mark_up(a, 0.0), kept.ready(a, 0.0)
-    assert kept.choose(b"", CLIENT, 0.0) is b
+    assert kept.choose(key_hash(b""), CLIENT, 0.0) is b
 
 
 def test_a_member_tried_in_vain_is_left() -> None:
     kept = pool("ab", "source")
     a = place(kept)
     assert place(kept, tried=(a,)).name == "b"
-    assert kept.choose(b"", CLIENT, 0.0).name == "b"
+    assert kept.choose(key_hash(b""), CLIENT, 0.0).name == "b"
 
 
 def test_order_begins_with_the_client_s_member() -> None:
     kept = pool("abcd", "source")
     for number in range(3):
         place(kept, source=client(number))
-    assert names(kept.order(b"", client(1), 0.0)) == ["b", "d", "a", "c"]
-    assert names(kept.order(b"", client(7), 0.0)) == ["d", "a", "b", "c"]
+    assert names(kept.order(key_hash(b""), client(1), 0.0)) == ["b", "d", "a", "c"]
+    assert names(kept.order(key_hash(b""), client(7), 0.0)) == ["d", "a", "b", "c"]
 
 
 def test_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +93,9 @@ def test_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         kept.closed(place(kept, source=client(number), now=float(number)), client(number), 9.0)
     assert len(kept._policy) == 3
     assert set(kept._policy._clients) == {client(1), client(3), client(4)}
+    for number in (3, 1, 5):  # opened only
+        place(kept, source=client(number), now=10.0)
+    assert set(kept._policy._clients) == {client(1), client(3), client(5)}
 
 
 def test_what_is_over_is_forgotten_without_being_asked_for() -> None:
@@ -132,4 +136,4 @@ def test_clients_are_known_after_a_reload() -> None:
     for number in range(3):
         place(kept, source=client(number))
     after = kept.reconfigured(configuration("cbad", "source", remember=5.0), 0.0)
-    assert [after.choose(b"", client(n), 4.0).name for n in range(3)] == ["a", "b", "c"]
+    assert [after.choose(key_hash(b""), client(n), 4.0).name for n in range(3)] == ["a", "b", "c"]

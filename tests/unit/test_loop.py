@@ -1,0 +1,124 @@
+"""What the packet loop does besides packets: signals, descriptors, work in parts, one a turn."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from common.program import loop as looping
+from common.program.loop import TURN, PacketLoop
+from tests.unit.balancer_stage import REQUEST, Client, Stage
+
+pytestmark = pytest.mark.root  # raw sockets
+
+
+class Queue:
+    """A queue that is never empty: one packet, again and again."""
+
+    packet = b""
+    judged = 0
+
+    def __init__(self, number: int, judge: Callable[[bytes, int], object], *_: int) -> None:
+        self._judge = judge
+        self._reading, self._writing = os.pipe()
+        os.write(self._writing, b"x")
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def run(self, most: int) -> None:
+        for _ in range(most):
+            Queue.judged += 1
+            self._judge(self.packet, 0)
+
+    def lost(self) -> int:
+        return 0
+
+    def waiting(self) -> int:
+        return 5
+
+    def close(self) -> None:
+        os.close(self._reading)
+        os.close(self._writing)
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[PacketLoop]:
+    """A loop under full load: each packet is steered."""
+    monkeypatch.setattr(looping, "PacketQueue", Queue)
+    before = {number: signal.getsignal(number) for number in range(1, 16) if number not in (9,)}
+    stage = Stage()
+    client = Client(stage).connect()
+    client.send(REQUEST)
+    stage.sent()
+    monkeypatch.setattr(Queue, "packet", client.segment(acked=100))
+    monkeypatch.setattr(Queue, "judged", 0)
+    made = PacketLoop(stage.core, 1, lambda: [])
+    try:
+        yield made
+    finally:
+        made.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        gc.enable()
+        gc.unfreeze()
+
+
+def test_work_is_done_one_part_in_a_turn_however_full_the_queue_is(loop: PacketLoop) -> None:
+    parts: list[int] = []
+
+    def part(now: float) -> None:
+        parts.append(Queue.judged)
+        if len(parts) == 10:
+            loop.stop()
+        loop.watch.at(now, part)
+
+    loop.watch.at(0.0, part)
+    loop.watch.at(0.0, part)
+    loop.run()
+    assert parts[:10] == [TURN * turn for turn in range(1, 11)], "one turn of packets between two"
+
+
+def test_signals_reopen_and_reload(
+    loop: PacketLoop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    heeded: list[str] = []
+    loop.reopen = lambda: heeded.append("reopened")
+    loop.reload = lambda: heeded.append("reloaded")
+    monkeypatch.setattr(loop.core, "rekey", lambda held, now: "keys")
+    for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    loop.run()
+    assert heeded == ["reopened", "reloaded"]
+    assert "at the next start" not in caplog.text
+
+
+def test_an_error_besides_packets_is_counted_and_ends_nothing(loop: PacketLoop) -> None:
+    def fail(_now: float) -> None:
+        raise ZeroDivisionError
+
+    loop.watch.at(0.0, fail)
+    loop.watch.at(0.0, lambda _: loop.stop())
+    loop.run()
+    assert loop.counts()["timer_error"] == 1  # type: ignore[index]
+
+
+def test_who_observes_sees_packets_until_it_leaves(loop: PacketLoop) -> None:
+    seen: list[int] = []
+    judge = loop.core.packet
+
+    def packet(data: bytes, now: float, mark: int) -> bytes | None:
+        seen.append(Queue.judged)
+        return judge(data, now, mark)
+
+    loop.observe(packet, lambda out: None)
+    loop.watch.at(0.0, lambda _: loop.observe(None, None))
+    loop.watch.at(0.0, lambda _: loop.stop())
+    loop.run()
+    assert seen == list(range(1, TURN + 1)), "those of one turn"
+    assert loop.waiting() == {"queue": 5}
+    assert loop.counts()["packets"] == Queue.judged >= 2 * TURN  # type: ignore[index]
