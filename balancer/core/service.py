@@ -73,10 +73,12 @@ class Service:
             routes, [pool.configured for pool in pools.values()], configured.default_pool
         )
         self._paths = paths
-        mtus = [self._path_mtu(member) for pool in pools.values() for member in pool.members]
+        bridges = {member.bridge for pool in pools.values() for member in pool.members}
+        mtus = [paths.to_bridges[bridge] for bridge in bridges]
         # Room for the handoff option: a client's full segment must still fit with it (RFC 9293
         # section 3.7.1 subtracts fixed headers only)
         smallest = min([paths.to_clients[configured.vip], *mtus])
+        self._smallest = smallest
         self.mss = smallest - MIN_PACKET - handoff.LENGTH
         self._targets: dict[Member, Target] = {}
 
@@ -106,4 +108,6 @@ class Service:
         return next((t for t in self.targets if t.steering.bridge == bridge), None)
 
     def _path_mtu(self, member: Member) -> int:
-        return self._paths.to_bridges[member.bridge]
+        """A member that was not there when the service was configured, which goes on for its
+        connections alone, has the smallest path of those that were."""
+        return self._paths.to_bridges.get(member.bridge, self._smallest)
