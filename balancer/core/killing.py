@@ -44,7 +44,7 @@ def kill(context: Context, flow: Flow, now: float) -> None:
 
 def kill_those_of(context: Context, member: Member) -> Part:
     """The chore that ends all flows that a backend has now, some at a time."""
-    flows = iter(list(context.table.handed.values()))
+    flows = context.table.every()
 
     def part(now: float) -> bool:
         some = list(islice(flows, LOOKED_AT))

@@ -16,8 +16,8 @@ from common.program.reporting import failures
 
 HELP = """Balance TCP connections over packetbridges by what their first request asks for.
 
-Owns the virtual IP (VIP), answers the client's handshake, reads the request, picks a backend by
-its hash and hands the connection over; the backend's responses go straight to the client.
+Owns the virtual IP (VIP), answers the client's handshake, reads the request, picks a pool and a
+backend in it, and hands the connection over; the backend's responses go straight to the client.
 
 Without --config the configuration is /etc/l3dsr/balancer.toml, or, where that does not exist, the
 one of the two-box lab: VIP 192.168.33.10, port 80, one bridge 192.168.33.20. Flags override it.
@@ -36,12 +36,14 @@ Examples:
 Files:
   /etc/l3dsr/balancer.toml             configuration
   /etc/l3dsr/key                       secret shared with the bridges, mode 0600
+  /run/l3dsr/balancer.sock             where a running balancer is commanded
 
 \b
 Signals:
   SIGINT, SIGQUIT                      stop, and remove all rules
   SIGTERM                              likewise; with datapath ebpf leave connections to the kernel
-  SIGHUP                               read the key file again (not the configuration)
+  SIGHUP                               read the configuration and the key file again
+  SIGUSR1                              open the access log anew
   SIGUSR2                              write all counters to the log
 
 \b

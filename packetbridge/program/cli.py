@@ -34,12 +34,14 @@ Examples:
 Files:
   /etc/l3dsr/packetbridge.toml         configuration
   /etc/l3dsr/key                       a copy of the balancer's secret, mode 0600
+  /run/l3dsr/packetbridge.sock         where a running packetbridge is commanded
 
 \b
 Signals:
   SIGINT, SIGQUIT                      stop, and remove all rules
   SIGTERM                              likewise; with datapath ebpf leave connections to the kernel
-  SIGHUP                               read the key file again (not the configuration)
+  SIGHUP                               read the configuration and the key file again
+  SIGUSR1                              open the access log anew
   SIGUSR2                              write all counters to the log
 
 \b

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from common.adapters.agent.child import Child
@@ -165,6 +166,23 @@ def test_a_packet_process_that_stands_still_is_down_within_a_second(port: int) -
             assert b"has not answered" in body
         played.stalled.set()
         until(lambda: got(port, "/health")[0] == 200)
+
+
+def test_openmetrics_is_given_to_whoever_asks_for_it(port: int) -> None:
+    with packet_process(listen=(("127.0.0.1", port),), families=(FLOWS, DROPS)) as played:
+        played.rows = [FLOWS.row(3, "handed"), DROPS.row(7, "bad")]
+        until(lambda: answers(port))
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text"})
+        answer = connection.getresponse()
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+        found = {
+            sample.name: sample.value
+            for family in openmetrics.text_string_to_metric_families(answer.read().decode())
+            for sample in family.samples
+        }
+        connection.close()
+    assert (found["l3dsr_balancer_flows"], found["l3dsr_balancer_drops_total"]) == (3, 7)
 
 
 FLOWS = Family("l3dsr_balancer_flows", "gauge", "Flows.", ("state",))

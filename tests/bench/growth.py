@@ -30,7 +30,7 @@ from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ACK, build
 from packetbridge.core.engine import Bridge
 from packetbridge.program.fast_path import KernelPath as SplicingPath
-from tests.resources import idle_flows
+from tests.resources import idle_balancer, idle_flows, idle_packetbridge
 from tests.resources.idle_flows import BRIDGE, STAMPS, VIP
 
 FLOWS = (1_000, 100_000, 1_000_000)
@@ -59,12 +59,12 @@ def measure(program: str, flows: int) -> Costs:
     if program == "balancer":
         path = SteeringPath(flows, counts)
         before = idle_flows.resident()
-        core = idle_flows.fill_balancer(flows, flows, keys, lambda _: None, path)
+        core = idle_balancer.fill(flows, flows, keys, lambda _: None, path)
         entry, to, tos, translated = "steer", VIP, 0, "fast_packets"
     else:
         path = SplicingPath(flows, counts)
         before = idle_flows.resident()
-        core = idle_flows.fill_bridge(flows, flows, keys, lambda _: None, path)
+        core = idle_packetbridge.fill(flows, flows, keys, lambda _: None, path)
         entry, to, tos, translated = "incoming", BRIDGE, 1 << 2, "fast_packets_up"
     after = idle_flows.resident()
     drawn = random.Random(1)

@@ -298,8 +298,9 @@ def _exchange(lab: Lab, paths: dict[str, str], size: int) -> str:
     file, stored = LAB / "www" / "exchanged", LAB / "www" / "upload" / "backends"
     try:
         file.write_bytes(body)
+        path = lab.path_for("exchanged", "backend1")
         with lab.connect() as tcp:
-            tcp.sendall(web.request(paths["1k"].replace("1k", "exchanged")))
+            tcp.sendall(web.request(path))
             assert web.response(tcp).body == body
             ends = f"sport = :80 and dport = :{tcp.getsockname()[1]}"
             said = lab.run("backend1", "ss", "-Htino", ends)

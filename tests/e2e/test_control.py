@@ -18,7 +18,7 @@ from scapy.utils import PcapReader
 from common.adapters.control.client import ControlError, RefusedError
 from tests.e2e import web
 from tests.e2e.controlled import backend, client, give, line, seen, socket_of, told
-from tests.e2e.lab import BRIDGE1, CLIENT, PROGRAMS, VIP, Lab, until
+from tests.e2e.lab import BRIDGE1, BRIDGE2, CLIENT, PROGRAMS, VIP, Lab, until
 from tests.e2e.load import download
 from tests.install.terminal import terminal
 
@@ -153,6 +153,33 @@ def test_a_weight_of_nothing_takes_nothing(lab: Lab) -> None:
         told(lab, "balancer", "weight", "web/backend1", "1")
     done = give(lab, "balancer", "drain", "web/nobody")
     assert done.stderr == "there is no backend 'web/nobody'; right would be POOL/BACKEND\n"
+
+
+def test_a_backend_leaves_its_pool_and_comes_back(lab: Lab) -> None:
+    paths = [f"/small/{number}" for number in range(1, 9)]
+    assert "removed" in told(lab, "balancer", "remove", "web/backend2")
+    try:
+        assert {lab.curl(path).backend for path in paths} == {"backend1"}
+    finally:
+        added = told(lab, "balancer", "add", "web/backend2", "--bridge", BRIDGE2)
+    assert added == f"web/backend2: added, bridge {BRIDGE2}, weight 1\n"
+    assert {lab.curl(path).backend for path in paths} == {"backend1", "backend2"}
+
+
+def test_a_reload_says_what_is_wrong_or_is_in_force(lab: Lab) -> None:
+    file = lab.directory / "etc" / "balancer.toml"
+    before = file.read_text()
+    try:
+        file.write_text(before.replace('name = "backend2"\n', 'name = "backend2"\nweigth = 2\n'))
+        done = give(lab, "balancer", "reload")
+        assert done.returncode == 1
+        assert f"{file}: services[0].backends[1].weigth: no such key; did you mean" in done.stderr
+        file.write_text(before.replace("weight = 1", "weight = 5", 1))
+        assert "is in force" in told(lab, "balancer", "reload")
+        assert backend(lab, "backend1")["weight"] == 5
+    finally:
+        file.write_text(before)
+        told(lab, "balancer", "reload")
 
 
 def test_explain_agrees_with_real_requests(lab: Lab) -> None:

@@ -16,18 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from balancer.core import config as balancer_config
-from balancer.core.catalogue import built, even
-from balancer.core.engine import Balancer
-from balancer.core.fast_path import FastPath as SteeringPath
-from common.core import handoff
-from common.core.keys import Keyring, Keys, derive
-from common.core.ledger import Ledger
-from common.core.segment import ACK, PSH, SYN, Segment, build
-from packetbridge.core import config as bridge_config
-from packetbridge.core.engine import Bridge
-from packetbridge.core.entry import Entry
-from packetbridge.core.fast_path import FastPath as SplicingPath
+from common.core.keys import derive
 
 NOW, OFFSET = 1000.0, 1_700_000_000.0
 ARRIVALS = 2000  # flows a second at most; fewer where they would fill the room in so many seconds:
@@ -51,99 +40,7 @@ def client(number: int) -> tuple[bytes, int]:
     return (0x0A000000 + number // 16).to_bytes(4, "big"), 1024 + number % 16
 
 
-def fill_balancer(
-    flows: int, room: int, keys: Keys, watch: Watch, fast: SteeringPath | None = None
-) -> Balancer:
-    """``flows`` connections, each with a handshake and a request that was handed over."""
-    config = balancer_config.default()
-    catalogue = built(config, even(config), NOW)
-    limits = balancer_config.Limits(flows=room, closed=max(room // 4, 1))
-    ring = Keyring([keys])
-    core = Balancer(catalogue, limits, config.timeouts, ring, Ledger(), NOW, OFFSET, fast)
-    arrivals = min(ARRIVALS, room // FILLED_IN)
-    for number in range(flows):
-        now = NOW + number / arrivals
-        watch(number)
-        if core.next_deadline() <= now:
-            core.timers(now, OFFSET)
-        address, port = client(number)
-        syn = build(address, VIP, port, 80, seq=number, flags=SYN, options=SYN_OPTIONS)
-        core.packet(syn, now)
-        answer = Segment(core.out.pop()[1])
-        request = build(
-            address,
-            VIP,
-            port,
-            80,
-            seq=number + 1,
-            ack=(answer.seq + 1) & 0xFFFFFFFF,
-            flags=ACK | PSH,
-            window=500,
-            options=STAMPS,
-            payload=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        )
-        assert core.packet(request, now) is not None, "who comes now is served"
-        core.settle()
-        core.out.clear()  # what tells the bridge of an end
-    assert [key[:4] for key in core.table.handed] == _last(flows, room)
-    return core
-
-
-def fill_bridge(
-    flows: int, room: int, keys: Keys, watch: Watch, fast: SplicingPath | None = None
-) -> Bridge:
-    """``flows`` connections, each handed over, opened with the server and answered by it."""
-    config = bridge_config.default()
-    backend = config.backends[0]
-    entry = Entry(backend, 1, config.vip(1), config.mark, local=True, bbr=False)
-    limits = bridge_config.Limits(flows=room, closed=max(room // 4, 1))
-    ring = Keyring([keys])
-    core = Bridge([entry], limits, config.timeouts, ring, Ledger(), NOW, OFFSET, fast)
-    arrivals = min(ARRIVALS, room // FILLED_IN)
-    for number in range(flows):
-        now = NOW + number / arrivals
-        watch(number)
-        if core.next_deadline() <= now:
-            core.timers(now, OFFSET)
-        address, port = client(number)
-        c, b = number * 40_000 & 0xFFFFFFFF, number * 70_001 & 0xFFFFFFFF
-        key = address + VIP + port.to_bytes(2, "big") + (80).to_bytes(2, "big")
-        message = handoff.Handoff(handoff.Kind.HANDOFF, 1460, 0, 7, 7, sack=True)
-        seq = (c + 1) & 0xFFFFFFFF
-        epoch = handoff.epoch_at(now + OFFSET)
-        option = handoff.encode(keys, message, handoff.Binding(key, c, b, seq), epoch)
-        request = build(
-            address,
-            BRIDGE,
-            port,
-            80,
-            seq=seq,
-            ack=(b + 1) & 0xFFFFFFFF,
-            flags=ACK | PSH,
-            options=option + STAMPS,
-            payload=b"GET / HTTP/1.1\r\n\r\n",
-            tos=1 << 2,
-        )
-        core.packet(request, now)
-        core.out.clear()
-        r = number * 90_001 & 0xFFFFFFFF
-        syn_ack = build(
-            SERVER, address, 80, port, seq=r, ack=seq, flags=SYN | ACK, options=SYN_OPTIONS
-        )
-        core.packet(syn_ack, now, entry.mark)
-        core.out.clear()
-        end = (seq + 18) & 0xFFFFFFFF
-        reply = build(
-            SERVER, address, 80, port, seq=(r + 1) & 0xFFFFFFFF, ack=end, flags=ACK, options=STAMPS
-        )
-        assert core.packet(reply, now, entry.mark) is not None, "who comes now is served"
-        core.settle()
-    assert [key[4:8] for key in core.table.outbound] == _last(flows, room)
-    assert sum(flow.fast for flow in core.table.outbound.values()) == len(core.table)
-    return core
-
-
-def _last(flows: int, room: int) -> list[bytes]:
+def last(flows: int, room: int) -> list[bytes]:
     """The addresses of the last clients, as many as there is room for, in order."""
     return [client(number)[0] for number in range(max(flows - room, 0), flows)]
 
@@ -162,6 +59,7 @@ def main() -> None:
     room = int(sys.argv[3]) if len(sys.argv) > 3 else flows
     for module in ("cli", "serve"):
         importlib.import_module(f"{program}.program.{module}")
+    filled = importlib.import_module(f"tests.resources.idle_{program}")  # not the other program
     gc.disable()
     later: list[int] = []
 
@@ -170,8 +68,7 @@ def main() -> None:
             later.append(resident())
 
     before = resident()
-    fill = fill_balancer if program == "balancer" else fill_bridge
-    core = fill(flows, room, derive(bytes(32)), watch)
+    core = filled.fill(flows, room, derive(bytes(32)), watch)
     after, kept = resident(), core.gauges()["flows"]
     each = (after - before) // kept
     print(f"{program} flows={kept} before={before} most={later[0]} after={after} per_flow={each}")

@@ -35,7 +35,7 @@ def test_the_example_file_shows_the_defaults() -> None:
     example = Path(__file__).parents[2] / "provisioning" / "balancer.toml"
     text = example.read_text(encoding="utf-8")
     found = config.parse(text, str(example))
-    assert [b.name for b in found.services[0].backends] == ["backend1", "backend2"]
+    assert [b.name for b in found.pools[0].backends] == ["backend1", "backend2"]
     lines = [_uncommented(line) for line in text.splitlines()]
     lines = [line for line in lines if not line.startswith("interface")]
     assert config.parse("\n".join(lines), str(example)) == found

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from common.adapters.control.server import Command, CommandError, Later, Pages
+from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ICMP, TCP
 from common.program.control.flows import Client, which
 from common.program.control.flows import client as parse_client
@@ -180,7 +181,7 @@ class Trace(Generic[F]):
             | {
                 "verdict": _verdict(data, verdict),
                 "sent": [_text(packet) for _, packet in core.out],
-                "reasons": [str(name) for name in after if after[name] > before[name]],
+                "reasons": [str(name) for name in after if _has_grown(name, before, after)],
                 "why": why,
             }
         )
@@ -218,6 +219,15 @@ class Trace(Generic[F]):
             return True
         other = self._flows.other_side(key)
         return other is not None and is_of(other)
+
+
+def _has_grown(
+    name: Outcome | Occurrence,
+    before: Counter[Outcome | Occurrence],
+    after: Counter[Outcome | Occurrence],
+) -> bool:
+    """Whether something was counted by that name, other than bytes."""
+    return after[name] > before[name] and not name.endswith("_bytes")
 
 
 def _verdict(data: bytes, verdict: bytes | None) -> str:
