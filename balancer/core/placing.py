@@ -44,6 +44,8 @@ def place_elsewhere(context: Context, flow: Flow, now: float) -> Target | None:
     context.ledger.counts[Placed.REDISPATCHED] += 1
     flow.release(now)
     flow.tried = tried
+    # as it is configured now: what it began with may not know the way to this one
+    flow.service = context.catalogue.services.get(flow.service.endpoint, flow.service)
     return _take(flow, pool, member, now)
 
 

@@ -72,11 +72,12 @@ class Service:
         self.selector = Selector(
             routes, [pool.configured for pool in pools.values()], configured.default_pool
         )
-        self._paths = paths
-        mtus = [self._path_mtu(member) for pool in pools.values() for member in pool.members]
+        self._ways = paths.to_bridges
+        mtus = [self._ways[member.bridge] for pool in pools.values() for member in pool.members]
         # Room for the handoff option: a client's full segment must still fit with it (RFC 9293
         # section 3.7.1 subtracts fixed headers only)
         smallest = min([paths.to_clients[configured.vip], *mtus])
+        self._narrowest = smallest
         self.mss = smallest - MIN_PACKET - handoff.LENGTH
         self._targets: dict[Member, Target] = {}
 
@@ -106,4 +107,5 @@ class Service:
         return next((t for t in self.targets if t.steering.bridge == bridge), None)
 
     def _path_mtu(self, member: Member) -> int:
-        return self._paths.to_bridges[member.bridge]
+        # Of a service that is not configured any more: its pools may have got other members.
+        return self._ways.get(member.bridge, self._narrowest)
