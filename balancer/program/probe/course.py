@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from balancer.program.probe import questions
-from balancer.program.probe.questions import Asked
 from balancer.program.probe.seen import NOTHING, Answer, Seen, Signs, Told
 from common.adapters import host_signs
 from common.adapters.http_exchange import Connection
 
-MOST_BRIDGES = 64
 NOBODY = "0.0.0.0:1"  # before there is a connection
 HANDSHAKE = 3.5  # seconds: three SYNs, and the time in which the kernel gives up on a neighbour
 
@@ -35,9 +33,7 @@ class Wanted:
 
 
 def run(wanted: Wanted) -> Seen:
-    before = questions.ask([wanted.balancer], NOBODY, wanted.service)
-    bridges = _bridges(wanted, before[wanted.balancer][0])
-    before |= questions.ask(bridges, NOBODY, wanted.service)
+    before = questions.ask(wanted.balancer, wanted.bridges, NOBODY, wanted.service)
     here = host_signs.read([wanted.vip]).encode()
     with closing(Connection(wanted.vip, wanted.port, HANDSHAKE)) as made:
         request = again = None
@@ -46,8 +42,8 @@ def run(wanted: Wanted) -> Seen:
             if request.reusable and request.failure is None:
                 again = made.get(wanted.host, wanted.path, wanted.patience)
         client = f"{made.local[0] or '0.0.0.0'}:{made.local[1] or 1}"
-        after = questions.ask(before, client, wanted.service)
-    told = _told(before, after)
+        after = questions.ask(wanted.balancer, wanted.bridges, client, wanted.service)
+    told = {at: _told(at, before.get(at, NOTHING), answer) for at, answer in after.items()}
     return Seen(
         vip=wanted.vip,
         port=wanted.port,
@@ -63,20 +59,6 @@ def run(wanted: Wanted) -> Seen:
     )
 
 
-def _bridges(wanted: Wanted, answer: Answer) -> list[str]:
-    """Those that were named, and those that the balancer names, as far as there is room."""
-    service = answer.get("service") or NOTHING
-    listed = [f"{each['bridge']}:{each['port']}" for each in service.get("backends", ())]
-    return list(dict.fromkeys([*wanted.bridges, *listed]))[:MOST_BRIDGES]
-
-
-def _told(before: Mapping[str, Asked], after: Mapping[str, Asked]) -> dict[str, Told]:
-    return {at: _one(at, before[at], after[at]) for at in _both(before, after)}
-
-
-def _both(before: Mapping[str, Asked], after: Mapping[str, Asked]) -> Iterable[str]:
-    return [at for at in before if at in after]
-
-
-def _one(at: str, before: Asked, after: Asked) -> Told:
-    return Told(at, before[0], after[0], after[1], before[2] or after[2])
+def _told(at: str, before: Answer, after: Answer) -> Told:
+    trouble = after.get("trouble") or before.get("trouble") or ""
+    return Told(at, before, after, float(after.get("ahead", 0.0)), str(trouble))

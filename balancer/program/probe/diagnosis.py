@@ -117,10 +117,15 @@ def _own_answer(seen: Seen, said: str) -> Iterator[Line]:
     )
     tried = (told.flow or NOTHING).get("tried", ())
     for backend in seen.backends:
-        if backend["bridge"] not in tried and backend["state"] not in ("up", "starting"):
+        bridge = backend["bridge"]
+        if bridge in tried:
+            continue
+        if backend["state"] not in ("up", "starting"):
             why = f"{backend['pool']}/{backend['name']} is {backend['state']}"
             reason = f": {backend['reason']}" if backend["reason"] else ""
-            yield Line(Verdict.NOT_OK, f"bridge {backend['bridge']}", why + reason)
+            yield Line(Verdict.NOT_OK, f"bridge {bridge}", why + reason)
+        elif handing.troubled(seen, bridge):
+            yield from handing.causes(seen, bridge)
 
 
 def _failed(seen: Seen, made: Request) -> Iterator[Line]:

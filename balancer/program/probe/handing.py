@@ -26,6 +26,13 @@ def causes(seen: Seen, bridge: str) -> Iterator[Line]:
         yield from _not_here(seen, told)
 
 
+def troubled(seen: Seen, bridge: str) -> bool:
+    """Whether a bridge that has not got the connection now may have had it."""
+    told = seen.bridges.get(bridge)
+    signs = ("handoff_taken", BAD_KEY, BAD_CLOCK, OTHER_DSCP, *REFUSALS)
+    return told is not None and (bool(told.trouble) or told.grown(signs) > 0)
+
+
 # --- how far it came ---
 
 
@@ -89,13 +96,13 @@ def _not_taken(seen: Seen, told: Told) -> Iterator[Line]:
         mend = f"{on}packetbridge check; right would be [[balancers]] and [[backends]] of these"
         yield Line(Verdict.NOT_OK, subject, found, mend)
         return
+    if (count := told.grown((BAD_KEY, BAD_CLOCK))) > 0 and _wrong_clock(seen, told):
+        yield _clock(seen, told, count)
+        return
     if (count := told.by(BAD_KEY)) > 0:
         found = f"it refused {count} handoffs: it has another key than the balancer ({BAD_KEY})"
         mend = f"copy the balancer's /etc/l3dsr/key there; {on}systemctl reload packetbridge"
         yield Line(Verdict.NOT_OK, subject, found, mend)
-        return
-    if (count := told.by(BAD_CLOCK)) > 0:
-        yield _clock(seen, told, count)
         return
     elsewhere = [
         *hosts.balancers_way(seen, told.address),
@@ -110,12 +117,18 @@ def _not_taken(seen: Seen, told: Told) -> Iterator[Line]:
         yield Line(Verdict.NOT_OK, subject, found, mend)
 
 
+def _wrong_clock(seen: Seen, told: Told) -> bool:
+    """A handoff's time is part of what its MAC covers: either may fail first."""
+    apart = abs(told.ahead - seen.balancer.ahead) > EPOCH_SECONDS
+    return apart or told.by(BAD_CLOCK) > 0
+
+
 def _clock(seen: Seen, told: Told, count: int) -> Line:
     ahead = told.ahead - seen.balancer.ahead
     way = "ahead of" if ahead > 0 else "behind"
     found = f"it refused {count} handoffs: its clock is {abs(ahead):.0f} s {way} the balancer's"
     mend = "on the host whose clock is wrong: timedatectl set-ntp true"
-    what = f"{found}, {EPOCH_SECONDS} s are allowed ({BAD_CLOCK})"
+    what = f"{found}, {EPOCH_SECONDS} s are allowed"
     return Line(Verdict.NOT_OK, hosts.bridges(told), what, mend)
 
 

@@ -20,7 +20,10 @@ def causes(seen: Seen) -> Iterator[Line]:
     if seen.failure is Failure.LOCAL:
         yield Line(Verdict.NOT_OK, hosts.HERE, f"does not send: {seen.words}", _RULES_HERE)
         return
-    yield from hosts.filtered(hosts.HERE, seen.own, None)
+    own = list(hosts.filtered(hosts.HERE, seen.own, None))
+    yield from own
+    if own:
+        return
     if seen.balancer.trouble:
         yield _nobody(seen)
     elif seen.failure is Failure.REFUSED:
@@ -36,6 +39,9 @@ def _nobody(seen: Seen) -> Line:
     """Neither the service nor the balancer's endpoint answers."""
     told, subject = seen.balancer, hosts.balancers(seen.balancer)
     start = f"on the host of {seen.vip}: systemctl start balancer"
+    if told.trouble.startswith("the packet process"):
+        found = f"it stands still: {told.trouble}"
+        return Line(Verdict.NOT_OK, subject, found, f"{hosts.on(told)}systemctl restart balancer")
     if seen.failure is Failure.REFUSED:
         found = f"the host of {seen.vip} answers, no balancer does: none runs there"
         return Line(Verdict.NOT_OK, subject, found, start)

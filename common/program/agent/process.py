@@ -49,7 +49,7 @@ class _Agent:
             {
                 "/health": showing.health,
                 "/metrics": showing.metrics,
-                "/flow": OneFlow(process).answer,
+                "/flow": OneFlow(process, http).answer,
             }
         )
         self._numbers = Numbers(self._checking, self._reports, self._access, self._endpoint)
