@@ -126,9 +126,17 @@ def test_a_damaged_syn_is_dropped_by_name() -> None:
 
 
 def test_a_packet_for_another_port_is_no_services() -> None:
+    """A service's that is not configured any more; its clients are not to wait."""
     stage = Stage()
-    assert stage.packet(tcp_packet(("198.51.100.7", 4), (VIP[0], 81), flags="S")) is None
-    assert stage.count("no_service") == 1
+    there, here = ("198.51.100.7", 4), (VIP[0], 81)
+    for flags in ("A", "SA", "R"):
+        assert stage.packet(tcp_packet(there, here, flags=flags)) is None
+    assert not stage.sent()
+    assert stage.packet(tcp_packet(there, here, flags="S", seq=7, payload=b"abc")) is None
+    refused = stage.reply()
+    assert (refused["flags"], refused["seq"], refused["ack"]) == ("RA", 0, 11)
+    assert (refused["src"], refused["dst"]) == (here[0], there[0])
+    assert stage.count("no_service") == 4
 
 
 # --- the cookie comes back ---
