@@ -168,6 +168,7 @@ def asymmetric(lab: Lab, host: str, address: str, peer: str) -> Iterator[None]:
         lab.run(host, "ip", "link", "delete", "other")
 
 
+@LONG
 def test_a_strict_filter_here(lab: Lab) -> None:
     with asymmetric(lab, "client", VIP, "balancer"):
         said = probe(lab)
@@ -178,6 +179,7 @@ def test_a_strict_filter_here(lab: Lab) -> None:
         assert probe(lab)["ok"]
 
 
+@LONG
 def test_a_strict_filter_on_the_balancers_host(lab: Lab, first: str) -> None:
     """Its endpoint is asked by the second network, as all else from there is dropped, too."""
 
@@ -192,7 +194,6 @@ def test_a_strict_filter_on_the_balancers_host(lab: Lab, first: str) -> None:
         assert probe(lab, first)["ok"]
 
 
-@LONG
 def test_a_strict_filter_on_the_bridges_host(lab: Lab, first: str) -> None:
     with asymmetric(lab, "backend1", CLIENT, "client"):
         said = probe(lab, first)
