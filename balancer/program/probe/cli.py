@@ -46,7 +46,7 @@ _ENDPOINT = re.compile(r"([0-9.]+)(?::([0-9]{1,5}))?")
 @click.option(
     "--timeout",
     type=click.FloatRange(0.5, 60),
-    default=5.0,
+    default=4.0,
     show_default=True,
     help="Seconds for each of the two requests.",
 )

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from balancer.program.probe import questions
+from balancer.program.probe.questions import Answers
 from balancer.program.probe.seen import NOTHING, Answer, Seen, Signs, Told
 from common.adapters import host_signs
 from common.adapters.http_exchange import Connection
@@ -42,7 +43,7 @@ def run(wanted: Wanted) -> Seen:
             if request.reusable and request.failure is None:
                 again = made.get(wanted.host, wanted.path, wanted.patience)
         client = f"{made.local[0] or '0.0.0.0'}:{made.local[1] or 1}"
-        after = questions.ask(wanted.balancer, wanted.bridges, client, wanted.service)
+        after = _after(wanted, before, client)
     told = {at: _told(at, before.get(at, NOTHING), answer) for at, answer in after.items()}
     return Seen(
         vip=wanted.vip,
@@ -57,6 +58,14 @@ def run(wanted: Wanted) -> Seen:
         balancer=told.pop(wanted.balancer),
         bridges={each.address: each for each in told.values()},
     )
+
+
+def _after(wanted: Wanted, before: Answers, client: str) -> Answers:
+    """The answers now. A balancer that has told nothing before is not waited for once more: without
+    what was before, what is now says little."""
+    if "trouble" in before[wanted.balancer] and not wanted.bridges:
+        return before
+    return questions.ask(wanted.balancer, wanted.bridges, client, wanted.service)
 
 
 def _told(at: str, before: Answer, after: Answer) -> Told:

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.adapters.agent import asking, flow_question
 
-PATIENCE = 3.0  # seconds for an answer: a balancer waits for its bridges meanwhile
+PATIENCE = 2.5  # seconds for an answer: a balancer waits for its bridges meanwhile
 
 Answers = Mapping[str, Mapping[str, Any]]
 """By endpoint, what common.adapters.agent.flow_question says."""
