@@ -41,7 +41,7 @@ class BalancerOperator:
     def act(self, now: float) -> None:
         """One thing."""
         rng = self._rng
-        whole = ((self._reload, 2), (self._look, 3), (self._kill, 2), (self._trace, 1))
+        whole = ((self._reload, 2), (self._look, 3), (self._kill, 1), (self._trace, 1))
         pools = ((self._check, 6), (self._occupy, 3), (self._ask, 4))
         acts, weights = zip(*whole, *pools, strict=True)
         rng.choices(acts, weights)[0](now)
@@ -68,7 +68,7 @@ class BalancerOperator:
         rng = self._rng
         pool, member = self._some()
         name = member.name if rng.random() < 0.95 else "nobody"
-        well = rng.random() < 0.6
+        well = rng.random() < 0.8
         self._core.health.checked(pool.name, name, well, "" if well else "refused", now)
         assert self._core.health.judge(pool.name, "nobody") is None
 
@@ -76,12 +76,12 @@ class BalancerOperator:
         rng = self._rng
         pool, member = self._some()
         draw = rng.random()
-        if draw < 0.25:
+        if draw < 0.15:
             pool.drain(member)
         elif draw < 0.7:
             pool.ready(member, now)
         else:
-            pool.set_weight(member, rng.choice((0, 1, 1, 3, 1000)))
+            pool.set_weight(member, rng.choice((0, 1, 1, 3, 3, 1000)))
 
     def _kill(self, now: float) -> None:
         flow = self._flow()
@@ -90,7 +90,7 @@ class BalancerOperator:
             assert flow.state is State.GONE
 
     def _flow(self) -> Flow | None:
-        flows = [flow for flow in islice(self._core.table.every(), AMONG)]
+        flows = islice(self._core.table.every(), AMONG)
         there = [flow for flow in flows if flow.state is not State.GONE]
         return self._rng.choice(there) if there else None
 

@@ -36,7 +36,7 @@ class Ways:
     def any(self) -> tuple[list[config.Backend], list[Entry]]:
         rng = self._rng
         vips = dict(self._place.vips)
-        if rng.random() < 0.15:
+        if rng.random() < 0.1:
             del vips[rng.choice(list(vips))]
         host = dict(self._host)
         if rng.random() < 0.1:
@@ -66,9 +66,7 @@ class Ways:
 class BridgeOperator:
     """``known`` are ways that there have been."""
 
-    def __init__(
-        self, rng: random.Random, core: Bridge, ways: Ways, limits: config.Limits
-    ) -> None:
+    def __init__(self, rng: random.Random, core: Bridge, ways: Ways, limits: config.Limits) -> None:
         self._rng, self._core, self._ways, self._limits = rng, core, ways, limits
         self._health = ServerHealth()
         self._backends: list[config.Backend] = []
@@ -100,7 +98,7 @@ class BridgeOperator:
         if not self._backends:
             return
         backend = rng.choice(self._backends)
-        well = rng.random() < 0.6
+        well = rng.random() < 0.85
         judge = self._health.judge(backend)
         assert judge is not None
         change = self._health.checked(who(backend), well, "" if well else "refused", now)
@@ -114,7 +112,7 @@ class BridgeOperator:
 
     def _drain(self, now: float) -> None:
         entry = self._rng.choice(self._core.entries)
-        self._core.drain_entry(entry.name, self._rng.random() < 0.3)
+        self._core.drain_entry(entry.name, self._rng.random() < 0.15)
         for ask in (
             lambda: self._core.drain_entry("nobody", True),
             lambda: self._core.mark_server("203.0.113.20:80/63", False, "", now),
@@ -133,7 +131,7 @@ class BridgeOperator:
             self._core.end(flow, now)  # which is over
 
     def _flow(self) -> Flow | None:
-        there = [each for each in islice(self._core.table.every(), AMONG)]
+        there = list(islice(self._core.table.every(), AMONG))
         return self._rng.choice(there) if there else None
 
     def _trace(self, _now: float) -> None:

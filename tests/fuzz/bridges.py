@@ -16,7 +16,7 @@ from tests.fuzz.place import Place
 from tests.fuzz.world import Fed
 
 MASK = 0xFFFFFFFF
-MOODS = ("well", "well", "well", "refusing", "refusing", "silent", "mixed")
+MOODS = ("well", "well", "well", "well", "refusing", "silent", "mixed")
 CHANGES = 0.1  # how often a bridge's mood changes, of what it hears
 KEPT = 400  # answers that are remembered
 
@@ -95,7 +95,9 @@ class Bridges:
         client, vip = key[:4], key[4:8]
         ports = (int.from_bytes(key[at : at + 2], "big") for at in (8, 10))
         ack = (about.b + 1) & MASK
-        packet = build(client, vip, *ports, seq=seq, ack=ack, flags=ACK, options=option, payload=rest)
+        packet = build(
+            client, vip, *ports, seq=seq, ack=ack, flags=ACK, options=option, payload=rest
+        )
         self._answers[packet] = about
         if len(self._answers) > KEPT:
             self._answers.popitem(last=False)

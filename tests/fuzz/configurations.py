@@ -33,14 +33,12 @@ class Configurations:
         names = rng.sample([f"p{n}" for n in range(MOST_POOLS)], rng.randint(1, MOST_POOLS))
         pools = tuple(self._pool(name) for name in names)
         vips = list(self._place.vips.items())
-        vips = vips if rng.random() < 0.8 else vips[:1]
+        vips = vips if rng.random() < 0.9 else vips[:1]
         routes = [self._route(names, vips) for _ in range(rng.choice((0, 0, 1, 3, 6)))]
         services = tuple(self._service(vip, dscp, names, routes) for dscp, vip in vips)
         closing = rng.choice((5.0, 15.0))
         timeouts = config.Timeouts(request=60.0, closing=closing, idle=rng.choice((120.0, 960.0)))
-        return config.Config(
-            services, tuple(routes), pools, limits=self._limits, timeouts=timeouts
-        )
+        return config.Config(services, tuple(routes), pools, limits=self._limits, timeouts=timeouts)
 
     def _pool(self, name: str) -> config.Pool:
         rng = self._rng
@@ -74,10 +72,9 @@ class Configurations:
 
     def _backends(self) -> tuple[config.Backend, ...]:
         rng = self._rng
-        chosen = rng.sample(range(len(self.bridges)), rng.choice((1, 2, 2, 3, 5)))
+        chosen = rng.sample(range(len(self.bridges)), rng.choice((1, 2, 3, 3, 5)))
         return tuple(
-            config.Backend(f"b{n}", self.bridges[n], rng.choice((1, 1, 1, 2, 7, 0)))
-            for n in chosen
+            config.Backend(f"b{n}", self.bridges[n], rng.choice((1, 1, 1, 2, 7, 0))) for n in chosen
         )
 
     def _route(self, pools: list[str], vips: list[tuple[int, str]]) -> config.Route:
@@ -105,7 +102,7 @@ class Configurations:
             vip,
             PORT,
             dscp,
-            None if own or (routed and rng.random() < 0.2) else rng.choice(pools),
+            None if own or (routed and rng.random() < 0.1) else rng.choice(pools),
             self._backends() if own else (),
             bad_request=rng.choice(("reset", "source-hash")),
             max_head=rng.choice((1024, 2048, 16384, 16384)),
