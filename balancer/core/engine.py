@@ -345,7 +345,7 @@ class Balancer:
         if service is None and flow is not None:
             service = flow.service  # it is not configured any more
         if service is None:
-            return self.ledger.drop(Senseless.NO_SERVICE, data)
+            return self._without_service(segment)
         option = handoff.find(segment.options)
         if option is not None:
             handed = flow if flow is not None and flow.state is State.HANDED else None
@@ -355,7 +355,7 @@ class Balancer:
             if flow is not None:
                 flow.suspect_until = now + SUSPECT_SECONDS
             if self.draining:
-                return handshake.refuse_syn(self._context, segment)
+                return handshake.refuse_syn(self._context, segment, Refusal.DRAINING)
             return handshake.answer_syn(self._context, service, segment, flow)
         if flow is not None and self._is_suspect(flow, now):
             flow = self._incarnation(flow, segment, now)
@@ -400,6 +400,14 @@ class Balancer:
         if not flow.closing:  # else its bridge has said so itself
             self._context.forget_at_bridge(flow)
         self.table.remove(flow, now, Ended.REPLACED)
+
+    def _without_service(self, segment: Segment) -> bytes | None:
+        """The verdict on a packet for a service that there is none of: while connections of one
+        that is not configured any more go on, its packets come here."""
+        if segment.flags & (SYN | ACK | RST) != SYN:
+            return self.ledger.drop(Senseless.NO_SERVICE, segment.data)
+        segment.check_checksum()
+        return handshake.refuse_syn(self._context, segment, Senseless.NO_SERVICE)
 
     def _newcomer(self, service: Service, segment: Segment, now: float) -> bytes | None:
         """The first packet that shows a cookie, or one of a flow that is not known (any more)."""

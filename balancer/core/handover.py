@@ -318,6 +318,9 @@ class Handover:
         assert target is not None, "a handed flow has a target"
         target.unanswered = 0
         if message.kind is Kind.REFUSED:
+            segment.check_checksum()  # what comes back is handed on as it is
+            if not segment.payload and flow.head is None:
+                return drop(Failure.NOT_AN_ANSWER, data)
             self._refused(flow, segment, now)
             return drop(Answer.REFUSED, data)
         flow.answered = True

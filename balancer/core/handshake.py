@@ -63,10 +63,10 @@ def answer_syn(context: Context, service: Service, syn: Segment, live: Flow | No
     return ledger.took(Answered.SYN)
 
 
-def refuse_syn(context: Context, syn: Segment) -> bytes | None:
+def refuse_syn(context: Context, syn: Segment, reason: Outcome) -> bytes | None:
     """Answer as a host without a listener (RFC 9293 section 3.10.7.1)."""
     context.send(build_along(reverse(syn.key), RST | ACK, seq=0, ack=syn.end))
-    return context.ledger.drop(Refusal.DRAINING, syn.data)
+    return context.ledger.drop(reason, syn.data)
 
 
 def proven(context: Context, segment: Segment) -> cookie.Promise | None:

@@ -32,7 +32,7 @@ def place_elsewhere(context: Context, flow: Flow, now: float) -> Target | None:
     is none, or as many as are allowed have been tried."""
     former = flow.target
     assert former is not None, "a handed flow has a target"
-    pool = context.catalogue.current(former.pool)
+    pool = context.catalogue.pools.get(former.pool.name, former.pool)
     tried = (*flow.tried, former.member)
     if len(tried) > pool.configured.retries:
         context.ledger.counts[Placed.TRIES_OVER] += 1
@@ -44,7 +44,7 @@ def place_elsewhere(context: Context, flow: Flow, now: float) -> Target | None:
     context.ledger.counts[Placed.REDISPATCHED] += 1
     flow.release(now)
     flow.tried = tried
-    # As it is configured now: there may be backends and ways that it did not have.
+    # as it is configured now: what it began with may not know the way to this one
     flow.service = context.catalogue.services.get(flow.service.endpoint, flow.service)
     return _take(flow, pool, member, now)
 

@@ -72,13 +72,12 @@ class Service:
         self.selector = Selector(
             routes, [pool.configured for pool in pools.values()], configured.default_pool
         )
-        self._paths = paths
-        bridges = {member.bridge for pool in pools.values() for member in pool.members}
-        mtus = [paths.to_bridges[bridge] for bridge in bridges]
+        self._ways = paths.to_bridges
+        mtus = [self._ways[member.bridge] for pool in pools.values() for member in pool.members]
         # Room for the handoff option: a client's full segment must still fit with it (RFC 9293
         # section 3.7.1 subtracts fixed headers only)
         smallest = min([paths.to_clients[configured.vip], *mtus])
-        self._smallest = smallest
+        self._narrowest = smallest
         self.mss = smallest - MIN_PACKET - handoff.LENGTH
         self._targets: dict[Member, Target] = {}
 
@@ -110,4 +109,4 @@ class Service:
     def _path_mtu(self, member: Member) -> int:
         """A member that was not there when the service was configured, which goes on for its
         connections alone, has the smallest path of those that were."""
-        return self._paths.to_bridges.get(member.bridge, self._smallest)
+        return self._ways.get(member.bridge, self._narrowest)

@@ -16,7 +16,7 @@ def paths(config: Config, known: Mapping[str, int] = MappingProxyType({})) -> Pa
     tried again. It loads much: see common.adapters.aside."""
     addresses = routes.local_addresses()
     bridges = {b.bridge for service in config.services for b in config.backends_of(service)}
-    new = {bridge: routes.route_to(bridge).mtu for bridge in bridges if bridge not in known}
+    new = routes.mtus_to(bridge for bridge in bridges if bridge not in known)
     found = path_mtus(new) | {bridge: mtu for bridge, mtu in known.items() if bridge in bridges}
     to_clients = {}
     for service in config.services:

@@ -5,7 +5,7 @@ Nothing under /sys is read, which shows the first namespace after `nsenter --net
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ MAIN_TABLE, LOCAL_TABLE = 254, 255  # RT_TABLE_MAIN, RT_TABLE_LOCAL
 UNICAST, LOCAL = 1, 2  # RTN_UNICAST, RTN_LOCAL
 ONLINK = 4  # RTNH_F_ONLINK
 UP = 1  # IFF_UP
+IP_MTU = 14  # of linux/in.h: of a connected socket's way
 METRICS = {  # metrics that a changed route must keep, with their names in the ip command
     "RTAX_MTU": "mtu",
     "RTAX_ADVMSS": "advmss",
@@ -95,6 +96,31 @@ def route_to(address: str) -> Route:
     metrics = _metrics(found)
     mtu = metrics.get("RTAX_MTU") or link.mtu
     return Route(link.name, mtu, False, metrics.get("RTAX_CC_ALGO"))
+
+
+def mtus_to(addresses: Iterable[str]) -> dict[str, int]:
+    """The `mtu` of `route_to` for many addresses, quickly: each is asked of a socket of its own, in
+    microseconds. Raises RouteError likewise."""
+    with _netlink() as netlink:
+        links = _links(netlink)
+        local = {
+            held.get_attr("IFA_LOCAL"): links[held["index"]].mtu
+            for held in netlink.get_addr(family=socket.AF_INET)
+            if held["index"] in links
+        }
+    return {
+        address: local[address] if address in local else _mtu_to(address) for address in addresses
+    }
+
+
+def _mtu_to(address: str) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect((address, 9))  # nothing is sent
+        except OSError as error:
+            why = errno.errorcode.get(error.errno or 0, str(error))
+            raise RouteError(f"no route to {address} ({why})") from None
+        return asking.getsockopt(socket.IPPROTO_IP, IP_MTU)
 
 
 def local_route(address: str) -> str | None:

@@ -170,10 +170,12 @@ class PacketLoop:
                 self._between(self._core.settle)
                 self._heed_signals()
                 now = time.monotonic()
-                if now >= self._due:
-                    self._timers(now)
                 if now >= watch.due:
                     self._between(partial(watch.step, now))
+                # any of that may have given the core something to do
+                self._due = min(self._core.next_deadline(), self._housekeeping)
+                if now >= self._due:
+                    self._timers(now)
 
             self._supervisor.ready()
             while not self._signals.stopping:

@@ -106,11 +106,11 @@ def load(lab: Lab, connections: int = 4, patience: float = 10, pause: float = 0)
 class Download:
     """One file by curl, read as it comes."""
 
-    def __init__(self, lab: Lab, file: str, rate: str) -> None:
+    def __init__(self, lab: Lab, file: str, rate: str, to: str) -> None:
         file = file.lstrip("/")
         options = ["-sS", "--path-as-is", "--limit-rate", rate, "--max-time", "1000"]
         self._curl = subprocess.Popen(
-            lab.command("client", "curl", *options, f"http://{VIP}/{file}"), stdout=subprocess.PIPE
+            lab.command("client", "curl", *options, f"http://{to}/{file}"), stdout=subprocess.PIPE
         )
         self._file = file
         self._body = bytearray()
@@ -146,9 +146,9 @@ class Download:
 
 
 @contextmanager
-def download(lab: Lab, file: str, rate: str = "4M") -> Iterator[Download]:
+def download(lab: Lab, file: str, rate: str = "4M", to: str = VIP) -> Iterator[Download]:
     """A download at so many bytes a second (a number as curl reads it), ended with the context."""
-    running = Download(lab, file, rate)
+    running = Download(lab, file, rate, to)
     try:
         yield running
     finally:

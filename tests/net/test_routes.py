@@ -60,6 +60,15 @@ def test_the_way_to_an_address(namespace: Namespace, address: str, expected: Rou
     assert namespace.call(routes.route_to, address) == expected
 
 
+def test_the_mtu_of_many_ways(namespace: Namespace) -> None:
+    asked = ("192.168.33.77", "8.8.8.8", "10.1.2.3", "192.168.33.20", "10.0.0.5")
+    singly = {address: namespace.call(routes.route_to, address).mtu for address in asked}
+    assert namespace.call(routes.mtus_to, asked) == singly
+    namespace.shell("ip route add unreachable 10.4.0.0/16")
+    with pytest.raises(AssertionError, match=r"RouteError: no route to 10.4.0.1 \(EHOSTUNREACH\)"):
+        namespace.call(routes.mtus_to, ("8.8.8.8", "10.4.0.1"))
+
+
 def test_local_routes(namespace: Namespace) -> None:
     assert namespace.call(routes.local_route, "192.168.33.20") == "eth0"
     assert namespace.call(routes.local_route, "10.0.0.5") == "lo"

@@ -64,6 +64,17 @@ def test_what_was_not_offered_is_not_promised(name: str, lacking: dict[str, bool
     assert names - {"NOP"} == {"MSS", "WScale", "SAckOK", "Timestamp"} - {name}
 
 
+def test_what_the_service_does_not_promise_is_not_promised() -> None:
+    stage = Stage(sack=False, timestamps=False)
+    client = Client(stage)
+    client.syn()
+    answer = stage.reply()
+    assert [name for name, _ in answer["options"] if name not in ("NOP", "EOL")] == [
+        "MSS",
+        "WScale",
+    ]
+
+
 def test_a_syn_without_options_is_answered() -> None:
     stage = Stage()
     Client(stage).syn(options=b"")
@@ -115,9 +126,17 @@ def test_a_damaged_syn_is_dropped_by_name() -> None:
 
 
 def test_a_packet_for_another_port_is_no_services() -> None:
+    """A service's that is not configured any more; its clients are not to wait."""
     stage = Stage()
-    assert stage.packet(tcp_packet(("198.51.100.7", 4), (VIP[0], 81), flags="S")) is None
-    assert stage.count("no_service") == 1
+    there, here = ("198.51.100.7", 4), (VIP[0], 81)
+    for flags in ("A", "SA", "R"):
+        assert stage.packet(tcp_packet(there, here, flags=flags)) is None
+    assert not stage.sent()
+    assert stage.packet(tcp_packet(there, here, flags="S", seq=7, payload=b"abc")) is None
+    refused = stage.reply()
+    assert (refused["flags"], refused["seq"], refused["ack"]) == ("RA", 0, 11)
+    assert (refused["src"], refused["dst"]) == (here[0], there[0])
+    assert stage.count("no_service") == 4
 
 
 # --- the cookie comes back ---

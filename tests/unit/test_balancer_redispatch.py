@@ -100,6 +100,20 @@ def test_a_refusal_with_another_request_in_it_is_not_believed() -> None:
     assert stage.count("redispatched") == 0
 
 
+def test_a_refusal_without_a_request_or_damaged_is_dropped() -> None:
+    stage = Stage()
+    client, _ = handed(stage)
+    assert stage.packet(client.answer(models.REFUSED)) is None
+    assert stage.count("not_an_answer") == 1
+    damaged = bytearray(client.answer(models.REFUSED, rest=REQUEST))
+    damaged[34] ^= 1  # the window, which the MAC does not cover
+    assert stage.packet(bytes(damaged)) is None
+    assert stage.count("bad_tcp_checksum") == 1
+    assert not stage.sent()
+    refuse(stage, client)
+    assert len(stage.sent()) == 1
+
+
 def test_a_bridge_that_is_silent_is_passed_over_after_a_second() -> None:
     stage = Stage()
     client, first = handed(stage)

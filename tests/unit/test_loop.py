@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from balancer.core.engine import Balancer
 from common.program import loop as looping
 from common.program.loop import TURN, PacketLoop
 from tests.unit.balancer_stage import REQUEST, Client, Stage
@@ -50,14 +56,21 @@ class Queue:
 def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[PacketLoop]:
     """A loop under full load: each packet is steered."""
     monkeypatch.setattr(looping, "PacketQueue", Queue)
-    before = {number: signal.getsignal(number) for number in range(1, 16) if number not in (9,)}
     stage = Stage()
     client = Client(stage).connect()
     client.send(REQUEST)
     stage.sent()
     monkeypatch.setattr(Queue, "packet", client.segment(acked=100))
     monkeypatch.setattr(Queue, "judged", 0)
-    made = PacketLoop(stage.core, 1, lambda: [])
+    with running(stage.core) as made:
+        yield made
+
+
+@contextmanager
+def running(core: Balancer) -> Iterator[PacketLoop]:
+    """A loop, and everything as it was before."""
+    before = {number: signal.getsignal(number) for number in range(1, 16) if number not in (9,)}
+    made = PacketLoop(core, 1, lambda: [])
     try:
         yield made
     finally:
@@ -122,3 +135,46 @@ def test_who_observes_sees_packets_until_it_leaves(loop: PacketLoop) -> None:
     assert seen == list(range(1, TURN + 1)), "those of one turn"
     assert loop.waiting() == {"queue": 5}
     assert loop.counts()["packets"] == Queue.judged >= 2 * TURN  # type: ignore[index]
+
+
+class Idle(Queue):
+    """One that nothing comes from."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        os.read(self._reading, 1)
+
+
+@pytest.mark.parametrize("by", ["descriptor", "call"])
+def test_what_the_core_is_told_besides_packets_it_does_at_once(
+    monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Not when the loop would have looked after it anyway, up to a second later."""
+    monkeypatch.setattr(looping, "PacketQueue", Idle)
+    core = Stage().core
+    begun, done = 0.0, 0.0
+
+    def chore(_now: float) -> bool:
+        nonlocal done
+        done = time.monotonic()
+        loop.stop()
+        return False
+
+    def tell(_: object) -> None:
+        nonlocal begun
+        begun = time.monotonic()
+        core._chores.add(chore)
+
+    def once(events: int) -> None:
+        loop.watch.remove(readable.fileno())
+        tell(events)
+
+    readable, other = socket.socketpair()
+    with running(core) as loop, readable, other:
+        if by == "descriptor":
+            loop.watch.at(time.monotonic() + 0.05, lambda _: other.sendall(b"x"))
+            loop.watch.add(readable.fileno(), select.POLLIN, once)
+        else:
+            loop.watch.at(time.monotonic() + 0.05, tell)
+        loop.run()
+    assert done - begun < 0.3
