@@ -18,7 +18,7 @@ from tests.fuzz.world import Fed
 MASK = 0xFFFFFFFF
 MOODS = ("well", "well", "well", "well", "refusing", "silent", "mixed")
 CHANGES = 0.1  # how often a bridge's mood changes, of what it hears
-KEPT = 400  # answers that are remembered
+KEPT = 400  # answers that are remembered, or wait
 
 
 class Attempt(NamedTuple):
@@ -101,6 +101,8 @@ class Bridges:
         self._answers[packet] = about
         if len(self._answers) > KEPT:
             self._answers.popitem(last=False)
+        if len(self.to_say) >= KEPT:
+            self.to_say.popleft()
         if self._rng.random() < 0.7:
             self.to_say.append((packet, 0))
         else:  # whatever is said meanwhile overtakes it
