@@ -254,10 +254,12 @@ class Balancer:
         if found.configured.on_down == "reset":
             self._chores.add(killing.kill_those_of(self._context, member))
 
-    def busy_endpoints(self) -> set[tuple[str, int]]:
-        """VIP and port of each service that has a connection."""
-        keys = {key[4:8] + key[10:] for key in (*self.table.handed, *self.table.waiting)}
-        return {(inet_ntoa(key[:4]), int.from_bytes(key[4:], "big")) for key in keys}
+    def in_use(self) -> Iterator[tuple[str, int] | None]:
+        """VIP and port of each connection that is not over, a connection at a time; None for one
+        that is."""
+        for flow in self.table.every():
+            over = flow.closing or flow.state is State.GONE
+            yield None if over else (inet_ntoa(flow.key[4:8]), flow.service.port)
 
     def _tell(self, flow: Flow, why: str, now: float) -> None:
         """For the access log."""

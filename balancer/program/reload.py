@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 
 from balancer.core.config import Config, Service
 from balancer.core.engine import Balancer
@@ -24,10 +25,12 @@ from common.program.reporting import UsageProblems
 
 # What is set up once, for as long as the program runs.
 FIXED = ("interface", "datapath", "queue", "key_file", "control", "limits.closed")
+LOOKED_AT = 1000  # connections in one go
 FORMER_LOOKS = 5.0  # seconds between two looks at whether former services still have connections
 
 log = logging.getLogger(__name__)
 
+Endpoint = tuple[str, int]  # a VIP and a port
 Found = tuple[Config, Paths, list[str]]  # what is to be in force, or why it cannot be
 
 
@@ -94,17 +97,22 @@ class Configured:
 
     def _let_go(self, now: float) -> None:
         """Remove the rules of former services whose connections are over."""
-        busy = self._core.busy_endpoints()
+        self._look_on(self._core.in_use(), set(), now)
+
+    def _look_on(
+        self, flows: Iterator[Endpoint | None], busy: set[Endpoint | None], now: float
+    ) -> None:
+        """Look at some more connections; once at all, act."""
+        some = list(islice(flows, LOOKED_AT))
+        busy |= set(some)
+        if some:
+            self._loop.watch.at(now, partial(self._look_on, flows, busy))
+            return
         left = tuple(service for service in self._former if _endpoint(service) in busy)
         if left != self._former:
             self._former = left
             install = partial(_install, self.config, left)
-            look_aside(
-                self.meanwhile,
-                install,
-                lambda _: None,
-                lambda mistakes: log.warning("%s", mistakes[0]),
-            )
+            look_aside(self.meanwhile, install, lambda _: None, _not_let_go)
         if left:
             self._loop.watch.at(now + FORMER_LOOKS, self._let_go)
 
@@ -137,5 +145,5 @@ def _install(config: Config, former: tuple[Service, ...]) -> None:
     Firewall("balancer", *rules(config, former)).install()
 
 
-def _endpoint(service: Service) -> tuple[str, int]:
+def _endpoint(service: Service) -> Endpoint:
     return service.vip, service.port
