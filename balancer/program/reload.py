@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import islice
 
 from balancer.core.config import Config, Service
 from balancer.core.engine import Balancer
@@ -25,8 +24,7 @@ from common.program.reporting import UsageProblems
 
 # What is set up once, for as long as the program runs.
 FIXED = ("interface", "datapath", "queue", "key_file", "control", "limits.closed")
-LOOKED_AT = 1000  # connections in one go
-FORMER_LOOKS = 5.0  # seconds between two looks at whether former services still have connections
+FORMER_LOOKS = 2.0  # seconds between two looks at whether former services still have connections
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +48,7 @@ class Configured:
         self._again = again
         self._loop, self._core = loop, core
         self._former: tuple[Service, ...] = ()
+        self._looking = False  # at whether these still have connections
         self.meanwhile = Meanwhile(loop.watch)
         core.access.wanted = bool(config.access_log.file)
 
@@ -87,34 +86,29 @@ class Configured:
             basics.set_level(self._loop, config.log_level)
         for line in ways.narrow(config, paths):
             log.info(line)
-        if self._former:
-            self._loop.watch.at(time.monotonic() + FORMER_LOOKS, self._let_go)
+        self._look_later()
         done([])
 
     def _former_with(self, config: Config) -> tuple[Service, ...]:
         """Services that still have connections, configured or not."""
         return (*self._former, *config.services)
 
-    def _let_go(self, now: float) -> None:
-        """Remove the rules of former services whose connections are over."""
-        self._look_on(self._core.in_use(), set(), now)
+    def _look_later(self) -> None:
+        """While there are former services, see to it that they are looked at, once at a time."""
+        if self._former and not self._looking:
+            self._looking = True
+            when = time.monotonic() + FORMER_LOOKS
+            self._loop.watch.at(when, lambda _: self._core.find_busy(self._let_go))
 
-    def _look_on(
-        self, flows: Iterator[Endpoint | None], busy: set[Endpoint | None], now: float
-    ) -> None:
-        """Look at some more connections; once at all, act."""
-        some = list(islice(flows, LOOKED_AT))
-        busy |= set(some)
-        if some:
-            self._loop.watch.at(now, partial(self._look_on, flows, busy))
-            return
+    def _let_go(self, busy: set[tuple[str, int]]) -> None:
+        """Remove the rules of former services whose connections are over."""
+        self._looking = False
         left = tuple(service for service in self._former if _endpoint(service) in busy)
         if left != self._former:
             self._former = left
             install = partial(_install, self.config, left)
             look_aside(self.meanwhile, install, lambda _: None, _not_let_go)
-        if left:
-            self._loop.watch.at(now + FORMER_LOOKS, self._let_go)
+        self._look_later()
 
 
 def _looked_at(
