@@ -43,7 +43,8 @@ class Catalogue:
 
     def current(self, pool: Pool) -> Pool:
         """The pool itself, or what has taken over from it."""
-        return self.pools.get(pool.name, pool)
+        named = self.pools.get(pool.name)
+        return pool.latest if named is None else named
 
 
 def build(

@@ -310,6 +310,7 @@ class Handover:
             return drop(Failure.BAD_MAC, data)
         if not handoff.timely(option, context.wall):
             return drop(Failure.OLD_EPOCH, data)
+        segment.check_checksum()  # what is given back is what the next backend gets
         if message.kind is Kind.ENDED:
             return self._ended(segment, now)
         assert flow is not None, "an answer of another kind is about a flow"

@@ -7,6 +7,7 @@ import random
 from collections import deque
 from itertools import islice
 
+from balancer.core import config
 from balancer.core.catalogue import even
 from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.member import Member
@@ -56,8 +57,8 @@ class BalancerOperator:
         self._reloading = True
         for pool in self._core.pools.values():
             self.known.extend(pool.members)
-        config = self._configurations.any()
-        self._core.reconfigure(config, even(config, self._rng.choice(MTUS)), now, self._reloaded)
+        new = self._configurations.any()
+        self._core.reconfigure(new, even(new, self._rng.choice(MTUS)), now, self._reloaded)
 
     def _reloaded(self) -> None:
         self._reloading = False
@@ -78,10 +79,29 @@ class BalancerOperator:
         draw = rng.random()
         if draw < 0.15:
             pool.drain(member)
-        elif draw < 0.7:
+        elif draw < 0.6:
             pool.ready(member, now)
+        elif draw < 0.65 and len(pool.members) > 1:
+            self.known.append(member)
+            pool.remove(member)
+        elif draw < 0.7:
+            self._add(pool, now)
         else:
             pool.set_weight(member, rng.choice((0, 1, 1, 3, 3, 1000)))
+
+    def _add(self, pool: Pool, now: float) -> None:
+        """One that is there, or was, or is new."""
+        bridges = self._configurations.bridges
+        at = self._rng.randrange(len(bridges))
+        backend = config.Backend(f"b{at}", bridges[at], self._rng.choice((0, 1, 2)))
+        there = any(backend.bridge == member.bridge for member in pool.members)
+        try:
+            added = pool.add(backend, now)
+        except ValueError:
+            assert there
+        else:
+            assert not there
+            assert pool.find(backend.name) is added
 
     def _kill(self, now: float) -> None:
         flow = self._flow()

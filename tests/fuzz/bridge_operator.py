@@ -49,7 +49,7 @@ class Ways:
         return replace(
             self._backend,
             server_port=self._backend.server_port + (rng.random() < 0.15),
-            connect=rng.choice((0.05, 1.0, 3.0)),
+            connect=rng.choice((0.05, 1.0, 3.0, 3.0, 10.0)),
             on_down=rng.choice(("keep", "reset")),
             hold_handshake=rng.choice(("auto", "on", "off")),
             source=rng.choice((*(self._backend.source,) * 6, "bridge")),

@@ -33,7 +33,11 @@ UNBOUNDED = 100_000  # closed flows: then none is forgotten before its time
 VARIANTS: tuple[tuple[dict[str, int], dict[str, Any], dict[str, bool]], ...] = (
     ({}, {}, {"local": True, "bbr": False}),
     (LIMITS, {"source": "bridge", "ports": (40000, 40199)}, {"local": False, "bbr": True}),
-    (LIMITS, {"hold_handshake": "on"}, {"local": False, "bbr": False}),
+    (
+        {**LIMITS, "flows": 30},
+        {"hold_handshake": "on"},
+        {"local": False, "bbr": False},
+    ),
     (
         {**LIMITS, "flows": 400},
         {"source": "bridge", "ports": (40000, 40059)},

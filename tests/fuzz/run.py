@@ -2,7 +2,8 @@
 
     python -m tests.fuzz.run balancer|packetbridge PACKETS SEED [MEASURED]
 
-The first MEASURED packets run under `coverage`, to say what they reach, the others at full speed.
+The first MEASURED packets run under `coverage`, to say what they reach, the others at full speed;
+so does the programs' end, where there are no others.
 A core that raises ends this with its traceback, the packet and how many came before it.
 """
 
@@ -40,6 +41,7 @@ def main(program: str, packets: int, seed: int, measured: int) -> dict[str, obje
 
     fuzzed = worlds.Fuzzed(program, random.Random(seed))
     fuzzed.run(measured)
+    ended = fuzzed.finish() if measured == packets else None
     watch.stop()
     total, missing = _covered(watch)
     resident = [worlds.resident()]
@@ -49,7 +51,8 @@ def main(program: str, packets: int, seed: int, measured: int) -> dict[str, obje
         )
         resident.append(worlds.resident())
         print(fuzzed.fed, file=sys.stderr, flush=True)
-    return {**fuzzed.finish(), **total, "missing": missing, "resident": resident}
+    ended = ended or fuzzed.finish()
+    return {**ended, **total, "missing": missing, "resident": resident}
 
 
 def _covered(watch: coverage.Coverage) -> tuple[dict[str, float], dict[str, list[int]]]:

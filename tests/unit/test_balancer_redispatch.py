@@ -308,3 +308,13 @@ def test_who_has_been_answered_is_not_served_as_new_ones_crowd_it_out() -> None:
     assert client.send(REQUEST, flags="PA") is None
     assert not stage.sent()
     assert stage.count("closed_flow_again") == 1
+
+
+def test_what_is_given_back_damaged_is_handed_to_nobody() -> None:
+    stage = Stage()
+    client, _ = handed(stage)
+    damaged = bytearray(client.answer(models.REFUSED, rest=REQUEST))
+    damaged[35] ^= 1  # the window, which is under no hash
+    assert stage.packet(bytes(damaged)) is None
+    assert stage.count("bad_tcp_checksum") == 1
+    assert not stage.sent()

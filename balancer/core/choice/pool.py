@@ -52,6 +52,7 @@ class Pool:
         "_predecessor",
         "_ramping",
         "_steps",
+        "_successor",
         "_table",
         "_weights",
         "configured",
@@ -67,6 +68,7 @@ class Pool:
         self._weights = dict(self._configured_weights)
         self._policy = POLICIES[configured.policy]()
         self._predecessor: Pool | None = None  # until this pool has taken over
+        self._successor: Pool | None = None  # that has taken over from it
         self._layout: Layout | None = None  # what the table was built for
         self._table: Table | None = None
         self._steps: Generator[None, None, None] | None = None
@@ -232,6 +234,7 @@ class Pool:
         before, self._predecessor = self._predecessor, None
         if before is None:
             return
+        before._successor = self
         if type(before._policy) is type(self._policy):
             self._policy = before._policy  # with all that it remembers
         ours, theirs = set(self.members), set(before.members)
@@ -245,6 +248,14 @@ class Pool:
         self._departed = [member for member in before._departed if member not in ours]
         self._depart([member for member in before.members if member not in ours])
         self._settle_in()
+
+    @property
+    def latest(self) -> Pool:
+        """This pool, or the last of those that have taken over, one from the other."""
+        pool = self
+        while pool._successor is not None:
+            pool = pool._successor
+        return pool
 
     # --- inside ---
 
