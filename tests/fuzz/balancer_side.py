@@ -208,6 +208,10 @@ class Client:
             yield self._segment(piece, at, flags=ACK | PSH | (FIN if ended and last else 0))
             if rng.random() < 0.05:
                 yield self._segment(b"\0" if rng.random() < 0.5 else b"", -1)  # a keep-alive
+        for at in range(0, len(data), 1440):  # what was lost, sent again
+            if self.key not in self.side.core.table.waiting or rng.random() < 0.3:
+                break
+            yield self._segment(data[at : at + 1440], at, flags=ACK | PSH)
         for _ in range(rng.choice((0, 0, 1, 3))):  # nobody answers
             yield self._segment(data[:1440], 0, flags=ACK | PSH)
         if rng.random() < 0.6:
