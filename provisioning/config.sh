@@ -51,6 +51,8 @@ bridge = "${backend#*=}"
 weight = 1
 END
     done
+    # For `balancer probe`, which asks there; the bridges' answer by default.
+    printf '\n[http]\nlisten = ["%s:9310"]\n' "$1"
 }
 
 packetbridge() { # VIP KEY_FILE BRIDGE SERVER:PORT

@@ -73,6 +73,9 @@ stage() { # WORK
     install -D -m 644 "$root"/docs/* -t "$at/share/doc/l3dsr/docs/"
     install -m 644 "$root/provisioning/sysctl/balancer.conf" "$at/share/doc/l3dsr/examples/sysctl-balancer.conf"
     install -m 644 "$root/provisioning/sysctl/bridge.conf" "$at/share/doc/l3dsr/examples/sysctl-packetbridge.conf"
+    install -m 644 "$root"/provisioning/{grafana/l3dsr.json,prometheus/{l3dsr.rules,prometheus}.yml} \
+        -t "$at/share/doc/l3dsr/examples/"
+    install -m 644 "$root/provisioning/logrotate/l3dsr" "$at/share/doc/l3dsr/examples/logrotate"
 }
 
 # A virtual environment names itself by its path: here it gets the one that it will have.

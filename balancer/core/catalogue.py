@@ -41,6 +41,10 @@ class Catalogue:
         self.limits = limits
         self.services = {service.endpoint: service for service in services}
 
+    def current(self, pool: Pool) -> Pool:
+        """The pool itself, or what has taken over from it."""
+        return self.pools.get(pool.name, pool)
+
 
 def build(
     config: Config, paths: Paths, now: float, former: Catalogue | None = None

@@ -66,7 +66,10 @@ class FlowTable:
     def _make_place(self, now: float) -> None:
         if len(self.waiting) >= self._limits.waiting:
             self._ledger.counts[Admitted.EVICTED] += 1
-            self._forget(self.waiting.popitem(last=False)[1], now, Admitted.EVICTED)
+            oldest = self.waiting.popitem(last=False)[1]
+            if oldest.state is State.CLOSED:  # who waits may come again, who has been answered not
+                self._closed.add(oldest.incarnation, now)
+            self._forget(oldest, now, Admitted.EVICTED)
 
     def hand(self, flow: Flow) -> bool:
         """Move a waiting flow among the handed; False where there is no room."""

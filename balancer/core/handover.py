@@ -86,6 +86,7 @@ class Handover:
         context, head = self._context, flow.head
         assert head is not None, "a request was read from a head"
         flow.seen = now
+        pool = context.catalogue.current(pool)  # the flow's service may be a former one
         limit = context.catalogue.limits.get(pool.name)
         wait = 0.0 if limit is None else limit.wait(key, flow.key[:4], now)
         if limit is not None and wait:
@@ -143,6 +144,7 @@ class Handover:
         get lost."""
         context, target = self._context, flow.target
         assert target is not None, "a handed flow has a target"
+        segment.check_checksum()  # it may be what the next backend gets
         context.fast.recall(flow)
         flow.seen = flow.repeated = now
         if self._repeating.insists(flow.incarnation, now):
@@ -223,6 +225,10 @@ class Handover:
     def _hand_again(self, flow: Flow, segment: Segment | None, target: Target, now: float) -> None:
         """Hand over anew what has been given back, or taken back."""
         flow.handed_at, flow.answered = now, False
+        if flow.closing:  # a bridge has said that it is over, and then this one gives it back
+            flow.closing = False
+            if not flow.holds:
+                flow.hold(now)
         if flow.head is not None:
             flow.head.confirmed = flow.head.tries = 0
             self._send_owned(flow, flow.head, target, now)
@@ -259,7 +265,8 @@ class Handover:
         if head is not None:
             flow.taken, stamps = len(head.data), head.stamp
         context.table.drop_head(flow)
-        context.table.told(flow, kind, now)
+        if not flow.closing:
+            context.table.told(flow, kind, now)
         flow.closing = True  # it need not be kept long
         if flow.state is State.HANDED:
             context.table.take_back(flow, now)
@@ -310,6 +317,9 @@ class Handover:
         assert target is not None, "a handed flow has a target"
         target.unanswered = 0
         if message.kind is Kind.REFUSED:
+            segment.check_checksum()  # what comes back is handed on as it is
+            if not segment.payload and flow.head is None:
+                return drop(Failure.NOT_AN_ANSWER, data)
             self._refused(flow, segment, now)
             return drop(Answer.REFUSED, data)
         flow.answered = True
@@ -327,6 +337,7 @@ class Handover:
             if flow is None or (flow.state, flow.incarnation) != (State.HANDED, key + numbers):
                 continue
             known, flow.seen = True, now
+            flow.answered = True
             context.table.ended(flow, now)
             context.fast.forget(flow)  # so that the kernel shakes hands with the next of it
             if flow.target is not None:
@@ -388,7 +399,7 @@ class Handover:
         if head is None or target is None:
             return
         context = self._context
-        if flow.state is not State.HANDED:
+        if flow.state is not State.HANDED or flow.closing:
             return
         head.tries += 1
         silence = target.pool.configured.silence

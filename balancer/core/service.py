@@ -107,5 +107,6 @@ class Service:
         return next((t for t in self.targets if t.steering.bridge == bridge), None)
 
     def _path_mtu(self, member: Member) -> int:
-        # Of a service that is not configured any more: its pools may have got other members.
+        """A member that was not there when the service was configured, which goes on for its
+        connections alone, has the smallest path of those that were."""
         return self._ways.get(member.bridge, self._narrowest)

@@ -9,6 +9,7 @@ import click
 from balancer.core import config
 from balancer.core.config import Config
 from balancer.program.control import cli as control
+from balancer.program.probe.cli import probe
 from common.adapters.checks import Problem
 from common.program import commands, doctor
 from common.program.examination import Line
@@ -28,6 +29,7 @@ Examples:
   balancer keygen                      make the key, then copy it to each bridge
   balancer check                       is the configuration right, is this host ready?
   balancer doctor                      what of this host is well, what not, and what mends it
+  balancer probe http://10.0.0.1/      where does a request fail, asked from this host, and why?
   balancer                             run, with the configuration in its usual place
   balancer --vip 10.0.0.1 --bridge 10.0.0.11 --bridge 10.0.0.12
                                        run without a configuration file
@@ -131,6 +133,7 @@ PROGRAM = commands.Program(
 
 main = commands.group(PROGRAM)
 main.add_command(doctor.command(PROGRAM))
+main.add_command(probe)
 for command in control.commands(PROGRAM):
     main.add_command(command)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
-from operator import attrgetter
 
 from balancer.core.config import Config, Service
 from balancer.core.engine import Balancer
@@ -16,15 +14,16 @@ from balancer.core.rules import rules
 from balancer.core.service import Paths
 from balancer.program import ways
 from common.adapters.firewall import Firewall, FirewallError
-from common.adapters.meanwhile import BusyError, Meanwhile
+from common.adapters.meanwhile import Meanwhile
 from common.adapters.routes import RouteError
 from common.program.control import basics
 from common.program.control.basics import Done
 from common.program.loop import PacketLoop
+from common.program.reload import fixed, look_aside
 from common.program.reporting import UsageProblems
 
 # What is set up once, for as long as the program runs.
-FIXED = ("interface", "datapath", "queue", "key_file", "control")
+FIXED = ("interface", "datapath", "queue", "key_file", "control", "limits.closed")
 FORMER_LOOKS = 2.0  # seconds between two looks at whether former services still have connections
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class Configured:
     def _look(self, read: Callable[[], Config], done: Done) -> None:
         former = self._former_with(self.config)
         look = partial(_looked_at, read, self.config, self._paths, former)
-        self._aside(look, partial(self._take, done), done)
+        look_aside(self.meanwhile, look, partial(self._take, done), done)
 
     def _take(self, done: Done, found: Found) -> None:
         config, paths, mistakes = found
@@ -107,14 +106,13 @@ class Configured:
         if left != self._former:
             self._former = left
             install = partial(_install, self.config, left)
-            self._aside(install, lambda _: None, lambda mistakes: log.warning("%s", mistakes[0]))
+            look_aside(
+                self.meanwhile,
+                install,
+                lambda _: None,
+                lambda mistakes: log.warning("%s", mistakes[0]),
+            )
         self._look_later()
-
-    def _aside(self, work: Callable[[], object], take: Callable[..., None], done: Done) -> None:
-        try:
-            self.meanwhile.run(work, take, lambda error: done([str(error)]))
-        except (BusyError, OSError) as error:
-            done([str(error)])
 
 
 def _looked_at(
@@ -124,7 +122,7 @@ def _looked_at(
     those of what is in force."""
     try:
         new = read()
-        mistakes = list(_fixed(old, new))
+        mistakes = list(fixed(FIXED, old, new))
         if mistakes:
             return old, paths, mistakes
         found = ways.paths(new, paths.to_bridges)
@@ -137,17 +135,12 @@ def _looked_at(
     return new, found, []
 
 
+def _not_let_go(mistakes: list[str]) -> None:
+    log.warning("rules of the configuration before are left: %s", mistakes[0])
+
+
 def _install(config: Config, former: tuple[Service, ...]) -> None:
     Firewall("balancer", *rules(config, former)).install()
-
-
-def _fixed(old: Config, new: Config) -> Iterator[str]:
-    for key in FIXED:
-        before, after = attrgetter(key)(old), attrgetter(key)(new)
-        if before != after:
-            yield f"{key}: is another than at the start; right would be the same, or a restart"
-    if replace(new.limits, closed=old.limits.closed) != new.limits:
-        yield "limits.closed: is another than at the start; right would be the same, or a restart"
 
 
 def _endpoint(service: Service) -> tuple[str, int]:

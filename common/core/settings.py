@@ -243,13 +243,16 @@ def _read_table(cls: type[S], table: object, path: str, problems: list[str]) -> 
     prefix = f"{path}." if path else ""
     problems += [f"{prefix}{key}: {text}" for key, text in _unknown(cls, table)]
     values: dict[str, object] = {}
+    whole_tables = True  # else rules between values would find things missing that are there
     for key in _keys(cls):
         if key in table:
-            values |= _read_key(cls, key, table[key], prefix, problems)
+            found = _read_key(cls, key, table[key], prefix, problems)
+            whole_tables = whole_tables and (bool(found) or key not in _nested(cls))
+            values |= found
     values = cls.implied(table) | values
     missing = _required(cls) - values.keys()
     problems += [f"{prefix}{key}: {text}" for key, text in _absent(cls, table, missing)]
-    if missing:
+    if missing or not whole_tables:
         return None
     try:
         return cls(**values)

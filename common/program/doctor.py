@@ -29,7 +29,7 @@ def command(program: Program[C]) -> click.Command:
         configuration = program.configuration(merged(before, flags))
         with failures(program.name, *HOST_ERRORS):
             lines = list(program.examine(configuration))
-        text = json.dumps([asdict(line) for line in lines], indent=1) if as_json else _table(lines)
+        text = json.dumps([asdict(line) for line in lines], indent=1) if as_json else table(lines)
         click.echo(text)
         if any(line.verdict is Verdict.NOT_OK for line in lines):
             raise SystemExit(FAILED)
@@ -37,7 +37,7 @@ def command(program: Program[C]) -> click.Command:
     return doctor
 
 
-def _table(lines: Iterable[Line]) -> str:
+def table(lines: Iterable[Line]) -> str:
     """A line each, and below it what mends it."""
     lines = list(lines)
     subjects = max(len(line.subject) for line in lines)

@@ -7,15 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from operator import attrgetter
 
 from common.adapters import checks
 from common.adapters.firewall import Firewall, FirewallError
-from common.adapters.meanwhile import BusyError, Meanwhile
+from common.adapters.meanwhile import Meanwhile
 from common.adapters.routes import RouteError
 from common.program.control import basics
 from common.program.control.basics import Done
 from common.program.loop import PacketLoop
+from common.program.reload import fixed, look_aside
 from common.program.reporting import UsageProblems
 from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
@@ -61,7 +61,7 @@ class Configured:
         look = partial(
             _looked_at, self._again, self.config, self._host, self._kernel, former, self._room
         )
-        self._aside(look, partial(self._take, done), done)
+        look_aside(self.meanwhile, look, partial(self._take, done), done)
 
     def _take(self, done: Done, found: Found) -> None:
         config, host, mistakes = found
@@ -87,15 +87,14 @@ class Configured:
         if left != self._former:
             self._former = left
             install = partial(_install, self.config, self._host, self._kernel, left)
-            self._aside(install, lambda _: None, lambda mistakes: log.warning("%s", mistakes[0]))
+            look_aside(
+                self.meanwhile,
+                install,
+                lambda _: None,
+                lambda mistakes: log.warning("%s", mistakes[0]),
+            )
         if left:
             self._loop.watch.at(now + FORMER_LOOKS, self._let_go)
-
-    def _aside(self, work: Callable[[], object], take: Callable[..., None], done: Done) -> None:
-        try:
-            self.meanwhile.run(work, take, lambda error: done([str(error)]))
-        except (BusyError, OSError) as error:
-            done([str(error)])
 
 
 def _looked_at(
@@ -124,15 +123,16 @@ def _looked_at(
     return new, found, []
 
 
+def _not_let_go(mistakes: list[str]) -> None:
+    log.warning("rules of the configuration before are left: %s", mistakes[0])
+
+
 def _install(config: Config, host: Host, kernel: Kernel | None, former: Former) -> None:
     Firewall("packetbridge", *rules(config, host.local, kernel, former)).install()
 
 
 def _fixed(old: Config, new: Config, room: int | None) -> Iterator[str]:
-    for key in FIXED:
-        before, after = attrgetter(key)(old), attrgetter(key)(new)
-        if before != after:
-            yield f"{key}: is another than at the start; right would be the same, or a restart"
+    yield from fixed(FIXED, old, new)
     if room is not None and new.limits.flows > room:
         more = f"{new.limits.flows} is more than at the start"
         yield f"limits.flows: {more}; right would be up to {room}, or a restart"

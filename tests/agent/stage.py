@@ -36,6 +36,7 @@ class PacketProcess:
         self.settings = settings
         self.results: list[tuple[Any, bool, str]] = []
         self.health: dict[str, Any] = {"status": "ok", "pools": []}
+        self.flow: dict[str, Any] = {"flow": None, "counters": {}}
         self.rows: list[Any] = []
         self.records: list[dict[str, Any]] = []
         self.reopen = 0
@@ -104,6 +105,8 @@ class PacketProcess:
             yield {"part": self.rows[:1]}
             yield {"part": self.rows[1:]}
             yield {"result": None}
+        elif command == "agent-flow":
+            yield {"result": {"asked": arguments, **self.flow}}
         elif command == "access-log":
             most = arguments["most"]
             some, self.records = self.records[:most], self.records[most:]

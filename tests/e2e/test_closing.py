@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from tests.e2e import web
+from tests.e2e import controlled, web
 from tests.e2e.capture import FIN, RST, Packet, capture
 from tests.e2e.kernel_clients import begun
-from tests.e2e.lab import LAB, VIP, Lab, until
+from tests.e2e.lab import CLIENT, LAB, VIP, Lab, until
 from tests.e2e.network import misbehaving
 from tests.e2e.scripted import PORT, abort, head_of, respond, serving
 from tests.e2e.wire import Faults
@@ -127,7 +127,7 @@ def test_unused_connection_closes_cleanly(lab: Lab) -> None:
         tcp.close()
         until(lambda: lab.closed(port), 5, "the client's side is closed")
     assert not any(packet.flags & RST for packet in begun(packets))
-    assert lab.counters("balancer")["waiting"] == 0
+    assert not controlled.seen(lab, "balancer", "flows", "--client", f"{CLIENT}:{port}")
 
 
 def test_server_half_closes(lab: Lab, scripted: None) -> None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import random
+import socket
 import struct
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from balancer.core import config
 from balancer.core.catalogue import built, even
 from balancer.core.engine import Balancer
+from balancer.core.handover import Answer
 from common.core import handoff
+from common.core.errors import MalformedError
 from common.core.handoff import Kind
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
 from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
 from tests.fuzz import recorded
+from tests.fuzz.balancer_operator import BalancerOperator
+from tests.fuzz.bridges import Bridges
+from tests.fuzz.configurations import Configurations
+from tests.fuzz.invariants import balancer_adds_up
 from tests.fuzz.kernels import Shaking
-from tests.fuzz.mutations import OPTIONS, repair, tcp_valid
+from tests.fuzz.mutations import OPTIONS, repair, tcp_valid, valid
 from tests.fuzz.noise import Ends, Noise
 from tests.fuzz.place import PORT, Place
 from tests.fuzz.requests import pieces, request
@@ -24,11 +32,13 @@ from tests.fuzz.world import Fed
 
 MASK = 0xFFFFFFFF
 LIMITS = {"waiting": 60, "flows": 200, "buffered_bytes": 65536, "closed": 100}
-VARIANTS = (  # limits, and what the services are configured with
+VARIANTS = (  # limits, and what the services are configured with at first
     ({}, {}),
     (LIMITS, {"bad_request": "source-hash", "max_head": 2048}),
-    ({**LIMITS, "flows": 20}, {"window_scale": 0}),
+    ({**LIMITS, "flows": 20, "closed": 262144}, {"window_scale": 0}),
 )
+REMEMBERED = 5000  # answers of the balancer's own
+UNBOUNDED = 100_000  # closed flows: then none is forgotten before its time
 
 
 class BalancerSide:
@@ -60,6 +70,12 @@ class BalancerSide:
             kernel.core = self.core
         self.clients: dict[bytes, Client] = {}
         self._recorded = recorded.connections("balancer")
+        configurations = Configurations(rng, place, self.limits)
+        self._operator = BalancerOperator(rng, self.core, configurations, place)
+        self._bridges = Bridges(rng, place, self.core, configurations.bridges)
+        self.to_say = self._bridges.to_say
+        self._said: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
+        self._stale: int | None = None  # what was believed before a stale answer
 
     def epoch(self) -> int:
         return handoff.epoch_at(self.core._context.wall)
@@ -81,12 +97,66 @@ class BalancerSide:
         self.clients[client.key] = client
         return client
 
-    def deliver(self, packet: bytes) -> None:
+    def deliver(self, packet: bytes, sound: bool) -> None:
         assert tcp_valid(packet), packet.hex()
         segment = Segment(packet)
-        client = self.clients.get(reverse(segment.key))
+        key = reverse(segment.key)
+        if segment.tos >> 2:
+            self._no_second_answer(segment)
+            self._bridges.hears(packet)
+            return
+        assert valid(packet), packet.hex()
+        client = self.clients.get(key)
         if client is not None and segment.flags & (SYN | ACK) == SYN | ACK:
             client.b, client.echo = segment.seq, packet[44:48] if client.stamps else bytes(4)
+        elif client is not None and segment.flags & SYN:
+            self.to_say.append(client.challenged())
+        elif segment.payload:
+            self._one_answer(key, segment)
+
+    def passed(self, packet: bytes) -> None:
+        try:
+            segment = Segment(packet)
+        except MalformedError:
+            return  # ICMP, or what no bridge takes
+        self._no_second_answer(segment)
+        self._bridges.hears(packet)
+
+    def _one_answer(self, key: bytes, segment: Segment) -> None:
+        """What the balancer says itself, it says alike each time."""
+        said = self._said.setdefault((key, (segment.seq - 1) & MASK), segment.payload)
+        if len(self._said) > REMEMBERED:
+            self._said.popitem(last=False)
+        assert said == segment.payload or self.limits.closed < UNBOUNDED
+
+    def _no_second_answer(self, segment: Segment) -> None:
+        """What it has answered goes to no bridge any more."""
+        option = handoff.find(segment.options)
+        if option is None or handoff.decode(option).kind is Kind.FORGET:
+            return
+        vip = socket.inet_aton(self.place.vips[segment.tos >> 2])
+        about = segment.src + vip + segment.key[8:], (segment.ack - 1) & MASK
+        assert about not in self._said or self.limits.closed < UNBOUNDED
+
+    def feeding(self, packet: bytes) -> None:
+        self._stale = self._believed() if self._bridges.is_stale(packet) else None
+
+    def operate(self, now: float) -> None:
+        self._operator.act(now)
+
+    def holds(self) -> None:
+        if self._stale is not None:
+            assert self._believed() == self._stale, "an answer of a former attempt"
+            self._stale = None
+        balancer_adds_up(self.core, self._operator.known)
+
+    def _believed(self) -> int:
+        counts = self.core.counts()
+        return sum(counts[name] for name in Answer if name is not Answer.ENDED)
+
+    def is_empty(self) -> bool:
+        table = self.core.table
+        return not table.handed and not table.waiting and not table.buffered_bytes
 
     def bounds(self) -> dict[str, int]:
         limits = self.limits
@@ -138,10 +208,16 @@ class Client:
             yield self._segment(piece, at, flags=ACK | PSH | (FIN if ended and last else 0))
             if rng.random() < 0.05:
                 yield self._segment(b"\0" if rng.random() < 0.5 else b"", -1)  # a keep-alive
+        for _ in range(rng.choice((0, 0, 1, 3))):  # nobody answers
+            yield self._segment(data[:1440], 0, flags=ACK | PSH)
         if rng.random() < 0.6:
             yield self._answer(Kind.ACCEPTED, len(data))
         if self.key in self.side.core.table.handed or rng.random() < 0.2:
             yield from self._spliced(data)
+
+    def challenged(self) -> Fed:
+        """A SYN within the connection (RFC 5961 section 4)."""
+        return self._segment(b"", 0, acked=self.rng.choice((0, 1000)))
 
     def _closed_early(self) -> Iterator[Fed]:
         yield self._segment(flags=FIN | ACK)
@@ -218,10 +294,10 @@ class Client:
             rest = handoff.encode_ended(zip((other.key for other in others), isns, strict=True))
             rest += rng.choice((b"", b"", b"?"))
         flow = self.side.core.table.find(self.key)
-        bridge = b""
+        bridge, attempt = b"", 0
         if kind is not Kind.ENDED and flow is not None and flow.target is not None:
-            bridge = flow.target.steering.bridge
-        binding = handoff.Binding(self.key, self.c, self.b & MASK, seq, rest, bridge)
+            bridge, attempt = flow.target.steering.bridge, flow.attempt
+        binding = handoff.Binding(self.key, self.c, self.b & MASK, seq, rest, bridge, attempt)
         epoch = self.side.epoch() + rng.choice((0, 0, 0, 0, 0, 1, -2, 5))
         option = handoff.encode(self.side.keys, message, binding, epoch)
         return self._built(ACK, seq, self.b + 1, option, rest), 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import struct
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +16,10 @@ from common.core.ledger import Ledger
 from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
 from packetbridge.core import config
 from packetbridge.core.engine import Bridge
-from packetbridge.core.entry import Entry
+from packetbridge.core.flow_table import REMEMBER_CLOSED
 from tests.fuzz import recorded
+from tests.fuzz.bridge_operator import MARK, BridgeOperator, Ways
+from tests.fuzz.invariants import bridge_adds_up
 from tests.fuzz.kernels import Reporting
 from tests.fuzz.mutations import repair, tcp_valid
 from tests.fuzz.noise import Ends, Noise
@@ -24,9 +27,9 @@ from tests.fuzz.place import PORT, Place
 from tests.fuzz.requests import pieces, request
 from tests.fuzz.world import Fed
 
-MARK = 0x4C330000
 MASK = 0xFFFFFFFF
 LIMITS = {"flows": 120, "held_bytes": 65536, "closed": 100}
+UNBOUNDED = 100_000  # closed flows: then none is forgotten before its time
 VARIANTS: tuple[tuple[dict[str, int], dict[str, Any], dict[str, bool]], ...] = (
     ({}, {}, {"local": True, "bbr": False}),
     (LIMITS, {"source": "bridge", "ports": (40000, 40199)}, {"local": False, "bbr": True}),
@@ -45,13 +48,13 @@ class BridgeSide:
     def __init__(self, rng: random.Random, variant: int, place: Place) -> None:
         limits, backend, host = VARIANTS[variant]
         configured = config.Backend(place.bridges[0], PORT, *place.server, **backend)
-        entries = [Entry(configured, dscp, vip, MARK, **host) for dscp, vip in place.vips.items()]
+        ways = Ways(rng, place, configured, host)
+        entries = ways.first()
         self.rng, self.place = rng, place
         self.address = socket.inet_aton(place.bridges[0])
         self.server = socket.inet_aton(place.server[0])
         self.keys = place.keys
         self.limits = config.Limits(**limits)
-        self.own_source = entries[0].own_source
         kernel = Reporting(rng) if variant % 2 else None
         self.core = Bridge(
             entries,
@@ -67,6 +70,9 @@ class BridgeSide:
             kernel.core = self.core
         self.clients: dict[bytes, Client] = {}
         self._recorded = recorded.connections("packetbridge")
+        self._operator = BridgeOperator(rng, self.core, ways, self.limits)
+        self.to_say: deque[Fed] = deque()
+        self._given_back: OrderedDict[tuple[bytes, ...], float] = OrderedDict()
 
     def epoch(self) -> int:
         return handoff.epoch_at(self.core._context.wall)
@@ -88,18 +94,59 @@ class BridgeSide:
         self.clients[client.key] = client
         return client
 
-    def deliver(self, packet: bytes) -> None:
+    def deliver(self, packet: bytes, sound: bool) -> None:
+        # packets that pass on their way may be sent by it as well: as right as they came
+        assert tcp_valid(packet) or not sound, packet.hex()
         segment = Segment(packet)
         if segment.dst != self.server:
-            assert tcp_valid(packet), packet.hex()
+            self._heard(segment)
             return
-        # with the bridge's own source, packets that pass on their way are sent by it as well:
-        # their checksums are as right as they came
-        assert tcp_valid(packet) or self.own_source, packet.hex()
         flow = self.core.table.outbound.get(reverse(segment.key))
         client = None if flow is None else self.clients.get(flow.inbound)
         if client is not None and segment.flags & (SYN | ACK) == SYN:
             client.asked(segment)
+
+    def _heard(self, segment: Segment) -> None:
+        """The balancer, or a client: of what was given back nothing is served any more."""
+        option = handoff.find(segment.options)
+        if option is not None and handoff.decode(option).kind is Kind.REFUSED:
+            for number in range(handoff.ATTEMPTS):
+                c, b = (segment.seq - 1) & MASK, (segment.ack - 1) & MASK
+                about = segment.key, c, b, segment.seq, segment.payload, self.address, number
+                if handoff.authentic(
+                    self.keys, option, handoff.Binding(*about), self.core._context.wall
+                ):
+                    isns = struct.pack("!II", c, b)
+                    self._given_back[segment.key, isns, bytes((number,))] = self._now()
+                    return
+            raise AssertionError("an answer under another key")
+
+    def passed(self, packet: bytes) -> None:
+        pass
+
+    def feeding(self, packet: bytes) -> None:
+        pass
+
+    def operate(self, now: float) -> None:
+        self._operator.act(now)
+
+    def holds(self) -> None:
+        bridge_adds_up(self.core, self._operator.known)
+        if self.limits.closed < UNBOUNDED:
+            return
+        given = self._given_back
+        while given and next(iter(given.values())) < self._now() - REMEMBER_CLOSED:
+            given.popitem(last=False)
+        for flow in self.core.table.outbound.values():
+            key = flow.inbound[:4] + flow.entry.vip + flow.inbound[8:]
+            assert (key, flow.isns, bytes((flow.attempt,))) not in given
+
+    def _now(self) -> float:
+        return self.core._context.wall
+
+    def is_empty(self) -> bool:
+        table = self.core.table
+        return not len(table) and not any(table.inbound) and not table.held_bytes
 
     def bounds(self) -> dict[str, int]:
         # one flow's segment more than the bound may be held
@@ -266,12 +313,14 @@ class Client:
         raw: bytes | None = None, mark: int | None = None,
     ) -> Fed:  # fmt: skip
         side, source, port, isn = self.side, self.address, self.port, self.c
+        at_port = side.place.server[1]
         if self.syn is not None:
             source, port, isn = self.syn.src, self.syn.sport, self.syn.seq
+            at_port = self.syn.dport
         if raw is None:
             raw = b"\x01\x01\x08\x0a" + bytes(8) if self.server_stamps else b""
         packet = build(
-            side.server, source, side.place.server[1], port, seq=(self.r + 1 + at) & MASK,
+            side.server, source, at_port, port, seq=(self.r + 1 + at) & MASK,
             ack=(isn + 1 + acked) & MASK, flags=flags, window=1000, options=raw, payload=payload,
         )  # fmt: skip
         return packet, MARK | self.dscp if mark is None else mark

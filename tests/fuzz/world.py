@@ -15,6 +15,8 @@ from tests.unit.accounting import accounted
 
 CONVERSATIONS = 150  # at a time
 BETWEEN = 0.1  # of packets, before which one turn ends and another begins
+OPERATED = 0.02  # of packets, before which somebody does something to the program
+PATIENT = 3600.0  # seconds, after which nothing is left of whoever was silent
 REMEMBERED = 400  # packets, for repetition and merging
 
 Fed = tuple[bytes, int]  # a packet and its mark
@@ -31,13 +33,30 @@ class Side(Protocol):
 
     core: Any
     place: Place
+    to_say: deque[Fed]  # answers to what was delivered
 
     def noise(self) -> Noise: ...
 
     def begin(self) -> Conversation: ...
 
-    def deliver(self, packet: bytes) -> None:
-        """What the core sent of its own accord, to those it is for."""
+    def deliver(self, packet: bytes, sound: bool) -> None:
+        """What the core sent of its own accord, to those it is for; on a packet that was
+        ``sound``, if on any."""
+
+    def passed(self, packet: bytes) -> None:
+        """What it let go on."""
+
+    def feeding(self, packet: bytes) -> None:
+        """What the core is given next."""
+
+    def operate(self, now: float) -> None:
+        """Do what an operator may do, or an agent."""
+
+    def holds(self) -> None:
+        """Check what must hold at any time."""
+
+    def is_empty(self) -> bool:
+        """Whether nothing is kept of any connection."""
 
     def bounds(self) -> dict[str, int]:
         """The most that each gauge may show."""
@@ -61,6 +80,7 @@ class World:
         self._running: list[Iterator[Fed]] = []
         self._late: deque[Fed] = deque()
         self._recent: deque[Fed] = deque(maxlen=REMEMBERED)
+        self._sound = True  # the packet at hand
 
     def run(self, packets: int) -> None:
         """Feed that many."""
@@ -70,7 +90,10 @@ class World:
 
     def _step(self) -> None:
         rng = self.rng
-        self._let_time_pass()
+        self._let_time_pass(self._later() if self._also is None else time.monotonic())
+        if self._also is None and rng.random() < OPERATED:
+            self.side.operate(self.now)
+            self._collect()
         if rng.random() < BETWEEN:
             self.core.settle()
             self.core.gather(self.now)
@@ -82,6 +105,8 @@ class World:
             self._feed(*rng.choice(self._recent))
         elif draw < 0.13 and self._late:
             self._feed(*self._late.popleft())
+        elif draw < 0.3 and self.side.to_say and self._also is None:
+            self._feed(*self.side.to_say.popleft())
         else:
             self._converse()
 
@@ -110,8 +135,8 @@ class World:
             self._feed(packet, mark)
         # else it is lost
 
-    def _let_time_pass(self) -> None:
-        self.now = self._later() if self._also is None else time.monotonic()
+    def _let_time_pass(self, now: float) -> None:
+        self.now = now
         rounds = 0
         while self.core.next_deadline() <= self.now:
             rounds += 1
@@ -132,20 +157,27 @@ class World:
 
     def _feed(self, packet: bytes, mark: int) -> None:
         self._recent.append((packet, mark))
+        self._sound = valid(packet)
         self.fed += 1
-        self.sound += valid(packet)
+        self.sound += self._sound
+        self.side.feeding(packet)
         began = time.thread_time()  # not what others on the machine take
         verdict = self.core.packet(packet, self.now, mark)
         self.slowest = max(self.slowest, time.thread_time() - began)
-        assert verdict is None or len(verdict) <= 65535
+        if verdict is not None:
+            assert len(verdict) <= 65535
+            assert valid(verdict) or not self._sound, verdict.hex()
+            self.side.passed(verdict)
         if self.core.out:
             self._collect()
+        self._sound = True
+        self.check()
         if self._also is not None:
             self._also(packet)
 
     def _collect(self) -> None:
         for _, packet in self.core.out:
-            self.side.deliver(packet)
+            self.side.deliver(packet, self._sound)
         self.core.out.clear()
         self.core.ledger.notes.clear()
         self.core.ledger.events.clear()
@@ -157,6 +189,24 @@ class World:
         gauges = self.core.gauges()
         for name, most in self.side.bounds().items():
             assert gauges[name] <= most, name
+        self.side.holds()
+
+    def expire(self) -> None:
+        """Let everybody be silent, until nothing is left."""
+        until = self.now + PATIENT
+        while self.now < until and not self.side.is_empty():
+            self._let_time_pass(self.now + 5.0)
+            self._collect()
+            self.check()
+        assert self.side.is_empty(), "what nobody uses is kept"
+
+    def stop(self, packets: int) -> None:
+        """Take nothing new, for so many packets, and then end."""
+        self.core.drain(self.now)
+        self.run(packets)
+        for _ in self.core.farewell(self.now):
+            self._collect()
+        self.check()
 
     def counts(self) -> Counter[str]:
         return Counter(self.core.counts())

@@ -17,7 +17,7 @@ import pytest
 from tests.e2e import web
 from tests.e2e.lab import LAB, NAME, PROGRAMS, Lab, until
 from tests.readme.elsewhere import ELSEWHERE, ON_DEMAND
-from tests.readme.pages import ROOT, commands
+from tests.readme.pages import ROOT, blocks, commands
 from tests.readme.reader import Reader
 
 BY_THE_LAB = ("make lab", "make lab-down")
@@ -70,6 +70,31 @@ def test_looking_around(lab: Lab, reader: Reader) -> None:
     assert [row for row, _ in rows] == ["through", "through", "direct", "direct"]
     assert {errors for _, errors in rows} == {"0"}
     assert len(re.findall("running, pid", reader.types(status))) == 5
+
+
+@types(
+    "balancer probe http://192.168.33.10/",
+    "nsenter --net=/run/netns/l3dsr-balancer iptables -t mangle -A POSTROUTING -d 192.168.33.20 "
+    "-j DSCP --set-dscp 0",
+    "nsenter --net=/run/netns/l3dsr-client .venv/bin/balancer probe "
+    "http://192.168.33.10/demo/page-3.html || true",
+    "nsenter --net=/run/netns/l3dsr-balancer iptables -t mangle -F POSTROUTING",
+)
+def test_a_probe_names_what_is_wrong(lab: Lab, reader: Reader) -> None:
+    well, change, ill, back = reader.told_in_order
+    until(lambda: ":9310" in lab.run("balancer", "ss", "-Htln"), 5, "its endpoint is there")
+    assert "not ok" not in reader.types(well, "client")
+    reader.types(change)
+    said = reader.types(ill)
+    reader.types(back)
+    (example,) = [block.text for block in blocks("") if block.page.name == "probe.md"]
+    assert _without_numbers(said) == _without_numbers(example)
+
+
+def _without_numbers(text: str) -> str:
+    """Of what differs from one probe to the next."""
+    text = re.sub(r"flow [0-9a-f]{16}|192\.168\.33\.1:\d+|[\d.]+ ms", "…", text)
+    return re.sub(r"sent \d+ times|reset \d+ packets", "…", text).strip()
 
 
 # --- setting up ---

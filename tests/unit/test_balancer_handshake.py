@@ -64,6 +64,17 @@ def test_what_was_not_offered_is_not_promised(name: str, lacking: dict[str, bool
     assert names - {"NOP"} == {"MSS", "WScale", "SAckOK", "Timestamp"} - {name}
 
 
+def test_what_the_service_does_not_promise_is_not_promised() -> None:
+    stage = Stage(sack=False, timestamps=False)
+    client = Client(stage)
+    client.syn()
+    answer = stage.reply()
+    assert [name for name, _ in answer["options"] if name not in ("NOP", "EOL")] == [
+        "MSS",
+        "WScale",
+    ]
+
+
 def test_a_syn_without_options_is_answered() -> None:
     stage = Stage()
     Client(stage).syn(options=b"")

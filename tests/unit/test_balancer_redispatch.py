@@ -100,6 +100,20 @@ def test_a_refusal_with_another_request_in_it_is_not_believed() -> None:
     assert stage.count("redispatched") == 0
 
 
+def test_a_refusal_without_a_request_or_damaged_is_dropped() -> None:
+    stage = Stage()
+    client, _ = handed(stage)
+    assert stage.packet(client.answer(models.REFUSED)) is None
+    assert stage.count("not_an_answer") == 1
+    damaged = bytearray(client.answer(models.REFUSED, rest=REQUEST))
+    damaged[34] ^= 1  # the window, which the MAC does not cover
+    assert stage.packet(bytes(damaged)) is None
+    assert stage.count("bad_tcp_checksum") == 1
+    assert not stage.sent()
+    refuse(stage, client)
+    assert len(stage.sent()) == 1
+
+
 def test_a_bridge_that_is_silent_is_passed_over_after_a_second() -> None:
     stage = Stage()
     client, first = handed(stage)
@@ -223,3 +237,74 @@ def test_killed_with_their_backend() -> None:
 def _check() -> Any:
 
     return config.Check()
+
+
+def test_a_bridge_that_says_that_it_is_over_is_there() -> None:
+    """What it has ended is asked of nobody else."""
+    stage = Stage()
+    client, _ = handed(stage)
+    stage.at(0.3)
+    client.send(REQUEST, flags="PA")
+    stage.packet(client.answer(models.ENDED))
+    stage.at(3)
+    assert not stage.sent()
+    assert stage.count("bridge_silent") == stage.count("redispatched") == 0
+
+
+def test_parts_that_were_owned_are_not_repeated_once_it_is_over() -> None:
+    stage = Stage()
+    client = Client(stage).connect()
+    client.send(REQUEST[:5])
+    stage.at(0.2)
+    assert stage.sent(), "the first bytes are acknowledged"
+    client.send(REQUEST[5:], 5, flags="PA")
+    assert stage.sent()
+    stage.packet(client.answer(models.ENDED))
+    stage.at(12)
+    assert not stage.sent()
+    assert stage.count("redispatched") == stage.count("handoff_unconfirmed") == 0
+
+
+@pytest.mark.parametrize("bridges", [BRIDGES, BRIDGES[:1]], ids=["another", "the only"])
+def test_what_is_given_back_after_all_goes_on(bridges: tuple[str, ...]) -> None:
+    """Another bridge, which had it before, may have said that it is over."""
+    stage = Stage(bridges=bridges)
+    client, _ = handed(stage)
+    stage.packet(client.answer(models.ENDED))
+    assert in_progress(stage) == {}
+    refuse(stage, client)
+    stage.at(1.1 if len(bridges) == 1 else 0.1)
+    at = fields(stage.sent()[0])["dst"]
+    assert in_progress(stage) == {at: 1}
+    stage.packet(client.answer(models.ACCEPTED, len(REQUEST), attempt=int(len(bridges) == 1)))
+    stage.at(100)
+    assert stage.core.gauges()["flows"] == 1, "it is as any other"
+
+
+def test_what_is_repeated_and_damaged_is_handed_to_nobody() -> None:
+    stage = Stage()
+    client, _ = handed(stage)
+    stage.at(0.3)
+    damaged = bytearray(client.segment(REQUEST, flags="PA"))
+    damaged[-7] ^= 1
+    assert stage.packet(bytes(damaged)) is None
+    assert stage.count("bad_tcp_checksum") == 1
+    stage.at(3)
+    assert not stage.sent()
+
+
+def test_who_has_been_answered_is_not_served_as_new_ones_crowd_it_out() -> None:
+    stage = Stage(limits={"waiting": 1})
+    pool = stage.core.pools["p"]
+    for member in pool.members:
+        pool.mark_down(member, "test", stage.now)
+    client = Client(stage).connect()
+    client.send(REQUEST, flags="PA")
+    assert stage.reply()["payload"].startswith(b"HTTP/1.1 503 ")
+    for member in pool.members:
+        pool.mark_up(member, stage.now)
+    Client(stage, ("198.51.100.8", 1)).connect()
+    assert stage.count("waiting_evicted") == 1
+    assert client.send(REQUEST, flags="PA") is None
+    assert not stage.sent()
+    assert stage.count("closed_flow_again") == 1

@@ -311,7 +311,7 @@ def test_an_over_long_request_line_is_reset_by_name() -> None:
 def test_refused_by_the_only_backend_is_told_to_the_client() -> None:
     stage = Stage(bridges=BRIDGES[:1], pool={"retries": 0})
     client, _ = handed(stage)
-    assert stage.packet(client.answer(models.REFUSED)) is None
+    assert stage.packet(client.answer(models.REFUSED, rest=REQUEST)) is None
     answer = stage.reply()
     assert (answer["flags"], answer["seq"], answer["dst"]) == (
         "FPA",
@@ -327,7 +327,7 @@ def test_refused_by_the_only_backend_is_told_to_the_client() -> None:
 def test_an_answers_epoch_may_be_one_off(epochs: int) -> None:
     stage = Stage()
     client, _ = handed(stage)
-    stage.packet(client.answer(models.REFUSED, wall=stage.wall + 8 * epochs))
+    stage.packet(client.answer(models.REFUSED, rest=REQUEST, wall=stage.wall + 8 * epochs))
     assert stage.count("backend_refused") == 1
 
 
@@ -335,7 +335,7 @@ def test_an_answers_epoch_may_be_one_off(epochs: int) -> None:
 def test_an_answer_of_an_old_epoch_is_dropped_by_name(epochs: int) -> None:
     stage = Stage()
     client, _ = handed(stage)
-    stage.packet(client.answer(models.REFUSED, wall=stage.wall + 8 * epochs))
+    stage.packet(client.answer(models.REFUSED, rest=REQUEST, wall=stage.wall + 8 * epochs))
     assert stage.count("old_answer_epoch") == 1
     assert stage.core.gauges()["flows"] == 1
 
@@ -361,7 +361,7 @@ def test_a_handoff_turned_round_is_not_an_answer() -> None:
 def test_an_answer_for_an_unknown_flow_is_dropped_by_name() -> None:
     stage = Stage()
     client = Client(stage).connect()
-    assert stage.packet(client.answer(models.REFUSED)) is None
+    assert stage.packet(client.answer(models.REFUSED, rest=REQUEST)) is None
     assert stage.count("answer_for_unknown_flow") == 1
     assert stage.core.gauges()["waiting"] == 1
 

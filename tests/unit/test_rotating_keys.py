@@ -43,7 +43,7 @@ def test_an_answer_under_either_key_is_heeded(shared: bytes) -> None:
     client = Client(stage).connect()
     handoff_of(client.send(balancer_stage.REQUEST))
     stage.core.rekey([OLD, NEW], stage.now)
-    stage.packet(client.answer(models.REFUSED, shared=shared))
+    stage.packet(client.answer(models.REFUSED, rest=balancer_stage.REQUEST, shared=shared))
     assert stage.count("backend_refused") == 1
 
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from balancer.core.engine import Balancer
-from balancer.program.control import backends, explain, flows
+from balancer.program.control import backends, explain, flows, one_flow
 from balancer.program.control.backends import Configured
 from common.adapters.control.server import Command
 from common.program.control import basics
@@ -46,4 +46,5 @@ def commands(
         **backends.commands(core, reloading, configured),
         **explain.commands(core),
         **Tracing(loop, flows.Flows(core)).commands(),
+        **one_flow.commands(loop, core),
     }

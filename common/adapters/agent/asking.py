@@ -54,7 +54,7 @@ async def bridge(http: aiohttp.ClientSession, check: BridgeCheck) -> list[Entry]
     where = f"bridge at {check.address}:{check.port}"
     try:
         async with asyncio.timeout(check.timeout):
-            status, body = await _get(http, check.address, check.port, "/health", MOST_ANSWER + 1)
+            status, body = await get(http, check.address, check.port, "/health", MOST_ANSWER + 1)
     except TimeoutError:
         raise AskError(f"{where}: no answer within {check.timeout:g} s") from None
     except AskError as error:
@@ -73,36 +73,37 @@ async def _connect(address: str, port: int) -> None:
     try:
         _, writer = await asyncio.open_connection(address, port, family=socket.AF_INET)
     except OSError as error:
-        raise AskError(_words(error)) from None
+        raise AskError(words(error)) from None
     writer.transport.abort()  # RST: nothing is left to wait for at either side
 
 
 async def _look_at(http: aiohttp.ClientSession, check: ServerCheck) -> None:
     most = MOST_BODY if check.body else 0
-    status, body = await _get(http, check.address, check.port, check.path, most, check.host)
+    status, body = await get(http, check.address, check.port, check.path, most, check.host)
     if not any(first <= status <= last for first, last in check.status):
         raise AskError(f"status {status}")
     if check.body and check.body.encode() not in body:
         raise AskError(f"'{check.body[:40]}' is not in the answer")
 
 
-async def _get(
+async def get(
     http: aiohttp.ClientSession, address: str, port: int, path: str, most: int, host: str = ""
 ) -> tuple[int, bytes]:
-    """The status, and ``most`` bytes of the body; redirects are answers as others are."""
+    """The status, and ``most`` bytes of the body; redirects are answers as others are. Raises
+    AskError; the time is the caller's to limit."""
     url = URL(f"http://{address}:{port}{path}", encoded=True)
     headers = {"Host": host} if host else {}
     try:
         async with http.get(url, headers=headers, allow_redirects=False) as response:
             return response.status, await _first(response.content, most)
     except aiohttp.ClientConnectorError as error:
-        raise AskError(_words(error.os_error)) from None
+        raise AskError(words(error.os_error)) from None
     except aiohttp.ServerDisconnectedError:
         raise AskError("the connection was closed without an answer") from None
     except aiohttp.ClientError as error:
         raise AskError(f"no sound HTTP answer ({type(error).__name__})") from None
     except OSError as error:
-        raise AskError(_words(error)) from None
+        raise AskError(words(error)) from None
 
 
 async def _first(content: aiohttp.StreamReader, most: int) -> bytes:
@@ -112,6 +113,6 @@ async def _first(content: aiohttp.StreamReader, most: int) -> bytes:
     return bytes(found)
 
 
-def _words(error: OSError) -> str:
+def words(error: OSError) -> str:
     """As the system has it, such as "connection refused"."""
     return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -16,6 +16,7 @@ from common.core.agent_settings import AgentSettings, decode
 from common.program import logs
 from common.program.agent.checking import Checking
 from common.program.agent.numbers import Numbers
+from common.program.agent.one_flow import OneFlow
 from common.program.agent.reporting import Reports
 from common.program.agent.showing import Showing
 from common.program.agent.writing import AccessLog
@@ -44,7 +45,13 @@ class _Agent:
         self._settings = AgentSettings("", 0)
         self._level = ""
         showing = Showing(process, lambda: self._settings, self._own)
-        self._endpoint = Endpoint({"/health": showing.health, "/metrics": showing.metrics})
+        self._endpoint = Endpoint(
+            {
+                "/health": showing.health,
+                "/metrics": showing.metrics,
+                "/flow": OneFlow(process, http).answer,
+            }
+        )
         self._numbers = Numbers(self._checking, self._reports, self._access, self._endpoint)
 
     def _own(self) -> list[Collector]:

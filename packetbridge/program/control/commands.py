@@ -12,7 +12,7 @@ from common.program.control.flows import at
 from common.program.control.tracing import Tracing
 from common.program.loop import PacketLoop
 from packetbridge.core.engine import Bridge
-from packetbridge.program.control import backends, flows
+from packetbridge.program.control import backends, flows, one_flow
 
 
 def commands(
@@ -39,4 +39,5 @@ def commands(
         **flows.commands(core),
         **backends.commands(core),
         **Tracing(loop, flows.Flows(core)).commands(),
+        **one_flow.commands(loop, core),
     }

@@ -1,0 +1,73 @@
+"""What the balancer knows of one connection; see common.program.control.one_flow."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import Any
+
+from balancer.core.engine import Balancer
+from balancer.core.flow import Flow, State
+from balancer.core.service import Service, Target
+from balancer.program.control.backends import state
+from common.adapters.control.server import Command
+from common.core.flow_id import flow_id
+from common.program.control import one_flow
+from common.program.control.one_flow import MOST
+from common.program.loop import PacketLoop
+
+HEALTH_PORT = 9320  # where a bridge is asked whose pool has no check
+
+
+def commands(loop: PacketLoop, core: Balancer) -> dict[str, Command]:
+    def told(client: bytes, service: bytes) -> dict[str, Any]:
+        found = next((each for each in core.services if each.endpoint == service), None)
+        flow = core.table.find(client[:4] + service[:4] + client[4:] + service[4:])
+        return {
+            "service": None if found is None else _service(found),
+            "draining": core.draining,
+            "flow": None if flow is None else _flow(core, flow, time.monotonic()),
+        }
+
+    return one_flow.commands(loop, told)
+
+
+def _service(service: Service) -> dict[str, Any]:
+    """The first MOST of its backends are named."""
+    targets = list(islice(service.targets, MOST))
+    return {
+        "name": service.name,
+        "dscp": service.dscp,
+        "backends": [_backend(target) for target in targets],
+    }
+
+
+def _backend(target: Target) -> dict[str, Any]:
+    member, check = target.member, target.pool.configured.check
+    return {
+        "pool": target.pool.name,
+        "name": member.name,
+        "bridge": member.bridge,
+        "port": HEALTH_PORT if check is None else check.port,
+        "state": state(member),
+        "reason": member.reason,
+    }
+
+
+def _flow(core: Balancer, flow: Flow, now: float) -> dict[str, Any]:
+    """``tried`` are the bridges that could not serve it, ``handed`` seconds since it was given to
+    the present one, ``said`` the first line of an answer of the balancer's own."""
+    core.recall(flow)
+    target = flow.target if flow.state is State.HANDED else None
+    return {
+        "id": flow_id(flow.incarnation),
+        "state": "closing" if flow.closing else flow.state.name.lower(),
+        "path": "kernel" if flow.fast else "python",
+        "pool": None if target is None else target.pool.name,
+        "backend": None if target is None else target.name,
+        "bridge": None if target is None else target.member.bridge,
+        "handed": None if target is None else round(now - flow.handed_at, 3),
+        "answered": flow.answered,
+        "tried": [member.bridge for member in flow.tried],
+        "said": flow.said.partition(b"\r\n")[0].decode("ascii"),
+    }

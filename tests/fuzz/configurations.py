@@ -1,0 +1,113 @@
+"""Configurations of a balancer, one as good as the next: what a reload may bring."""
+
+from __future__ import annotations
+
+import random
+
+from balancer.core import config
+from tests.fuzz.place import PORT, Place
+
+POLICIES = ("maglev", "ring", "rendezvous", "round-robin", "least-pending", "source")
+KEYS = (
+    ("path",), ("path",), ("uri",), ("source",), ("host",), ("query:sid",), ("header:X-Tenant",),
+    ("cookie:sid", "host"), ("query:sid", "source", "path"),
+)  # fmt: skip
+PATHS = ("/", "/0", "/abc")
+REGEXES = ("/[0-7]", "/.*c", "/(a|b|c)+")
+HEADERS = ((("x-tenant", "*"),), (("x-tenant", "b"), ("host", "*")), (("user-agent", "fuzz"),))
+HOSTS = (("h",), ("a.h", "*.example"), ("*.h",))
+MOST_POOLS = 4
+
+
+class Configurations:
+    """For services of the ``place``; backends are its bridges and some more."""
+
+    def __init__(self, rng: random.Random, place: Place, limits: config.Limits) -> None:
+        self._rng, self._place, self._limits = rng, place, limits
+        first = place.bridges[0].rpartition(".")[0]
+        self.bridges = (*place.bridges, *(f"{first}.{last}" for last in range(60, 66)))
+
+    def any(self) -> config.Config:
+        """Another one each time; most names stay."""
+        rng = self._rng
+        names = rng.sample([f"p{n}" for n in range(MOST_POOLS)], rng.randint(1, MOST_POOLS))
+        pools = tuple(self._pool(name) for name in names)
+        vips = list(self._place.vips.items())
+        vips = vips if rng.random() < 0.9 else vips[:1]
+        routes = [self._route(names, vips) for _ in range(rng.choice((0, 0, 1, 3, 6)))]
+        services = tuple(self._service(vip, dscp, names, routes) for dscp, vip in vips)
+        closing = rng.choice((5.0, 15.0))
+        timeouts = config.Timeouts(request=60.0, closing=closing, idle=rng.choice((120.0, 960.0)))
+        return config.Config(services, tuple(routes), pools, limits=self._limits, timeouts=timeouts)
+
+    def _pool(self, name: str) -> config.Pool:
+        rng = self._rng
+        policy = rng.choice(POLICIES)
+        hashed = policy in POLICIES[:3]
+        check = config.Check(rise=rng.choice((1, 2)), fall=rng.choice((1, 3)))
+        limit = config.RateLimit(
+            rate=rng.choice((0.01, 1.0, 50.0)),
+            burst=rng.choice((1, 3)),
+            per=rng.choice(("source", "key")),
+            over=rng.choice(("429", "reset")),
+            tracked=rng.choice((3, 1000)),
+        )
+        return config.Pool(
+            name,
+            self._backends(),
+            policy,
+            key=rng.choice(KEYS),
+            missing=rng.choice(KEYS),
+            bounded_load=rng.choice((0.0, 1.1, 1.25, 2.0)) if hashed else 0.0,
+            table_size=rng.choice((0, 17, 251)),
+            points=rng.choice((1, 20)),
+            remember=rng.choice((1.0, 600.0)),
+            slow_start=rng.choice((0.0, 0.5, 20.0)),
+            on_down=rng.choice(("keep", "reset")),
+            retries=rng.choice((0, 1, 3, 3)),
+            silence=rng.choice((0.25, 1.0, 1.0)),
+            check=check if rng.random() < 0.7 else None,
+            limit=limit if rng.random() < 0.3 else None,
+        )
+
+    def _backends(self) -> tuple[config.Backend, ...]:
+        rng = self._rng
+        chosen = rng.sample(range(len(self.bridges)), rng.choice((1, 2, 3, 3, 5)))
+        return tuple(
+            config.Backend(f"b{n}", self.bridges[n], rng.choice((1, 1, 1, 2, 7, 0))) for n in chosen
+        )
+
+    def _route(self, pools: list[str], vips: list[tuple[int, str]]) -> config.Route:
+        rng = self._rng
+        where = rng.choice(("path_prefix", "path_regex", None))
+        return config.Route(
+            rng.choice(pools),
+            service=rng.choice((None, None, vips[0][1])),
+            port=rng.choice((None, None, PORT)),
+            host=rng.choice(((), (), *HOSTS)),
+            path_prefix=rng.choice(PATHS) if where == "path_prefix" else None,
+            path_regex=rng.choice(REGEXES) if where == "path_regex" else None,
+            method=rng.choice(((), (), ("GET", "OPTIONS"))),
+            header=rng.choice(((), (), *HEADERS)),
+        )
+
+    def _service(
+        self, vip: str, dscp: int, pools: list[str], routes: list[config.Route]
+    ) -> config.Service:
+        rng = self._rng
+        own = rng.random() < 0.2
+        routed = any(route.service in (None, vip) for route in routes)
+        return config.Service(
+            vip,
+            vip,
+            PORT,
+            dscp,
+            None if own or (routed and rng.random() < 0.1) else rng.choice(pools),
+            self._backends() if own else (),
+            bad_request=rng.choice(("reset", "source-hash")),
+            max_head=rng.choice((1024, 2048, 16384, 16384)),
+            window_scale=rng.choice((0, 7, 7)),
+            sack=rng.random() < 0.8,
+            timestamps=rng.random() < 0.8,
+            idle_timeout=rng.choice((None, None, 30.0)),
+        )

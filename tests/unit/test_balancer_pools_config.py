@@ -1,0 +1,119 @@
+"""Routes and pools in the balancer's configuration: what they mean, and how mistakes are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from balancer.core import config
+from balancer.core.config import Backend, Check, RateLimit
+from common.core.settings import SettingsError
+
+SERVICE = "[[services]]\nvip = '10.0.0.1'\nport = 80\ndscp = 1\npool = 'web'\n"
+POOL = "[[pools]]\nname = 'web'\n"
+BACKEND = "[[pools.backends]]\nbridge = '10.0.0.11'\n"
+OTHER = "[[pools]]\nname = 'other'\n" + BACKEND.replace("11", "12")
+
+
+def parsed(text: str) -> config.Config:
+    return config.parse(text, "b.toml")
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        parsed(text)
+    return caught.value.problems
+
+
+def test_all_of_a_pool() -> None:
+    text = (
+        SERVICE
+        + POOL
+        + (
+            "policy = 'ring'\nkey = ['host', 'query:id']\nmissing = 'source'\nbounded_load = 1.25\n"
+            "points = 40\nslow_start = 30\non_down = 'reset'\nretries = 1\nsilence = 0.5\n"
+            "[pools.check]\ninterval = 5\nfall = 2\n"
+            "[pools.limit]\nrate = 10\nburst = 5\nover = 'reset'\n"
+        )
+        + BACKEND
+    )
+    (pool,) = parsed(text).pools
+    assert pool.key == ("host", "query:id")
+    assert (pool.policy, pool.bounded_load, pool.points, pool.silence) == ("ring", 1.25, 40, 0.5)
+    assert pool.check == Check(interval=5.0, fall=2)
+    assert pool.limit == RateLimit(rate=10.0, burst=5, over="reset")
+    assert pool.backends == (Backend("10.0.0.11", "10.0.0.11"),)
+
+
+def test_a_service_has_its_own_pool_and_those_of_its_routes() -> None:
+    routes = "[[routes]]\npath_prefix = '/x/'\npool = 'other'\nport = 80\n"
+    elsewhere = "[[routes]]\npool = 'third'\nport = 81\n"
+    third = OTHER.replace("other", "third").replace("12", "13")
+    found = parsed(SERVICE + routes + elsewhere + POOL + BACKEND + OTHER + third)
+    (service,) = found.services
+    assert [pool.name for pool in found.pools_of(service)] == ["other", "web"]
+    assert [b.bridge for b in found.backends_of(service)] == ["10.0.0.12", "10.0.0.11"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (SERVICE, "services[0].pool: there is no pool 'web'"),
+        (SERVICE + POOL, "pools[0].backends: is missing"),
+        (SERVICE + POOL + BACKEND + POOL + BACKEND, "pools[1].name: 'web' is taken by pools[0]"),
+        (
+            SERVICE + POOL + BACKEND + "[[routes]]\npool = 'x'\n",
+            "routes[0].pool: there is no pool 'x'; right would be 'web'",
+        ),
+        (
+            SERVICE + POOL + BACKEND + "[[routes]]\npool = 'web'\nservice = 'x'\n",
+            "routes[0].service: there is no service 'x'; right would be '10.0.0.1:80'",
+        ),
+        (
+            SERVICE
+            + POOL
+            + BACKEND
+            + "[[routes]]\npool = 'web'\npath_prefix = '/a'\npath_regex = '/b'\n",
+            "routes[0].path_regex: and path_prefix are both there",
+        ),
+        (
+            SERVICE + POOL + "policy = 'round-robin'\nbounded_load = 1.5\n" + BACKEND,
+            "pools[0].bounded_load: 1.5 is wrong with policy 'round-robin'; right would be 0, or ",
+        ),
+        (SERVICE + POOL + "bounded_load = 0.5\n" + BACKEND, "pools[0].bounded_load: 0.5 is wrong"),
+        (
+            SERVICE + POOL + "key = 'cookie'\n" + BACKEND,
+            "pools[0].key: 'cookie' is wrong; right would be path, uri, host, source, query:NAME",
+        ),
+        (
+            SERVICE + POOL + "table_size = 65536\n" + BACKEND,
+            "pools[0].table_size: 65536 is wrong; right would be a prime",
+        ),
+        (SERVICE + POOL + BACKEND.replace("11", "1"), "pools[0].backends[0].bridge: 10.0.0.1 is"),
+        (
+            SERVICE + POOL + BACKEND + "[pools.check]\nintervall = 3\n",
+            "pools[0].check.intervall: no such key; did you mean 'interval'?",
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_what_would_be_right(text: str, problem: str) -> None:
+    (found,) = problems(text)
+    assert found.startswith(f"b.toml: {problem}")
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    text = (
+        SERVICE.replace("80", "0")
+        + POOL
+        + "retries = -1\npolicy = 'best'\n"
+        + BACKEND.replace("10.0.0.11", "x")
+        + "[[routes]]\nhost = 'a b'\npool = 3\n"
+    )
+    found = [problem.split(":")[1].strip() for problem in problems(text)]
+    assert found == [
+        "services[0].port",
+        "routes[0].pool",
+        "routes[0].host",
+        "pools[0].backends[0].bridge",
+        "pools[0].policy",
+        "pools[0].retries",
+    ]
