@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from socket import inet_ntoa
 
 from balancer.core import cookie, handshake, icmp_errors, killing
@@ -54,6 +55,7 @@ SUSPECT_SECONDS = cookie.LIFETIME  # as long as what answers the SYN can come
 # between two words to it.
 ANSWERING, RENEWING = 3.0, 0.5
 SAME_CLOCK = 0.001  # seconds; the unit of the timestamps that both read
+LOOKED_AT = 4096  # connections in one go: a millisecond
 # Bytes. Segments whose numbers are both so near to those of one that was found to be the old
 # connection's are its, too: that a new one's cookie falls there has a chance of 2**-22.
 NEAR = 1 << 20
@@ -254,10 +256,25 @@ class Balancer:
         if found.configured.on_down == "reset":
             self._chores.add(killing.kill_those_of(self._context, member))
 
-    def busy_endpoints(self) -> set[tuple[str, int]]:
-        """VIP and port of each service that has a connection."""
-        keys = {key[4:8] + key[10:] for key in (*self.table.handed, *self.table.waiting)}
-        return {(inet_ntoa(key[:4]), int.from_bytes(key[4:], "big")) for key in keys}
+    def find_busy(self, told: Callable[[set[tuple[str, int]]], None]) -> None:
+        """Have ``told`` called with VIP and port of each service that has a connection, once all
+        connections have been looked at, little by little, and what was begun before, such as a
+        change of services, is done."""
+        found: set[tuple[bytes, int]] = set()
+        flows: Iterator[Flow] | None = None
+
+        def part(_now: float) -> bool:
+            nonlocal flows
+            if flows is None:
+                flows = self.table.every()
+            some = list(islice(flows, LOOKED_AT))
+            going_on = (f for f in some if not f.closing and f.state is not State.GONE)
+            found.update((flow.key[4:8], flow.service.port) for flow in going_on)
+            if not some:
+                told({(inet_ntoa(vip), port) for vip, port in found})
+            return bool(some)
+
+        self._chores.add(part)
 
     def _tell(self, flow: Flow, why: str, now: float) -> None:
         """For the access log."""

@@ -24,10 +24,11 @@ from common.program.reporting import UsageProblems
 
 # What is set up once, for as long as the program runs.
 FIXED = ("interface", "datapath", "queue", "key_file", "control", "limits.closed")
-FORMER_LOOKS = 5.0  # seconds between two looks at whether former services still have connections
+FORMER_LOOKS = 2.0  # seconds between two looks at whether former services still have connections
 
 log = logging.getLogger(__name__)
 
+Endpoint = tuple[str, int]  # a VIP and a port
 Found = tuple[Config, Paths, list[str]]  # what is to be in force, or why it cannot be
 
 
@@ -47,6 +48,7 @@ class Configured:
         self._again = again
         self._loop, self._core = loop, core
         self._former: tuple[Service, ...] = ()
+        self._looking = False  # at whether these still have connections
         self.meanwhile = Meanwhile(loop.watch)
         core.access.wanted = bool(config.access_log.file)
 
@@ -84,29 +86,29 @@ class Configured:
             basics.set_level(self._loop, config.log_level)
         for line in ways.narrow(config, paths):
             log.info(line)
-        if self._former:
-            self._loop.watch.at(time.monotonic() + FORMER_LOOKS, self._let_go)
+        self._look_later()
         done([])
 
     def _former_with(self, config: Config) -> tuple[Service, ...]:
         """Services that still have connections, configured or not."""
         return (*self._former, *config.services)
 
-    def _let_go(self, now: float) -> None:
+    def _look_later(self) -> None:
+        """While there are former services, see to it that they are looked at, once at a time."""
+        if self._former and not self._looking:
+            self._looking = True
+            when = time.monotonic() + FORMER_LOOKS
+            self._loop.watch.at(when, lambda _: self._core.find_busy(self._let_go))
+
+    def _let_go(self, busy: set[tuple[str, int]]) -> None:
         """Remove the rules of former services whose connections are over."""
-        busy = self._core.busy_endpoints()
+        self._looking = False
         left = tuple(service for service in self._former if _endpoint(service) in busy)
         if left != self._former:
             self._former = left
             install = partial(_install, self.config, left)
-            look_aside(
-                self.meanwhile,
-                install,
-                lambda _: None,
-                lambda mistakes: log.warning("%s", mistakes[0]),
-            )
-        if left:
-            self._loop.watch.at(now + FORMER_LOOKS, self._let_go)
+            look_aside(self.meanwhile, install, lambda _: None, _not_let_go)
+        self._look_later()
 
 
 def _looked_at(
@@ -137,5 +139,5 @@ def _install(config: Config, former: tuple[Service, ...]) -> None:
     Firewall("balancer", *rules(config, former)).install()
 
 
-def _endpoint(service: Service) -> tuple[str, int]:
+def _endpoint(service: Service) -> Endpoint:
     return service.vip, service.port

@@ -3,9 +3,9 @@
     python -m tests.bench.reload [--pools 100] [--backends 10] [--times 3]
 
 Each reload replaces every pool, policy, weight, backend and bridge by others. Meanwhile a client
-asks again and again: on a standing connection, all of whose packets pass the balancer's program, and
-by new ones. What the slowest of them took is the longest pause of packets, and whatever else the
-machine did; what it took without a reload is shown beside it.
+asks again and again: on a standing connection, all of whose packets pass the balancer's program,
+and by new ones. What the slowest of them took is the longest pause of packets, and whatever else
+the machine did; what it took without a reload is shown beside it.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from tests.bench.reload import measure
 from tests.e2e.controlled import client, give, seen
 from tests.e2e.lab import BRIDGE1, BRIDGE2, CONFIGURATIONS, SERVER1, SERVER2, VIP, Lab, until
 from tests.e2e.load import download
@@ -162,32 +163,45 @@ def test_a_service_comes_goes_and_comes_again(lab: Lab) -> None:
             ("backend2", BRIDGE2, SERVER2),
         ):
             closing.enter_context(extended(lab, program, entry(bridge, server)))
-        closing.enter_context(in_force(lab, service() + pool()))
+        own = service() + pool() + "\n[timeouts]\nclosing = 1.0\n"
+        closing.enter_context(in_force(lab, own))
         assert fetch(lab).returncode == 7, "nobody listens there"
         rule = f"--dport {OTHER}"
         assert not [line for line in lab.rules("balancer") if rule in line]
 
-        write(lab, service() + SECOND_SERVICE + pool())
+        write(lab, SECOND_SERVICE + own)
         assert reload(lab) == []
         assert [line for line in lab.rules("balancer") if rule in line]
         assert fetch(lab).returncode == 0
 
         with download(lab, "20m", "8M", f"{VIP}:{OTHER}") as running:
             running.goes_on(100_000)
-            write(lab, service() + pool())
+            write(lab, own)
             assert reload(lab) == []
             assert fetch(lab).returncode == 7, "refused, at once"
             assert lab.curl("/1k").status == 200
             running.goes_on(1_000_000)
-            write(lab, service() + SECOND_SERVICE + pool())
+            write(lab, SECOND_SERVICE + own)
             assert reload(lab) == []
             assert fetch(lab).returncode == 0
             running.arrives(20)
 
-        write(lab, service() + pool())
+        write(lab, own)
         assert reload(lab) == []
         gone = lambda: not [line for line in lab.rules("balancer") if rule in line]  # noqa: E731
         until(gone, 12, "its rules are gone")
         assert fetch(lab).returncode == 7
         with client(lab) as asking:
             assert len(asking.ask("status")["services"]) == 1
+
+
+@pytest.mark.speed
+def test_a_reload_of_a_thousand_backends_holds_no_packets_up(
+    lab: Lab, report: Callable[[str], None]
+) -> None:
+    """Under a second, and 50 ms, on a machine that does nothing else: see tests/bench/reload.py."""
+    (found,) = measure(lab, pools=100, backends=10, times=1)
+    text = f"reload {found.whole * 1e3:.0f} ms, slowest answer {found.slowest * 1e3:.0f} ms"
+    report(f"{text} of {found.requests}, before {found.slowest_before * 1e3:.0f} ms")
+    assert found.whole < 3.0
+    assert found.slowest < 0.2 + found.slowest_before

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from balancer.core import config
+from balancer.core import config, engine
 from balancer.core.service import Paths
 from tests.unit import models
 from tests.unit.balancer_stage import BRIDGES, DSCP, REQUEST, T0, VIP, Client, Stage
@@ -82,3 +82,17 @@ def test_a_service_that_is_gone_serves_what_it_has(stage: Stage) -> None:
     assert other.syn() is None
     assert stage.reply()["flags"] == "RA", "refused at once"
     assert stage.count("no_service") == 1
+
+
+def test_which_services_have_connections_is_found_little_by_little(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOOKED_AT", 2)
+    for port in range(40000, 40005):
+        handed(stage, port)
+    Client(stage, ("198.51.100.7", 40005)).connect()
+    told: list[set[tuple[str, int]]] = []
+    stage.core.find_busy(told.append)
+    stage.core.timers(stage.now, 0.0)
+    reconfigured(stage, NEW, port=81)  # after all that was begun before
+    assert told == [{VIP}]
