@@ -29,6 +29,7 @@ from tests.e2e.pooled import in_force, pool, service, write
 POLICIES = ("maglev", "ring", "rendezvous", "least-pending", "round-robin", "source")
 NETWORK = "10.9"  # of bridges that answer pings, and nothing else
 QUIET_SECONDS = 1.0
+PAUSE = 0.002  # seconds: the machine is to have time for the reload
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def bridges(lab: Lab) -> Iterator[None]:
 
 
 class Asking:
-    """A client that asks without a pause, in a thread; ``taken`` are the seconds of each answer."""
+    """A client that asks once in some milliseconds, in a thread; ``taken`` are the seconds of each
+    answer, and of each new connection."""
 
     def __init__(self, lab: Lab) -> None:
         self.taken: list[float] = []
@@ -109,6 +111,7 @@ class Asking:
                 asked = time.monotonic()
                 with socket.create_connection((VIP, 80), 10):
                     self.taken += [asked - began, time.monotonic() - asked]
+                time.sleep(PAUSE)
 
 
 def measure(lab: Lab, pools: int, backends: int, times: int) -> Iterator[Measured]:

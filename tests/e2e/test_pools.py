@@ -33,7 +33,7 @@ from tests.e2e.pooled import (
 pytestmark = pytest.mark.root
 
 AT_ONCE = 8  # connections in progress at all times, while responses take unequally long
-SLOW = 250_000  # bytes a second that a slow server gives a connection
+SLOW = 60_000  # bytes that a slow server gives a connection at once, and in each second
 SWEEPS = 25
 
 
