@@ -179,8 +179,8 @@ def test_the_manager_is_told_how_they_are(lab: Lab, service: MakeService) -> Non
 def test_a_stop_waits_for_connections_if_asked(
     lab: Lab, service: MakeService, program: str, datapath: str, number: int
 ) -> None:
-    """New ones are refused meanwhile, by a kernel that answers SYNs itself as well; or go to another
-    backend, where a bridge stops."""
+    """New ones are refused meanwhile, by a kernel that answers SYNs itself as well; or go to
+    another backend, where a bridge stops."""
     drained = service(program, "\n[timeouts]\ndrain = 20.0\n", datapath=f'"{datapath}"')
     drained.start()
     path = lab.path_for("20m", "backend1")
