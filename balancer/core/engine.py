@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from socket import inet_ntoa
 
@@ -219,7 +219,12 @@ class Balancer:
     ) -> None:
         """Go by another configuration as soon as what it takes has been built, which is done little
         by little; ``done`` is called then."""
-        building = build(config, paths, now, self._context.catalogue)
+
+        def steps() -> Generator[None, None, Catalogue]:
+            # begun when its turn has come: one asked for before may have taken its place by then
+            return (yield from build(config, paths, now, self._context.catalogue))
+
+        building = steps()
 
         def part(now: float) -> bool:
             try:
@@ -449,7 +454,8 @@ class Balancer:
         offset = offset_of(segment.seq, flow.first)
         if segment.payload and self._handover.is_repeating(flow, offset):
             return self.ledger.drop(Failure.ON_ITS_WAY, segment.data)
-        if segment.payload and offset == 0 and flow.handoff_bytes:
+        if offset == 0 and flow.handoff_bytes and _is_handoff(flow, segment):
+            segment.check_checksum()  # else no bridge would answer it
             return self._handover.repeat(flow, segment, now)
         flow.seen = now
         if segment.flags & ACK and segment.ack != (flow.b + 1) & MASK:
@@ -462,6 +468,13 @@ def _goes_on(flow: Flow, data: bytes, seq: int) -> bool:
     a SYN seen since says nothing, and whoever sends those does not make each packet cost a MAC."""
     judged_seq, judged_ack = flow.judged
     return _near(seq, judged_seq) and _near(int.from_bytes(data[28:32], "big"), judged_ack)
+
+
+def _is_handoff(flow: Flow, segment: Segment) -> bool:
+    """Whether a segment that begins like the request may be handed over, as a bridge sees it: with
+    another acknowledgment it would be of another connection."""
+    its_own = segment.ack == (flow.b + 1) & MASK and segment.flags & (ACK | RST) == ACK
+    return bool(segment.payload) and its_own
 
 
 def _near(a: int, b: int) -> bool:

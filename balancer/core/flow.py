@@ -55,6 +55,7 @@ class Flow:
         "said",
         "seen",
         "service",
+        "silent_at",
         "state",
         "suspect_until",
         "taken",
@@ -83,6 +84,7 @@ class Flow:
         self.tried: tuple[Member, ...] = ()  # backends that could not serve it
         self.attempt = 0  # at the one that it is handed to, if that has given it back before
         self.answered = False  # its bridge has said that it is there, or a server was heard
+        self.silent_at = 0.0  # when a bridge that was asked is taken for silent; 0: not asked
         self.repeated = 0.0  # when the client repeated its request
         self.is_http = True  # what the client speaks, as far as it was read
         self.said = b""  # what we have answered ourselves, in place of a backend,

@@ -157,23 +157,28 @@ class Handover:
         if len(segment.payload) > flow.handoff_bytes:
             flow.handoff_bytes = len(segment.payload)
             context.fast.steer(flow)
-        if flow.answered:
+        if flow.answered or len(segment.payload) > target.segment_bytes:
+            # the latter as long as it comes: should it get lost by that, no bridge is to blame
             again = self._handoff(flow, segment, target, now)
         else:
             silence = target.pool.configured.silence
-            until = max(flow.handed_at + silence, now + SHORTEST)
-            self._expect_answer(flow, target, segment, until)
+            if not flow.silent_at:
+                until = max(flow.handed_at + silence, now + SHORTEST)
+                self._expect_answer(flow, target, segment, until)
             again = self._handoff(flow, segment, target, now, Kind.HANDOFF_CONFIRM)
         return context.ledger.passed(Served.STEERED, again)
 
     def _expect_answer(self, flow: Flow, target: Target, segment: Segment, until: float) -> None:
-        """The bridge has been asked whether it is there."""
+        """The bridge has been asked whether it is there: once until it is due, however often the
+        client repeats its request."""
+        flow.silent_at = until
         self._context.schedule.add(until, partial(self._silent, target, segment), flow)
 
     def _silent(self, target: Target, segment: Segment, flow: Flow, now: float) -> None:
         """A bridge has had its time to answer."""
-        if flow.state is not State.HANDED or flow.target is not target:
+        if flow.state is not State.HANDED or flow.target is not target or now < flow.silent_at:
             return
+        flow.silent_at = 0.0
         self._context.fast.recall(flow)
         if not flow.answered:
             self._pass_over(flow, segment, Handoffs.SILENT, now)
@@ -184,7 +189,7 @@ class Handover:
         former = flow.target
         assert former is not None, "a handed flow has a target"
         self._context.ledger.counts[reason] += 1
-        self._context.health.suspected(former.pool.name, former.name, reason, now)
+        self._context.health.suspected(former.pool.name, former.name, reason, flow.key[:4], now)
         option = self._context.forgetting(flow)
         if self._goes_elsewhere(flow, segment, now):
             self._context.send(option)
@@ -193,7 +198,8 @@ class Handover:
         """A bridge gives a flow back, in what the client's request begins with."""
         former = flow.target
         assert former is not None, "a handed flow has a target"
-        self._context.health.suspected(former.pool.name, former.name, Answer.REFUSED, now)
+        client = flow.key[:4]
+        self._context.health.suspected(former.pool.name, former.name, Answer.REFUSED, client, now)
         if self._goes_elsewhere(flow, segment, now):
             return
         flow.attempt += 1
@@ -337,7 +343,8 @@ class Handover:
             if flow is None or (flow.state, flow.incarnation) != (State.HANDED, key + numbers):
                 continue
             known, flow.seen = True, now
-            flow.answered = True
+            flow.answered = True  # a server may have had the request: nobody else gets it
+            context.table.drop_head(flow)
             context.table.ended(flow, now)
             context.fast.forget(flow)  # so that the kernel shakes hands with the next of it
             if flow.target is not None:
@@ -368,6 +375,8 @@ class Handover:
         epoch = self._epoch(flow, now)
         option = self._context.option(flow, kind, segment.seq, epoch)
         options = handoff.segment_options(segment, option)
+        if kind is Kind.HANDOFF_CONFIRM and len(segment.payload) <= target.segment_bytes:
+            return _anew(segment, options, flow, target)
         return target.steering.segment(segment, options)
 
     def _repeated(self, target: Target) -> None:
@@ -444,6 +453,21 @@ class Handover:
             payload=part,
             tos=target.steering.dscp_bits,
         )
+
+
+def _anew(segment: Segment, options: bytes, flow: Flow, target: Target) -> bytes:
+    """The segment in a packet of ours: what a client wrote into the IP header, a short time to live
+    or options, must not keep it from a bridge that is to answer it."""
+    return build_along(
+        target.steering.along(flow.key),
+        segment.flags,
+        seq=segment.seq,
+        ack=segment.ack,
+        window=segment.window,
+        options=options,
+        payload=segment.payload,
+        tos=target.steering.tos(segment.tos),
+    )
 
 
 def _readable(text: bytes) -> str:

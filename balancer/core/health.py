@@ -9,6 +9,8 @@ from typing import Protocol
 from balancer.core import config
 from common.core.health import Judge, Judges, Transition
 
+ACCUSERS = 64  # client addresses remembered of a backend
+
 Mark = Callable[[str, str, bool, str, float], None]
 """Of a pool and a backend: whether it is up, why not, and when (monotonic seconds)."""
 
@@ -34,12 +36,15 @@ class PoolHealth:
     """Judges the backends of pools that have a check, and tells ``mark`` what changes.
 
     What goes wrong with connections counts as bad checks do, and is counted for all pools:
-    ``failures`` by (pool, backend, kind).
+    ``failures`` by (pool, backend, kind). Of one client address it counts once until a check finds
+    the backend well: a client that a server refuses, or that wants it to look so, must not take it
+    from everybody.
     """
 
     def __init__(self, mark: Mark) -> None:
         self._mark = mark
         self._judges: Judges[tuple[str, str]] = Judges()
+        self._accusers: dict[tuple[str, str], set[bytes]] = {}
         self.failures: Counter[tuple[str, str, str]] = Counter()
 
     def follow(self, pools: Mapping[str, CheckedPool], now: float) -> None:
@@ -57,6 +62,8 @@ class PoolHealth:
                 elif self._judges.get(who) is not None and not member.up:
                     self._mark(*who, True, "", now)
         self._judges.follow(wanted, now)
+        for who in self._accusers.keys() - wanted.keys():
+            del self._accusers[who]
         for gone in [key for key in self.failures if key[:2] not in there]:
             del self.failures[gone]
 
@@ -69,11 +76,20 @@ class PoolHealth:
         if not well and self._judges.get((pool, backend)) is not None:
             self.failures[pool, backend, "check"] += 1
         self._tell(pool, backend, self._judges.checked((pool, backend), well, reason, now))
+        judge = self._judges.get((pool, backend))
+        if well and judge is not None and judge.up:
+            self._accusers.pop((pool, backend), None)
 
-    def suspected(self, pool: str, backend: str, kind: str, now: float) -> None:
-        """A connection that was handed to it went wrong; ``kind`` is a fixed word that says how,
-        such as a counter's name."""
+    def suspected(self, pool: str, backend: str, kind: str, client: bytes, now: float) -> None:
+        """A connection of that client address (4 bytes) that was handed to it went wrong; ``kind``
+        is a fixed word that says how, such as a counter's name."""
         self.failures[pool, backend, kind] += 1
+        if self._judges.get((pool, backend)) is None:
+            return
+        accusers = self._accusers.setdefault((pool, backend), set())
+        if client in accusers or len(accusers) >= ACCUSERS:
+            return
+        accusers.add(client)
         reason = kind.replace("_", " ")
         self._tell(pool, backend, self._judges.suspected((pool, backend), reason, now))
 

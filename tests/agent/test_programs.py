@@ -188,7 +188,7 @@ def test_results_take_backends_out_and_bring_them_back(balancing: Balancing) -> 
     program.checked([(("plain", "a"), True, "")], 1.0)
     program.checked([(("plain", "a"), False, "refused")], 2.0)
     assert member.up
-    balancing.health.suspected("plain", "a", "handoff_unanswered", 2.5)
+    balancing.health.suspected("plain", "a", "handoff_unanswered", bytes(4), 2.5)
     assert (member.up, member.reason) == (False, "handoff unanswered")
     assert balancing.pools["big"].find("a").up  # type: ignore[union-attr]
     program.checked([(("plain", "a"), True, "")], 3.0)

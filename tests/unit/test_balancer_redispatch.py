@@ -11,7 +11,7 @@ from balancer.core import config
 from balancer.core.choice.maglev import key_hash
 from tests.unit import models
 from tests.unit.balancer_stage import BRIDGES, REQUEST, Client, Stage, handoff_of
-from tests.unit.scapy_oracle import fields
+from tests.unit.scapy_oracle import checksums_ok, fields
 
 ORDER_OF = b"/a"
 
@@ -215,6 +215,117 @@ def test_a_client_over_its_limit(over: str) -> None:
     assert Client(stage, ("198.51.100.8", 1)).connect().send(REQUEST) is not None
     stage.at(2.1)
     assert Client(stage, ("198.51.100.7", 4)).connect().send(REQUEST) is not None
+
+
+def all_well(stage: Stage) -> None:
+    for member in stage.core.pools["p"].members:
+        stage.core.health.checked("p", member.name, True, "", stage.now)
+
+
+def downs(stage: Stage) -> list[str]:
+    return [member.name for member in stage.core.pools["p"].members if not member.up]
+
+
+@pytest.mark.parametrize("fault", ["checksum", "acknowledgment", "flags"])
+def test_what_no_bridge_would_answer_blames_none(fault: str) -> None:
+    """Else whoever repeats a damaged request could have any backend taken for silent."""
+    stage = Stage(pool={"check": _check()})
+    all_well(stage)
+    client, _ = handed(stage)
+    stage.at(0.3)
+    if fault == "checksum":
+        damaged = bytearray(client.segment(REQUEST, flags="PA"))
+        damaged[36] ^= 0x55
+        assert stage.packet(bytes(damaged)) is None
+        assert stage.count("bad_tcp_checksum") == 1
+    elif fault == "acknowledgment":
+        client.send(REQUEST, flags="PA", acked=2**32 - 5)
+    else:
+        client.send(REQUEST, flags="R")
+    stage.at(5)
+    assert not stage.sent()
+    assert not stage.core.health.failures
+
+
+def test_a_repetition_is_in_an_ip_header_of_ours() -> None:
+    stage = Stage()
+    client, _ = handed(stage)
+    stage.at(0.3)
+    again = client.send(REQUEST, flags="PA", ttl=2)
+    assert again is not None
+    assert again[8] == 64
+    assert fields(again)["payload"] == REQUEST
+    assert checksums_ok(again)
+
+
+def test_a_silent_bridge_is_blamed_once_for_a_connection_however_often_it_is_repeated() -> None:
+    stage = Stage(bridges=BRIDGES[:1], pool={"check": _check()})
+    all_well(stage)
+    client, _ = handed(stage)
+    stage.at(0.3)
+    for _ in range(100):
+        client.send(REQUEST, flags="PA")
+    stage.at(1.5)
+    assert stage.count("bridge_silent") == 1
+    stage.at(1.6)
+    client.send(REQUEST, flags="PA")  # asked again after that, as it may be back
+    stage.at(3)
+    assert stage.count("bridge_silent") == 2
+
+
+def test_one_client_alone_takes_no_backend_from_everybody() -> None:
+    """Such as one that the server's own firewall rejects."""
+    stage = Stage(bridges=BRIDGES[:1], pool={"check": _check(), "retries": 0})
+    all_well(stage)
+    for address in ("198.51.100.7", "198.51.100.8", "198.51.100.9"):
+        assert downs(stage) == []
+        for port in range(1, 6):
+            client = Client(stage, (address, port)).connect()
+            if client.send(REQUEST, flags="PA") is not None:
+                refuse(stage, client)
+            assert stage.reply()["payload"].startswith(b"HTTP/1.1 503 ")
+    assert downs(stage) == ["b0"]
+    assert sum(stage.core.health.failures.values()) == 11
+
+
+def test_one_client_is_believed_again_after_a_good_check() -> None:
+    stage = Stage(pool={"check": config.Check(fall=2)})
+    health = stage.core.health
+    all_well(stage)
+    for _ in range(3):
+        health.suspected("p", "b0", "bridge_silent", b"\1\1\1\1", stage.now)
+        all_well(stage)
+    health.suspected("p", "b0", "bridge_silent", b"\1\1\1\1", stage.now)
+    assert downs(stage) == []
+    health.suspected("p", "b0", "bridge_silent", b"\2\2\2\2", stage.now)
+    assert downs(stage) == ["b0"]
+
+
+def test_a_request_whose_connection_has_ended_at_its_bridge_goes_nowhere_else() -> None:
+    """A server may have done what it asks: its end is all that the client gets."""
+    stage = Stage()
+    client, _ = handed(stage)
+    stage.at(0.3)
+    client.send(REQUEST, flags="PA")
+    stage.packet(client.answer(models.ENDED))  # and the word that it was accepted got lost
+    stage.at(0.5)
+    client.send(REQUEST, flags="PA")
+    stage.at(4)
+    assert not stage.sent()
+    assert stage.count("redispatched") == stage.count("bridge_silent") == 0
+
+
+def test_nor_does_one_that_the_balancer_had_acknowledged() -> None:
+    stage = Stage()
+    client = Client(stage).connect()
+    assert client.send(REQUEST[:10], flags="PA") is None
+    stage.at(0.1)
+    assert client.send(REQUEST[10:], 10, flags="PA") is None
+    stage.sent()
+    stage.packet(client.answer(models.ENDED))
+    stage.at(4)
+    assert not stage.sent()
+    assert stage.core.gauges()["buffered_bytes"] == 0
 
 
 def test_killed_with_their_backend() -> None:

@@ -275,3 +275,12 @@ def test_json_is_json(commands: dict[str, Command], tmp_path: Path) -> None:
         words = ["backends", "--json", "--socket", path]
         result = CliRunner().invoke(balancer_cli.main, words, prog_name="balancer")
         assert [each["name"] for each in json.loads(result.output)] == ["b0", "b1"]
+
+
+def test_changes_that_wait_are_bounded() -> None:
+    """Whoever asks for them may leave before they are done."""
+    reloading = Reloading(lambda _: None)  # one that takes its time
+    for _ in range(1 + 32):
+        reloading.begin()
+    with pytest.raises(CommandError, match="32 changes"):
+        reloading.begin()

@@ -53,6 +53,21 @@ def test_what_goes_on_stays_where_it_is_and_what_is_new_goes_elsewhere(stage: St
     assert (departed.bridge, departed.pending) == (OLD, 1)
 
 
+def test_of_two_at_once_the_second_follows_the_first(stage: Stage) -> None:
+    """A backend that is new in both is one: what it has in progress is counted once."""
+    paths = Paths(dict.fromkeys((OLD, NEW), 1500), {VIP[0]: 1500})
+    service = config.Service("s", VIP[0], VIP[1], DSCP, "p")
+    pool = config.Pool("p", (config.Backend("new", NEW),), table_size=251)
+    whole = config.Config((service,), pools=(pool,))
+    seen: list[object] = []
+    for _ in range(2):
+        found = lambda: seen.append(stage.core.pools["p"].find("new"))  # noqa: E731
+        stage.core.reconfigure(whole, paths, stage.now, found)
+    stage.at(0.1)
+    assert len(seen) == 2
+    assert seen[0] is seen[1]
+
+
 @pytest.mark.parametrize("how", ["refused", "silent"])
 def test_a_connection_whose_backend_is_gone_gets_a_new_one(stage: Stage, how: str) -> None:
     """One that the configuration of its beginning did not know."""

@@ -16,6 +16,7 @@ from common.program.logs import PACKAGES
 from common.program.loop import PacketLoop
 
 LEVELS = ("debug", "info", "warning", "error")
+MOST_WAITING = 32  # changes of the configuration
 RELOADED = 0.02  # seconds between two looks at whether a reload is done
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Reloading:
         job = job or self._reload
         if job is None:
             raise CommandError("this program reads a changed configuration at its next start")
+        if len(self._waiting) >= MOST_WAITING:
+            raise CommandError(f"{MOST_WAITING} changes of the configuration wait already")
         found: list[Outcome] = []
         self._waiting.append((job, found))
         if not self._under_way:
