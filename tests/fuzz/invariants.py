@@ -45,7 +45,10 @@ def balancer_adds_up(core: Balancer, known: Iterable[Member]) -> None:
 
 
 def chosen_alike(pool: Pool, hash64: int, source: bytes, now: float) -> None:
-    """Who is chosen is the first of the order that is told; and only who takes new flows."""
+    """Who is chosen is the first of the order that is told; and only who takes new flows. Each look
+    may be the one that brings a new table, so that is built before."""
+    for _ in pool.building():
+        pass
     order = pool.order(hash64, source, now)
     chosen = pool.choose(hash64, source, now)
     assert chosen is (order[0] if order else None)
