@@ -215,10 +215,11 @@ class Balancer:
         return list(self._context.catalogue.services.values())
 
     def reconfigure(
-        self, config: Config, paths: Paths, now: float, done: Callable[[], None] = lambda: None
+        self, config: Config, paths: Paths, now: float, done: Callable[[str], None]
     ) -> None:
         """Go by another configuration as soon as what it takes has been built, which is done little
-        by little; ``done`` is called then."""
+        by little; ``done`` is called then, with "", or with the error that came of it: nothing has
+        changed then."""
 
         def steps() -> Generator[None, None, Catalogue]:
             # begun when its turn has come: one asked for before may have taken its place by then
@@ -231,8 +232,11 @@ class Balancer:
                 next(building)
             except StopIteration as built:
                 self._switch(built.value, config, now)
-                done()
+                done("")
                 return False
+            except Exception as error:  # of ours: whoever waits is not to wait for ever
+                done(f"internal error: {error!r}")
+                raise
             return True
 
         self._chores.add(part)
@@ -259,7 +263,9 @@ class Balancer:
         found.mark_down(member, reason, now)
         self.ledger.warn(f"{pool}/{backend}", f"is down: {reason}")
         if found.configured.on_down == "reset":
-            self._chores.add(killing.kill_those_of(self._context, member))
+            # twice: the first may miss a connection that is looked at for its idleness meanwhile
+            for _ in range(2):
+                self._chores.add(killing.kill_those_of(self._context, member))
 
     def find_busy(self, told: Callable[[set[tuple[str, int]]], None]) -> None:
         """Have ``told`` called with VIP and port of each service that has a connection, once all

@@ -19,7 +19,7 @@ from common.adapters.routes import RouteError
 from common.program.control import basics
 from common.program.control.basics import Done
 from common.program.loop import PacketLoop
-from common.program.reload import fixed, look_aside
+from common.program.reload import Turns, fixed, look_aside
 from common.program.reporting import UsageProblems
 
 # What is set up once, for as long as the program runs.
@@ -50,6 +50,7 @@ class Configured:
         self._former: tuple[Service, ...] = ()
         self._looking = False  # at whether these still have connections
         self.meanwhile = Meanwhile(loop.watch)
+        self._turns = Turns()
         core.access.wanted = bool(config.access_log.file)
 
     def read_again(self, done: Done) -> None:
@@ -61,9 +62,16 @@ class Configured:
         self._look(lambda: config, done)
 
     def _look(self, read: Callable[[], Config], done: Done) -> None:
-        former = self._former_with(self.config)
-        look = partial(_looked_at, read, self.config, self._paths, former)
-        look_aside(self.meanwhile, look, partial(self._take, done), done)
+        def begin(over: Callable[[], None]) -> None:
+            def told(mistakes: list[str]) -> None:
+                over()
+                done(mistakes)
+
+            former = self._former_with(self.config)
+            look = partial(_looked_at, read, self.config, self._paths, former)
+            look_aside(self.meanwhile, look, partial(self._take, told), told)
+
+        self._turns.take(begin)
 
     def _take(self, done: Done, found: Found) -> None:
         config, paths, mistakes = found
@@ -73,7 +81,10 @@ class Configured:
         in_force = partial(self._in_force, config, paths, done)
         self._core.reconfigure(config, paths, time.monotonic(), in_force)
 
-    def _in_force(self, config: Config, paths: Paths, done: Done) -> None:
+    def _in_force(self, config: Config, paths: Paths, done: Done, error: str) -> None:
+        if error:
+            done([error])
+            return
         self._former = tuple(
             service
             for service in self._former_with(self.config)
@@ -103,12 +114,19 @@ class Configured:
     def _let_go(self, busy: set[tuple[str, int]]) -> None:
         """Remove the rules of former services whose connections are over."""
         self._looking = False
-        left = tuple(service for service in self._former if _endpoint(service) in busy)
-        if left != self._former:
-            self._former = left
-            install = partial(_install, self.config, left)
-            look_aside(self.meanwhile, install, lambda _: None, _not_let_go)
-        self._look_later()
+        looked_at, config = self._former, self.config
+
+        def begin(over: Callable[[], None]) -> None:
+            left = tuple(service for service in looked_at if _endpoint(service) in busy)
+            if (self._former, self.config) != (looked_at, config) or left == looked_at:
+                over()
+            else:
+                self._former = left
+                install = partial(_install, config, left)
+                look_aside(self.meanwhile, install, lambda _: over(), partial(_not_let_go, over))
+            self._look_later()
+
+        self._turns.take(begin)
 
 
 def _looked_at(
@@ -131,7 +149,8 @@ def _looked_at(
     return new, found, []
 
 
-def _not_let_go(mistakes: list[str]) -> None:
+def _not_let_go(over: Callable[[], None], mistakes: list[str]) -> None:
+    over()
     log.warning("rules of the configuration before are left: %s", mistakes[0])
 
 

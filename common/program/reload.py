@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import TypeVar
@@ -10,6 +11,26 @@ from common.adapters.meanwhile import BusyError, Meanwhile
 from common.program.control.basics import Done
 
 R = TypeVar("R")
+
+
+class Turns:
+    """Changes of rules that must not overlap: each begins when the one before has said that it is
+    over."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[Callable[[], None]], None]] = deque()
+        self._going = False
+
+    def take(self, begin: Callable[[Callable[[], None]], None]) -> None:
+        """Have ``begin`` called now or later, with what it is to call, once, when it is over."""
+        self._waiting.append(begin)
+        if not self._going:
+            self._next()
+
+    def _next(self) -> None:
+        self._going = bool(self._waiting)
+        if self._going:
+            self._waiting.popleft()(self._next)
 
 
 def look_aside(

@@ -15,7 +15,7 @@ from common.adapters.routes import RouteError
 from common.program.control import basics
 from common.program.control.basics import Done
 from common.program.loop import PacketLoop
-from common.program.reload import fixed, look_aside
+from common.program.reload import Turns, fixed, look_aside
 from common.program.reporting import UsageProblems
 from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
@@ -53,15 +53,24 @@ class Configured:
         self._loop, self._core = loop, core
         self._former: Former = ()
         self.meanwhile = Meanwhile(loop.watch)
+        self._turns = Turns()
         core.access.wanted = bool(config.access_log.file)
 
     def read_again(self, done: Done) -> None:
         """The job of a reload: what the file says, with the flags of the start."""
-        former = (*self._former, *((self.config, backend) for backend in self.config.backends))
-        look = partial(
-            _looked_at, self._again, self.config, self._host, self._kernel, former, self._room
-        )
-        look_aside(self.meanwhile, look, partial(self._take, done), done)
+
+        def begin(over: Callable[[], None]) -> None:
+            def told(mistakes: list[str]) -> None:
+                over()
+                done(mistakes)
+
+            former = (*self._former, *((self.config, backend) for backend in self.config.backends))
+            look = partial(
+                _looked_at, self._again, self.config, self._host, self._kernel, former, self._room
+            )
+            look_aside(self.meanwhile, look, partial(self._take, told), told)
+
+        self._turns.take(begin)
 
     def _take(self, done: Done, found: Found) -> None:
         config, host, mistakes = found
@@ -82,19 +91,20 @@ class Configured:
 
     def _let_go(self, now: float) -> None:
         """Remove the rules of former ways in whose connections are over."""
-        in_use = self._core.former()
-        left = tuple(way for way in self._former if any(_leads(way, each) for each in in_use))
-        if left != self._former:
+
+        def begin(over: Callable[[], None]) -> None:
+            in_use = self._core.former()
+            left = tuple(way for way in self._former if any(_leads(way, each) for each in in_use))
+            if left:
+                self._loop.watch.at(now + FORMER_LOOKS, self._let_go)
+            if left == self._former:
+                over()
+                return
             self._former = left
             install = partial(_install, self.config, self._host, self._kernel, left)
-            look_aside(
-                self.meanwhile,
-                install,
-                lambda _: None,
-                lambda mistakes: log.warning("%s", mistakes[0]),
-            )
-        if left:
-            self._loop.watch.at(now + FORMER_LOOKS, self._let_go)
+            look_aside(self.meanwhile, install, lambda _: over(), partial(_not_let_go, over))
+
+        self._turns.take(begin)
 
 
 def _looked_at(
@@ -123,7 +133,8 @@ def _looked_at(
     return new, found, []
 
 
-def _not_let_go(mistakes: list[str]) -> None:
+def _not_let_go(over: Callable[[], None], mistakes: list[str]) -> None:
+    over()
     log.warning("rules of the configuration before are left: %s", mistakes[0])
 
 

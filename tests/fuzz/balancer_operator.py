@@ -60,7 +60,8 @@ class BalancerOperator:
         new = self._configurations.any()
         self._core.reconfigure(new, even(new, self._rng.choice(MTUS)), now, self._reloaded)
 
-    def _reloaded(self) -> None:
+    def _reloaded(self, error: str) -> None:
+        assert not error
         self._reloading = False
         if self._rng.random() < 0.2:
             self._core.access.wanted = not self._core.access.wanted

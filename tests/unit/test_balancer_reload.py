@@ -22,7 +22,7 @@ def reload(stage: Stage, *bridges: str, vip: str = VIP[0], name: str = "p", **po
     whole = config.Config((service,), pools=(chosen,))
     done: list[bool] = []
     paths = Paths(dict.fromkeys(bridges, 1400), {vip: 1500})
-    stage.core.reconfigure(whole, paths, stage.now, lambda: done.append(True))
+    stage.core.reconfigure(whole, paths, stage.now, lambda error: done.append(not error))
     stage.at(stage.now - 5000.0 + 0.1)
     assert done == [True]
 

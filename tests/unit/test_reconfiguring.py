@@ -24,7 +24,7 @@ def reconfigured(stage: Stage, *bridges: str, port: int = VIP[1]) -> None:
     paths = Paths(dict.fromkeys(bridges, 1500), {VIP[0]: 1500})
     done: list[bool] = []
     whole = config.Config((service,), pools=(pool,))
-    stage.core.reconfigure(whole, paths, stage.now, lambda: done.append(True))
+    stage.core.reconfigure(whole, paths, stage.now, lambda error: done.append(not error))
     stage.at(stage.now - T0)
     assert done
 
@@ -61,7 +61,7 @@ def test_of_two_at_once_the_second_follows_the_first(stage: Stage) -> None:
     whole = config.Config((service,), pools=(pool,))
     seen: list[object] = []
     for _ in range(2):
-        found = lambda: seen.append(stage.core.pools["p"].find("new"))  # noqa: E731
+        found = lambda _: seen.append(stage.core.pools["p"].find("new"))  # noqa: E731
         stage.core.reconfigure(whole, paths, stage.now, found)
     stage.at(0.1)
     assert len(seen) == 2
