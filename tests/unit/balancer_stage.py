@@ -48,9 +48,9 @@ class Stage:
         chosen = config.Pool("p", backends, **{"table_size": 251} | (pool or {}))
         configured = config.Service("s", VIP[0], VIP[1], DSCP, "p", **service)
         times = config.Timeouts(**(timeouts or {}))
-        whole = config.Config((configured,), pools=(chosen,), routes=routes, timeouts=times)
-        paths = Paths(dict.fromkeys(BRIDGES, mtu), {VIP[0]: 1500})
-        catalogue = built(whole, paths, T0)
+        self.whole = config.Config((configured,), pools=(chosen,), routes=routes, timeouts=times)
+        self.paths = Paths(dict.fromkeys(BRIDGES, mtu), {VIP[0]: 1500})
+        catalogue = built(self.whole, self.paths, T0)
         (self.service,) = catalogue.services.values()
         self.now = T0
         self.core = Balancer(
