@@ -246,6 +246,12 @@ class Pool:
         self._depart([member for member in before.members if member not in ours])
         self._settle_in()
 
+    def retire(self) -> None:
+        """No flow is placed in it any more, except anew. Members and policy know each other, and
+        the packets' loop does without the collector of such cycles."""
+        for member in (*self.members, *self._departed):
+            member.books = None
+
     # --- inside ---
 
     def _attend(self, now: float) -> None:
