@@ -242,9 +242,11 @@ class Balancer:
         self._chores.add(part)
 
     def _switch(self, catalogue: Catalogue, config: Config, now: float) -> None:
-        self._context.catalogue = catalogue
+        former, self._context.catalogue = self._context.catalogue, catalogue
         for pool in catalogue.pools.values():
             pool.take_over(now)
+        for name in former.pools.keys() - catalogue.pools.keys():
+            former.pools[name].retire()
         self.health.follow(catalogue.pools, now)
         self.table.configure(config.limits, config.timeouts)
         self.ledger.counts[Operated.RECONFIGURED] += 1

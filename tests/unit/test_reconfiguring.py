@@ -3,11 +3,13 @@ another backend."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 
 from balancer.core import config, engine
+from balancer.core.choice.member import Member
 from balancer.core.service import Paths
 from tests.unit import models
 from tests.unit.balancer_stage import BRIDGES, DSCP, REQUEST, T0, VIP, Client, Stage
@@ -16,14 +18,14 @@ from tests.unit.scapy_oracle import fields
 OLD, NEW = BRIDGES[0], "203.0.113.99"
 
 
-def reconfigured(stage: Stage, *bridges: str, port: int = VIP[1]) -> None:
-    """Have the stage's pool with these bridges in force, and a service at the port."""
+def reconfigured(stage: Stage, *bridges: str, port: int = VIP[1], pool: str = "p") -> None:
+    """Have a pool with these bridges in force, and a service at the port."""
     backends = tuple(config.Backend(f"x{bridge}", bridge) for bridge in bridges)
-    pool = config.Pool("p", backends, table_size=251)
-    service = config.Service("s", VIP[0], port, DSCP, "p")
+    chosen = config.Pool(pool, backends, table_size=251)
+    service = config.Service("s", VIP[0], port, DSCP, pool)
     paths = Paths(dict.fromkeys(bridges, 1500), {VIP[0]: 1500})
     done: list[bool] = []
-    whole = config.Config((service,), pools=(pool,))
+    whole = config.Config((service,), pools=(chosen,))
     stage.core.reconfigure(whole, paths, stage.now, lambda error: done.append(not error))
     stage.at(stage.now - T0)
     assert done
@@ -111,3 +113,15 @@ def test_which_services_have_connections_is_found_little_by_little(
     stage.core.timers(stage.now, 0.0)
     reconfigured(stage, NEW, port=81)  # after all that was begun before
     assert told == [{VIP}]
+
+
+def test_what_is_not_configured_any_more_is_not_kept(stage: Stage) -> None:
+    """The loop does without the collector of cycles: there must be none."""
+    gc.disable()
+    try:
+        for number in range(3):
+            reconfigured(stage, f"203.0.113.{50 + number}", pool=f"p{number}")
+        kept = {each.name for each in gc.get_objects() if isinstance(each, Member)}
+    finally:
+        gc.enable()
+    assert {name for name in kept if name.startswith("x203.0.113.5")} == {"x203.0.113.52"}

@@ -257,6 +257,12 @@ class Pool:
             pool = pool._successor
         return pool
 
+    def retire(self) -> None:
+        """No flow is placed in it any more, except anew. Members and policy know each other, and
+        the packets' loop does without the collector of such cycles."""
+        for member in (*self.members, *self._departed):
+            member.books = None
+
     # --- inside ---
 
     def _attend(self, now: float) -> None:
