@@ -401,3 +401,18 @@ def test_mutated_packets_give_a_verdict(data: st.DataObject) -> None:
         stage.at(stage.now - 5000 + data.draw(st.sampled_from([0.0, 0.05, 0.3, 9.0])))
     stage.at(1000)
     assert sizes(stage) == (0, 0, 0)
+
+
+def test_a_services_own_time_outs_hold_in_place_of_the_common_ones() -> None:
+    times = {"idle": 600.0, "closing": 15.0, "request": 300.0}
+    stage = Stage(timeouts=times, request_timeout=10.0, idle_timeout=40.0)
+    handed(stage)
+    Client(stage, ("198.51.100.8", 1)).connect()
+    stage.at(9)
+    assert sizes(stage)[:2] == (1, 1)
+    stage.at(26)
+    assert sizes(stage)[:2] == (1, 0)
+    assert stage.count("request_timeout") == 1
+    stage.at(60)
+    assert sizes(stage)[:2] == (0, 0)
+    assert stage.count("flows_expired") == 1
