@@ -17,6 +17,7 @@ from socket import inet_ntoa
 
 from balancer.core import cookie, handshake, icmp_errors, killing
 from balancer.core.adoption import Adoption
+from balancer.core.answers import Answers
 from balancer.core.catalogue import Catalogue, build
 from balancer.core.choice.pool import Pool
 from balancer.core.config import Config, Limits, Timeouts
@@ -24,10 +25,11 @@ from balancer.core.context import Context, Served
 from balancer.core.fast_path import FastPath, NoFastPath
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import FlowTable
-from balancer.core.handover import Failure, Handover
+from balancer.core.handover import Handover
 from balancer.core.handshake import Refusal
 from balancer.core.health import PoolHealth
 from balancer.core.reading import Reading
+from balancer.core.redispatch import Redispatch, Repeated
 from balancer.core.request.head import offset_of
 from balancer.core.service import Paths, Service
 from balancer.core.story import Story
@@ -123,8 +125,9 @@ class Balancer:
         self.out = self._context.out
         self._adoption = Adoption(self._context)
         self._chores = Chores()
-        self._handover = Handover(self._context, self._find)
-        self._reading = Reading(self._context, self._handover)
+        self._redispatch = Redispatch(self._context)
+        self._answers = Answers(self._context, self._redispatch, self._find)
+        self._reading = Reading(self._context, Handover(self._context, self._redispatch))
         self._strangers = Strangers(self._context)
         self._handed = self.table.handed
         self._wall_offset = wall_offset
@@ -379,7 +382,7 @@ class Balancer:
         option = handoff.find(segment.options)
         if option is not None:
             handed = flow if flow is not None and flow.state is State.HANDED else None
-            return self._handover.answer(handed, segment, option, now)
+            return self._answers.take(handed, segment, option, now)
         if segment.flags & SYN:
             segment.check_checksum()
             if flow is not None:
@@ -460,11 +463,11 @@ class Balancer:
         target = flow.target
         assert target is not None, "a handed flow has a target"
         offset = offset_of(segment.seq, flow.first)
-        if segment.payload and self._handover.is_repeating(flow, offset):
-            return self.ledger.drop(Failure.ON_ITS_WAY, segment.data)
+        if segment.payload and self._redispatch.is_repeating(flow, offset):
+            return self.ledger.drop(Repeated.ON_ITS_WAY, segment.data)
         if offset == 0 and flow.handoff_bytes and _is_handoff(flow, segment):
             segment.check_checksum()  # else no bridge would answer it
-            return self._handover.repeat(flow, segment, now)
+            return self._redispatch.repeat(flow, segment, now)
         flow.seen = now
         if segment.flags & ACK and segment.ack != (flow.b + 1) & MASK:
             flow.answered = True

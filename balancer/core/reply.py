@@ -13,6 +13,8 @@ from common.core import tcp_options
 from common.core.ledger import Occurrence
 from common.core.segment import ACK, FIN, PSH, Segment
 
+RETRY_AFTER = 5  # seconds: when who could not be served may ask again
+
 
 class Replied(Occurrence):
     """Connections that the balancer answered itself."""
@@ -21,7 +23,10 @@ class Replied(Occurrence):
     UNAVAILABLE = "replied_503"
 
 
-_REASONS = {Replied.TOO_MANY: b"429 Too Many Requests", Replied.UNAVAILABLE: b"503 Unavailable"}
+_REASONS = {
+    Replied.TOO_MANY: b"429 Too Many Requests",
+    Replied.UNAVAILABLE: b"503 Service Unavailable",
+}
 
 
 def encode(kind: Replied, retry_after: int) -> bytes:
@@ -31,6 +36,35 @@ def encode(kind: Replied, retry_after: int) -> bytes:
         _REASONS[kind],
         retry_after,
     )
+
+
+def reply_instead(
+    context: Context,
+    flow: Flow,
+    segment: Segment | None,
+    kind: Replied,
+    retry_after: int,
+    now: float,
+) -> None:
+    """Answer in place of a backend, where the client speaks HTTP; reset it otherwise. It has
+    had nothing from anybody. ``segment`` is the last of its head, unless that is all our own."""
+    head = flow.head
+    if not flow.is_http:
+        context.reset_client(flow)
+        context.table.remove(flow, now, kind)
+        return
+    if segment is not None:
+        flow.taken = len(segment.payload)
+        stamps = tcp_options.timestamps(segment.options)
+    if head is not None:
+        flow.taken, stamps = len(head.data), head.stamp
+    context.table.drop_head(flow)
+    if not flow.closing:
+        context.table.told(flow, kind, now)
+    flow.closing = True  # it need not be kept long
+    if flow.state is State.HANDED:
+        context.table.take_back(flow, now)
+    reply(context, flow, stamps, kind, retry_after)
 
 
 def reply(

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from balancer.core import config
+from balancer.core.answers import Answer
 from balancer.core.catalogue import built, even
 from balancer.core.engine import Balancer
-from balancer.core.handover import Answer
 from common.core import handoff
 from common.core.errors import MalformedError
 from common.core.handoff import Kind
