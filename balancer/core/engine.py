@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import islice
-from socket import inet_ntoa
+from collections.abc import Callable, Iterator, Sequence
 
-from balancer.core import cookie, handshake, icmp_errors, killing
+from balancer.core import cookie, handshake, icmp_errors, killing, operating
 from balancer.core.adoption import Adoption
 from balancer.core.answers import Answers
-from balancer.core.catalogue import Catalogue, build
+from balancer.core.catalogue import Catalogue
 from balancer.core.choice.pool import Pool
 from balancer.core.config import Config, Limits, Timeouts
 from balancer.core.context import Context, Served
@@ -57,7 +55,6 @@ SUSPECT_SECONDS = cookie.LIFETIME  # as long as what answers the SYN can come
 # between two words to it.
 ANSWERING, RENEWING = 3.0, 0.5
 SAME_CLOCK = 0.001  # seconds; the unit of the timestamps that both read
-LOOKED_AT = 4096  # connections in one go: a millisecond
 # Bytes. Segments whose numbers are both so near to those of one that was found to be the old
 # connection's are its, too: that a new one's cookie falls there has a chance of 2**-22.
 NEAR = 1 << 20
@@ -78,12 +75,6 @@ class Carried(Occurrence):
     """Of IP, in the packets that went on by Python's hand."""
 
     BYTES = "steered_bytes"
-
-
-class Operated(Occurrence):
-    """What was changed while running."""
-
-    RECONFIGURED = "reconfigured"
 
 
 class Ended(Occurrence):
@@ -223,37 +214,13 @@ class Balancer:
         """Go by another configuration as soon as what it takes has been built, which is done little
         by little; ``done`` is called then, with "", or with the error that came of it: nothing has
         changed then."""
+        context = self._context
 
-        def steps() -> Generator[None, None, Catalogue]:
-            # begun when its turn has come: one asked for before may have taken its place by then
-            return (yield from build(config, paths, now, self._context.catalogue))
+        def switch(catalogue: Catalogue, now: float) -> None:
+            operating.switch(context, catalogue, config, now)
+            self._renew(now)  # the kernel hears of it at once
 
-        building = steps()
-
-        def part(now: float) -> bool:
-            try:
-                next(building)
-            except StopIteration as built:
-                self._switch(built.value, config, now)
-                done("")
-                return False
-            except Exception as error:  # of ours: whoever waits is not to wait for ever
-                done(f"internal error: {error!r}")
-                raise
-            return True
-
-        self._chores.add(part)
-
-    def _switch(self, catalogue: Catalogue, config: Config, now: float) -> None:
-        former, self._context.catalogue = self._context.catalogue, catalogue
-        for pool in catalogue.pools.values():
-            pool.take_over(now)
-        for name in former.pools.keys() - catalogue.pools.keys():
-            former.pools[name].retire()
-        self.health.follow(catalogue.pools, now)
-        self.table.configure(config.limits, config.timeouts)
-        self.ledger.counts[Operated.RECONFIGURED] += 1
-        self._renew(now)  # the kernel hears of it at once
+        self._chores.add(operating.reconfiguring(context, config, paths, now, switch, done))
 
     def _mark(self, pool: str, backend: str, up: bool, reason: str, now: float) -> None:
         """A backend is up or down, as its checks say; names that there are none of are ignored."""
@@ -276,21 +243,7 @@ class Balancer:
         """Have ``told`` called with VIP and port of each service that has a connection, once all
         connections have been looked at, little by little, and what was begun before, such as a
         change of services, is done."""
-        found: set[tuple[bytes, int]] = set()
-        flows: Iterator[Flow] | None = None
-
-        def part(_now: float) -> bool:
-            nonlocal flows
-            if flows is None:
-                flows = self.table.every()
-            some = list(islice(flows, LOOKED_AT))
-            going_on = (f for f in some if not f.closing and f.state is not State.GONE)
-            found.update((flow.key[4:8], flow.service.port) for flow in going_on)
-            if not some:
-                told({(inet_ntoa(vip), port) for vip, port in found})
-            return bool(some)
-
-        self._chores.add(part)
+        self._chores.add(operating.finding_busy(self.table, told))
 
     def _tell(self, flow: Flow, why: str, now: float) -> None:
         """For the access log."""

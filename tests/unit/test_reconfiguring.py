@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from balancer.core import config, engine
+from balancer.core import config, operating
 from balancer.core.choice.member import Member
 from balancer.core.service import Paths
 from tests.unit import models
@@ -104,7 +104,7 @@ def test_a_service_that_is_gone_serves_what_it_has(stage: Stage) -> None:
 def test_which_services_have_connections_is_found_little_by_little(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "LOOKED_AT", 2)
+    monkeypatch.setattr(operating, "LOOKED_AT", 2)
     for port in range(40000, 40005):
         handed(stage, port)
     Client(stage, ("198.51.100.7", 40005)).connect()
