@@ -32,7 +32,6 @@ class Flow:
         "asked",
         "attempt",
         "b",
-        "began",
         "c",
         "client_scale",
         "closing",
@@ -49,7 +48,6 @@ class Flow:
         "mss",
         "placed",
         "promised_scale",
-        "repeated",
         "rtt",
         "sack",
         "said",
@@ -70,11 +68,10 @@ class Flow:
         self.first = (c + 1) & 0xFFFFFFFF  # sequence number of the request's first byte
         self.state = State.WAITING
         self.seen = self.placed = now  # see common.core.eviction
-        self.began = now  # when its client had proven its address
         self.asked: Asked | None = None  # for the access log, where there is one
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out
         self.fast = False  # the kernel has a record of it
-        self.handed_at = now  # once it is HANDED
+        self.handed_at = now  # once it is HANDED; until then, when it was admitted
         self.suspect_until = 0.0  # a SYN was seen: a new incarnation may follow until then
         self.judged = (0, 0)  # seq and ack of a segment that was found to be this incarnation's
         self.head: Head | None = None
@@ -85,7 +82,6 @@ class Flow:
         self.attempt = 0  # at the one that it is handed to, if that has given it back before
         self.answered = False  # its bridge has said that it is there, or a server was heard
         self.silent_at = 0.0  # when a bridge that was asked is taken for silent; 0: not asked
-        self.repeated = 0.0  # when the client repeated its request
         self.is_http = True  # what the client speaks, as far as it was read
         self.said = b""  # what we have answered ourselves, in place of a backend,
         self.taken = 0  # and so much of what the client sent has been acknowledged for it

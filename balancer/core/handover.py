@@ -53,7 +53,7 @@ class Handover:
             context.reset_client(flow)
             context.table.remove(flow, now, Failure.TABLE_FULL)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
-        context.times.handoff.observe(now - flow.began)
+        context.times.handoff.observe(now - flow.handed_at)
         flow.handed_at = now
         context.ledger.counts[Handoffs.BEGUN] += 1
         if context.ledger.verbose:

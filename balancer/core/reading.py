@@ -96,7 +96,7 @@ class Reading:
         found = self._inspect(flow, head, had)
         if isinstance(found, Selected):
             if self._context.access.wanted:
-                flow.asked = _asked(found)
+                flow.asked = _asked(found, flow.handed_at)
             pool = flow.service.pools[found.pool]
             return self._handover.start(flow, pool, found.key, segment, now)
         if isinstance(found, NeedMore) and len(head.data) < flow.service.max_head:
@@ -218,9 +218,9 @@ class Reading:
         return self._context.ledger.took(Unread.CLIENT_RESET)
 
 
-def _asked(found: Selected) -> Asked:
+def _asked(found: Selected, began: float) -> Asked:
     """For the access log."""
     request = found.request
     target = request.target[:MOST_TARGET].decode("ascii", "backslashreplace")
     key = keys.shown(found.key, found.parts)
-    return Asked(request.method.decode("ascii"), target, found.route, found.pool, key)
+    return Asked(began, request.method.decode("ascii"), target, found.route, found.pool, key)

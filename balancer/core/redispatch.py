@@ -65,7 +65,7 @@ class Redispatch:
         assert target is not None, "a handed flow has a target"
         segment.check_checksum()  # it may be what the next backend gets
         context.fast.recall(flow)
-        flow.seen = flow.repeated = now
+        flow.seen = now
         if self._repeating.insists(flow.incarnation, now):
             when = max(flow.handed_at + GIVE_UP_AFTER, now + LAST_CHANCE)
             context.schedule.add(when, partial(self._give_up, now), flow)

@@ -10,8 +10,10 @@ from common.core.flow_id import flow_id
 
 
 class Asked(NamedTuple):
-    """What a request was: ``route`` and ``pool`` by name, the ``key`` in words."""
+    """What a request was: ``route`` and ``pool`` by name, the ``key`` in words. ``began`` is when
+    its client was admitted."""
 
+    began: float
     method: str
     target: str
     route: str
@@ -43,7 +45,8 @@ class Story:
         self._asked = flow.asked
         self._backend = None if flow.target is None else flow.target.name
         self._tried = [member.name for member in flow.tried]
-        self._began, self._ended = flow.began, now
+        self._began = flow.handed_at if flow.asked is None else flow.asked.began
+        self._ended = now
         self._handed = flow.handed_at if flow.target is not None else None
         self._round_trip = flow.rtt
         self._wall = wall

@@ -63,6 +63,10 @@ ELSEWHERE = {
         "BACKENDS=2 SERVICES=1 vagrant up --provision",
     ),
     "curl http://192.168.33.10/": (STAGES, 'fetch "http://$vip/"'),
+    "balancer explain GET http://192.168.33.10/a": (
+        CONTROL,
+        '"explain", "GET", f"http://{VIP}/a"',
+    ),
     "balancer top": (CONTROL, '"top", "--frames", "1"'),
     "balancer shell": (CONTROL, 'line(lab, "balancer", "shell")'),
     "balancer trace 192.168.33.1 --seconds 5 --write client.pcap": (

@@ -55,7 +55,8 @@ class ControlClient:
         self._socket.settimeout(self._timeout)
         asked = {name: value for name, value in arguments.items() if value is not None}
         try:
-            self._socket.sendall(encode({"command": command, "arguments": asked}))
+            with suppress(BrokenPipeError):  # it may have said why before it closed the connection
+                self._socket.sendall(encode({"command": command, "arguments": asked}))
             while True:
                 self._socket.settimeout(self._timeout if patience == 0 else patience)
                 kind, said = decode_answer(self._line())
