@@ -65,13 +65,18 @@ def count_repeated(context: Context, target: Target) -> None:
     context.ledger.counts[Handoffs.REPEATED] += 1
     target.unanswered += 1
     if target.unanswered >= SILENT_FROM:
-        bridge = ".".join(str(byte) for byte in target.steering.bridge)
-        dscp = target.steering.dscp_bits >> 2
-        context.ledger.warn(
-            f"{target.name} does not answer",
-            f"{target.unanswered} handoffs repeated; is packetbridge running at {bridge}, with "
-            f"DSCP {dscp}, this VIP and port, and the same key?",
-        )
+        name_silent(context, target)
+
+
+def name_silent(context: Context, target: Target) -> None:
+    """Tell the operator of a bridge that does not answer."""
+    bridge = ".".join(str(byte) for byte in target.steering.bridge)
+    dscp = target.steering.dscp_bits >> 2
+    context.ledger.warn(
+        f"{target.name} does not answer",
+        f"{target.unanswered} handoffs repeated; is packetbridge running at {bridge}, with "
+        f"DSCP {dscp}, this VIP and port, and the same key?",
+    )
 
 
 def _epoch(context: Context, flow: Flow, now: float) -> int:

@@ -147,6 +147,7 @@ class Redispatch:
         former = flow.target
         assert former is not None, "a handed flow has a target"
         self._context.ledger.counts[reason] += 1
+        handing.name_silent(self._context, former)
         self._context.health.suspected(former.pool.name, former.name, reason, flow.key[:4], now)
         option = self._context.forgetting(flow)
         if self._goes_elsewhere(flow, segment, now):
