@@ -12,7 +12,7 @@ from contextlib import suppress
 AGENT = (sys.executable, "-P", "-m", "common.program.agent")
 SHORTEST, LONGEST = 1.0, 60.0  # seconds before it is started again, doubled each time
 STEADY = 60.0  # seconds after which an end is not one of a row any more
-LAST = 0.1  # seconds that it is given to end by itself: a restart waits for them
+LAST = 0.02  # seconds that it is given to write what it has: a restart waits for them
 
 log = logging.getLogger(__name__)
 
