@@ -138,7 +138,7 @@ class KernelPath:
     def recall(self, flow: Flow) -> None:
         record = self.records.get(flow.key) if flow.fast else None
         if record is not None:
-            seen, answered = RECORD.unpack(record)[0], RECORD.unpack(record)[-2]
+            seen, *_, answered, _ = RECORD.unpack(record)
             flow.seen = max(flow.seen, seen / NANOSECONDS)
             flow.answered = flow.answered or bool(answered)
 

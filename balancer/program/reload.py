@@ -19,7 +19,7 @@ from common.adapters.routes import RouteError
 from common.program.control import basics
 from common.program.control.basics import Done
 from common.program.loop import PacketLoop
-from common.program.reload import Turns, fixed, look_aside
+from common.program.reload import Turns, ending, fixed, let_go_aside, look_aside
 from common.program.reporting import UsageProblems
 
 # What is set up once, for as long as the program runs.
@@ -63,10 +63,7 @@ class Configured:
 
     def _look(self, read: Callable[[], Config], done: Done) -> None:
         def begin(over: Callable[[], None]) -> None:
-            def told(mistakes: list[str]) -> None:
-                over()
-                done(mistakes)
-
+            told = ending(over, done)
             former = self._former_with(self.config)
             look = partial(_looked_at, read, self.config, self._paths, former)
             look_aside(self.meanwhile, look, partial(self._take, told), told)
@@ -123,7 +120,7 @@ class Configured:
             else:
                 self._former = left
                 install = partial(_install, config, left)
-                look_aside(self.meanwhile, install, lambda _: over(), partial(_not_let_go, over))
+                let_go_aside(self.meanwhile, install, over)
             self._look_later()
 
         self._turns.take(begin)
@@ -147,11 +144,6 @@ def _looked_at(
     except (RouteError, FirewallError, OSError) as error:
         return old, paths, [str(error)]
     return new, found, []
-
-
-def _not_let_go(over: Callable[[], None], mistakes: list[str]) -> None:
-    over()
-    log.warning("rules of the configuration before are left: %s", mistakes[0])
 
 
 def _install(config: Config, former: tuple[Service, ...]) -> None:

@@ -58,8 +58,6 @@ class Program(Protocol):
 class Records(Protocol):
     """Connections that are over, for the access log: kept while ``wanted``."""
 
-    wanted: bool
-
     def __len__(self) -> int: ...
 
     def take(self, most: int) -> list[dict[str, Any]]:
@@ -70,9 +68,7 @@ def commands(program: Program, records: Records, reopened: Callable[[], int]) ->
     """The agent's commands. ``reopened`` counts how often the access log was to be opened anew."""
 
     def settings(_: Mapping[str, Any]) -> Pages:
-        told = program.settings()
-        records.wanted = bool(told.access_log)
-        yield from _pages(encode(told))
+        yield from _pages(encode(program.settings()))
 
     def health(arguments: Mapping[str, Any]) -> dict[str, Any]:
         results = list(_results(arguments.get("results", [])))

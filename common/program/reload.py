@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
@@ -11,6 +12,8 @@ from common.adapters.meanwhile import BusyError, Meanwhile
 from common.program.control.basics import Done
 
 R = TypeVar("R")
+
+log = logging.getLogger(__name__)
 
 
 class Turns:
@@ -42,6 +45,27 @@ def look_aside(
         meanwhile.run(work, take, lambda error: done([str(error)]))
     except (BusyError, OSError) as error:
         done([str(error)])
+
+
+def ending(over: Callable[[], None], done: Done) -> Done:
+    """``done`` of something that has a turn: its end is the turn's."""
+
+    def ended(mistakes: list[str]) -> None:
+        over()
+        done(mistakes)
+
+    return ended
+
+
+def let_go_aside(
+    meanwhile: Meanwhile, install: Callable[[], None], over: Callable[[], None]
+) -> None:
+    """Have rules installed that lack those of a former configuration, and the turn end."""
+
+    def left(mistakes: list[str]) -> None:
+        log.warning("rules of the configuration before are left: %s", mistakes[0])
+
+    look_aside(meanwhile, install, lambda _: over(), ending(over, left))
 
 
 def fixed(keys: Iterable[str], old: object, new: object) -> Iterator[str]:

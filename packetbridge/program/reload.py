@@ -15,7 +15,7 @@ from common.adapters.routes import RouteError
 from common.program.control import basics
 from common.program.control.basics import Done
 from common.program.loop import PacketLoop
-from common.program.reload import Turns, fixed, look_aside
+from common.program.reload import Turns, ending, fixed, let_go_aside, look_aside
 from common.program.reporting import UsageProblems
 from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
@@ -60,10 +60,7 @@ class Configured:
         """The job of a reload: what the file says, with the flags of the start."""
 
         def begin(over: Callable[[], None]) -> None:
-            def told(mistakes: list[str]) -> None:
-                over()
-                done(mistakes)
-
+            told = ending(over, done)
             former = (*self._former, *((self.config, backend) for backend in self.config.backends))
             look = partial(
                 _looked_at, self._again, self.config, self._host, self._kernel, former, self._room
@@ -102,7 +99,7 @@ class Configured:
                 return
             self._former = left
             install = partial(_install, self.config, self._host, self._kernel, left)
-            look_aside(self.meanwhile, install, lambda _: over(), partial(_not_let_go, over))
+            let_go_aside(self.meanwhile, install, over)
 
         self._turns.take(begin)
 
@@ -131,11 +128,6 @@ def _looked_at(
     except (RouteError, FirewallError, OSError) as error:
         return old, host, [str(error)]
     return new, found, []
-
-
-def _not_let_go(over: Callable[[], None], mistakes: list[str]) -> None:
-    over()
-    log.warning("rules of the configuration before are left: %s", mistakes[0])
 
 
 def _install(config: Config, host: Host, kernel: Kernel | None, former: Former) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from common.adapters.control.server import CommandError
+from common.adapters.control.server import Command, CommandError, Pages
+from common.program.control.pages import paged
+from common.program.control.table import command
 
 T = TypeVar("T")
+F = TypeVar("F")
+
+MOST = 1 << 26  # rows: of [limits] flows
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _CLIENT = re.compile(r"([0-9.]{7,15})(?::([0-9]{1,5}))?")
@@ -32,6 +38,71 @@ class Client:
     def __str__(self) -> str:
         text = str(IPv4Address(self.address))
         return f"{text}:{self.port}" if self.port else text
+
+
+class Flows(Protocol[F]):
+    """What is a program's own of its flows."""
+
+    def those(self, wanted: Callable[[F], bool]) -> Iterator[F | None]:
+        """Those that are wanted; None for each of the others."""
+
+    def key(self, flow: F) -> bytes:
+        """Of the client's packets, 12 bytes; the first 4 are its address, the ninth and tenth its
+        port."""
+
+    def identity(self, flow: F) -> str:
+        """Its id."""
+
+    def other_side(self, key: bytes) -> bytes | None:
+        """The client's key for a packet's that has other addresses, but is of a known flow."""
+
+    def withhold(self, wanted: Callable[[F], bool] | None) -> None:
+        """See FastPath."""
+
+    def renew(self, flow: F) -> None:
+        """See FastPath."""
+
+
+def those(
+    every: Iterable[F], is_gone: Callable[[F], bool], wanted: Callable[[F], bool]
+) -> Iterator[F | None]:
+    """Every flow that is wanted, once and as it is when its turn comes; None for each of the
+    others, as they take their time, too."""
+    known: set[int] = set()
+    for flow in every:
+        wants = not is_gone(flow) and id(flow) not in known and wanted(flow)
+        known.add(id(flow))
+        yield flow if wants else None
+
+
+def killing(flows: Flows[F], end: Callable[[F, float], None]) -> Command:
+    """The command `kill`, which ends the flows of a name by ``end``, given the time."""
+
+    def kill(flow: str) -> Pages:
+        name = which(flow)
+        killed = []
+        for page in paged(flows.those(lambda each: _is_named(flows, each, name))):
+            for each in page:
+                end(each, time.monotonic())
+                killed.append(flows.identity(each))
+            yield []
+        if not killed:
+            raise CommandError(f"there is no flow {flow}")
+        return {"killed": killed}
+
+    return command(kill)
+
+
+def _is_named(flows: Flows[F], flow: F, name: str | Client) -> bool:
+    if isinstance(name, Client):
+        return name.is_of(flows.key(flow))
+    return flows.identity(flow) == name
+
+
+def check_state(state: str | None, states: Collection[str]) -> None:
+    """Raise CommandError for one that there is none of."""
+    if state is not None and state not in states:
+        raise CommandError(f"state: {state!r} is wrong; right would be one of {', '.join(states)}")
 
 
 def client(text: str) -> Client:

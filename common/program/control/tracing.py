@@ -13,13 +13,12 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from common.adapters.control.server import Command, CommandError, Later, Pages
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ICMP, TCP
-from common.program.control.flows import Client, which
+from common.program.control.flows import Client, Flows, which
 from common.program.control.flows import client as parse_client
 from common.program.control.pages import paged
 from common.program.control.table import command
@@ -32,29 +31,6 @@ HELD = 256  # connections taken from the kernel at most
 LONGEST = 86400.0  # seconds
 
 F = TypeVar("F")
-
-
-class Flows(Protocol[F]):
-    """What is a program's own of its flows."""
-
-    def those(self, wanted: Callable[[F], bool]) -> Iterator[F | None]:
-        """Those that are wanted; None for each of the others."""
-
-    def key(self, flow: F) -> bytes:
-        """Of the client's packets, 12 bytes; the first 4 are its address, the ninth and tenth its
-        port."""
-
-    def identity(self, flow: F) -> str:
-        """Its id."""
-
-    def other_side(self, key: bytes) -> bytes | None:
-        """The client's key for a packet's that has other addresses, but is of a known flow."""
-
-    def withhold(self, wanted: Callable[[F], bool] | None) -> None:
-        """See FastPath."""
-
-    def renew(self, flow: F) -> None:
-        """See FastPath."""
 
 
 class Tracing(Generic[F]):

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from common.adapters.control.server import Command, CommandError, Pages
+from common.adapters.control.server import Command, Pages
 from common.core.flow_id import flow_id
-from common.program.control.flows import Client, at, client, first, which
+from common.program.control.flows import MOST, at, check_state, client, first, killing, those
 from common.program.control.pages import paged
 from common.program.control.table import command
 from packetbridge.core.engine import Bridge
@@ -16,10 +16,11 @@ from packetbridge.core.flow import IN_KERNEL, Flow
 from packetbridge.core.states import State
 
 STATES = tuple(state.value for state in State if state not in (State.HANDOFF, State.GONE))
-MOST = 1 << 26  # of [limits] flows
 
 
 def commands(core: Bridge) -> dict[str, Command]:
+    known = Flows(core)
+
     def flows(
         client: str | None = None,
         backend: str | None = None,
@@ -28,33 +29,21 @@ def commands(core: Bridge) -> dict[str, Command]:
     ) -> Pages:
         wanted = _wanted(client, backend, state)
         now = time.monotonic()
-        rows = (None if flow is None else _row(core, flow, now) for flow in _those(core, wanted))
+        rows = (None if flow is None else _row(core, flow, now) for flow in known.those(wanted))
         return paged(first(rows, limit))
 
-    def kill(flow: str) -> Pages:
-        wanted = _named(which(flow))
-        killed = []
-        for page in paged(_those(core, wanted)):
-            for each in page:
-                core.end(each, time.monotonic())
-                killed.append(identity(each))
-            yield []
-        if not killed:
-            raise CommandError(f"there is no flow {flow}")
-        return {"killed": killed}
-
-    return {"flows": command(flows), "kill": command(kill)}
+    return {"flows": command(flows), "kill": killing(known, core.end)}
 
 
 class Flows:
-    """For tracing; see common.program.control.tracing."""
+    """What is the program's own of them; see common.program.control.flows."""
 
     def __init__(self, core: Bridge) -> None:
         self._core = core
         self.withhold, self.renew = core.fast.withhold, core.fast.renew
 
     def those(self, wanted: Callable[[Flow], bool]) -> Iterator[Flow | None]:
-        return _those(self._core, wanted)
+        return those(self._core.table.every(), _is_gone, wanted)
 
     def key(self, flow: Flow) -> bytes:
         return client_key(flow)
@@ -78,19 +67,12 @@ def identity(flow: Flow) -> str:
     return flow_id(client_key(flow) + flow.isns)
 
 
-def _those(core: Bridge, wanted: Callable[[Flow], bool]) -> Iterator[Flow | None]:
-    """Every flow that is wanted, as it is when its turn comes; None for each of the others, as they
-    take their time, too."""
-    known: set[int] = set()
-    for flow in core.table.every():
-        wants = flow.state is not State.GONE and id(flow) not in known and wanted(flow)
-        known.add(id(flow))
-        yield flow if wants else None
+def _is_gone(flow: Flow) -> bool:
+    return flow.state is State.GONE
 
 
 def _wanted(client_: str | None, backend: str | None, state: str | None) -> Callable[[Flow], bool]:
-    if state is not None and state not in STATES:
-        raise CommandError(f"state: {state!r} is wrong; right would be one of {', '.join(STATES)}")
+    check_state(state, STATES)
     whose = None if client_ is None else client(client_)
 
     def wanted(flow: Flow) -> bool:
@@ -101,12 +83,6 @@ def _wanted(client_: str | None, backend: str | None, state: str | None) -> Call
         )
 
     return wanted
-
-
-def _named(flow: str | Client) -> Callable[[Flow], bool]:
-    if isinstance(flow, Client):
-        return lambda each: flow.is_of(each.inbound)
-    return lambda each: identity(each) == flow
 
 
 def _backend(flow: Flow) -> str:
