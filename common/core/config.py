@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from common.core import settings
 from common.core.settings import ENDPOINT, Settings
 
+BALANCER_PORT, BRIDGE_PORT = 9310, 9320  # of /health and /metrics, where none is configured
+
 GROUP = settings.matching("a group's name", r"[a-z_][a-z0-9_-]{0,31}")
 NO_OR_PATH = settings.matching("a path from the root, or '' for none", r"(/[^\0\n]*)?")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from common.core import config as common
 from common.core import settings
-from common.core.config import ENDPOINTS, NO_OR_PATH, AccessLog
+from common.core.config import BRIDGE_PORT, ENDPOINTS, NO_OR_PATH, AccessLog
 from common.core.settings import (
     ENDPOINT,
     INTERFACE,
@@ -26,7 +26,6 @@ from common.core.settings import (
 )
 from packetbridge.core.checking import Check
 
-HEALTH_PORT = 9320
 DSCP = whole(1, 63)
 MARK_MASK = 0xFFFFFF00  # the low 8 bits of a packet's mark hold the DSCP
 
@@ -142,7 +141,7 @@ class Config(Settings):
         """Where to answer by HTTP: where balancers look, unless something else is said."""
         if self.http.listen is not None:
             return self.http.listen
-        return tuple((address, HEALTH_PORT) for address in self.addresses)
+        return tuple((address, BRIDGE_PORT) for address in self.addresses)
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from balancer.core.choice.maglev import is_prime
 from common.core import settings
+from common.core.config import BRIDGE_PORT
 from common.core.settings import IPV4, NAME, PORT, Settings, seconds, whole
 
 LARGEST_TABLE = 16_777_213  # the largest prime below 2^24: 32 MiB of table
@@ -70,7 +71,7 @@ class Check(Settings):
     take ``jitter`` of it, by HTTP at ``port``; an answer takes at most ``timeout``. ``fall`` bad
     ones in a row take a backend out, ``rise`` good ones bring it back."""
 
-    port: Annotated[int, PORT] = 9320
+    port: Annotated[int, PORT] = BRIDGE_PORT
     interval: Annotated[float, seconds(0.05, 3600)] = 2.0
     timeout: Annotated[float, seconds(0.05, 60)] = 1.0
     jitter: Annotated[float, settings.number(0, 1)] = 0.1

@@ -11,12 +11,11 @@ from balancer.core.flow import Flow, State
 from balancer.core.service import Service, Target
 from balancer.program.control.backends import state
 from common.adapters.control.server import Command
+from common.core.config import BRIDGE_PORT
 from common.core.flow_id import flow_id
 from common.program.control import one_flow
 from common.program.control.one_flow import MOST
 from common.program.loop import PacketLoop
-
-HEALTH_PORT = 9320  # where a bridge is asked whose pool has no check
 
 
 def commands(loop: PacketLoop, core: Balancer) -> dict[str, Command]:
@@ -48,7 +47,7 @@ def _backend(target: Target) -> dict[str, Any]:
         "pool": target.pool.name,
         "name": member.name,
         "bridge": member.bridge,
-        "port": HEALTH_PORT if check is None else check.port,
+        "port": BRIDGE_PORT if check is None else check.port,
         "state": state(member),
         "reason": member.reason,
     }

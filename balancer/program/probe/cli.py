@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from balancer.program.probe.seen import Seen
+from common.core.config import BALANCER_PORT, BRIDGE_PORT
 from common.program.examination import Line, Verdict
 from common.program.reporting import FAILED
 
@@ -24,7 +25,6 @@ a changed DSCP, a missing route, another key, a server that is down. Their endpo
 must be reachable from here; what is not told is not judged. It takes no privileges, no
 configuration, and some seconds at most. The exit code is 1 if anything is not ok.
 """
-BALANCER_PORT, BRIDGE_PORT = 9310, 9320
 _ENDPOINT = re.compile(r"([0-9.]+)(?::([0-9]{1,5}))?")
 
 
@@ -33,7 +33,7 @@ _ENDPOINT = re.compile(r"([0-9.]+)(?::([0-9]{1,5}))?")
 @click.option(
     "--balancer",
     metavar="ADDRESS[:PORT]",
-    help="The balancer's endpoint. Default: the VIP, port 9310.",
+    help=f"The balancer's endpoint. Default: the VIP, port {BALANCER_PORT}.",
 )
 @click.option(
     "--bridge",
