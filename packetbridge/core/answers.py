@@ -35,7 +35,7 @@ def say_ended(context: Context) -> None:
     for flows in by_entry.values():
         for at in range(0, len(flows), 1 + handoff.MOST_ENDED):
             first, *others = flows[at : at + 1 + handoff.MOST_ENDED]
-            rest = handoff.encode_ended((_client_key(flow), flow.isns) for flow in others)
+            rest = handoff.encode_ended((flow.client_key, flow.isns) for flow in others)
             _send(context, first, Kind.ENDED, (first.c + 1) & MASK, rest)
 
 
@@ -57,20 +57,15 @@ def refused(context: Context, flow: Flow, first: Segment) -> None:
 
 def _send(context: Context, flow: Flow, kind: Kind, seq: int, rest: bytes = b"") -> None:
     option = _option(context, flow, kind, seq, rest)
-    along = _client_key(flow)
+    along = flow.client_key
     packet = build_along(along, ACK, seq=seq, ack=flow.b + 1, options=option, payload=rest)
     context.out.append((flow.entry.mark, packet))
 
 
 def _option(context: Context, flow: Flow, kind: Kind, seq: int, rest: bytes) -> bytes:
     message = handoff.Handoff(kind, 0, 0, NO_SCALE, NO_SCALE, sack=False)
-    binding = handoff.Binding(_client_key(flow), flow.c, flow.b, seq, rest)
+    binding = handoff.Binding(flow.client_key, flow.c, flow.b, seq, rest)
     if kind is not Kind.ENDED:  # which is of many connections, and one word of it is as good
         binding = replace(binding, bridge=flow.entry.address, attempt=flow.attempt)
     keys = context.answering(flow.entry)
     return handoff.encode(keys, message, binding, handoff.epoch_at(context.wall))
-
-
-def _client_key(flow: Flow) -> bytes:
-    """The 12-byte key of the flow's packets as the client sends them."""
-    return flow.inbound[:4] + flow.entry.vip + flow.inbound[8:]

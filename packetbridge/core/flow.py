@@ -120,9 +120,14 @@ class Flow:
         return self.addressing.up(self.inbound)
 
     @property
+    def client_key(self) -> bytes:
+        """The 12-byte key of its packets as the client sends them: to the VIP."""
+        return self.inbound[:4] + self.entry.vip + self.inbound[8:]
+
+    @property
     def incarnation(self) -> bytes:
         """See common.core.flow_id."""
-        return self.inbound[:4] + self.entry.vip + self.inbound[8:] + self.isns
+        return self.client_key + self.isns
 
     def apply(self, event: Event) -> None:
         """Change state by the table."""

@@ -46,25 +46,16 @@ class Flows:
         return those(self._core.table.every(), _is_gone, wanted)
 
     def key(self, flow: Flow) -> bytes:
-        return client_key(flow)
+        return flow.client_key
 
     def identity(self, flow: Flow) -> str:
-        return identity(flow)
+        return flow_id(flow.incarnation)
 
     def other_side(self, key: bytes) -> bytes | None:
         """The server knows the client by another address, or another port."""
         outbound = self._core.table.outbound
         flow = outbound.get(key) or outbound.get(key[4:8] + key[:4] + key[10:] + key[8:10])
-        return None if flow is None else client_key(flow)
-
-
-def client_key(flow: Flow) -> bytes:
-    """Of its packets as the client sends them: to the VIP."""
-    return flow.inbound[:4] + flow.entry.vip + flow.inbound[8:]
-
-
-def identity(flow: Flow) -> str:
-    return flow_id(client_key(flow) + flow.isns)
+        return None if flow is None else flow.client_key
 
 
 def _is_gone(flow: Flow) -> bool:
@@ -93,7 +84,7 @@ def _backend(flow: Flow) -> str:
 def _row(core: Bridge, flow: Flow, now: float) -> dict[str, Any]:
     core.fast.recall(flow)
     return {
-        "id": identity(flow),
+        "id": flow_id(flow.incarnation),
         "client": at(flow.inbound[:4], flow.inbound[8:10]),
         "vip": at(flow.entry.vip, flow.entry.port),
         "backend": _backend(flow),
