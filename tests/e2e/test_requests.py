@@ -12,8 +12,8 @@ from tests.e2e.lab import CLIENT, LAB, Lab
 
 pytestmark = pytest.mark.root
 
-# A lost or misdirected packet costs the client its shortest retransmission time-out, 200 ms; where a
-# busy machine stands still for as long, nothing is sent again.
+# A lost or misdirected packet costs the client its shortest retransmission time-out, 200 ms; where
+# a busy machine stands still for as long, nothing is sent again.
 STALL = 0.18  # seconds
 PATHS = 400
 
