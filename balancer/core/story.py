@@ -10,12 +10,12 @@ from common.core.flow_id import flow_id
 
 
 class Asked(NamedTuple):
-    """What a request was: ``route`` and ``pool`` by name, the ``key`` in words. ``began`` is when
-    its client was admitted."""
+    """What a request was, as far as one was read: ``route`` and ``pool`` by name, the ``key`` in
+    words. ``began`` is when its client was admitted."""
 
     began: float
-    method: str
-    target: str
+    method: str | None
+    target: str | None
     route: str
     pool: str
     key: str
