@@ -11,7 +11,9 @@ UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM = 3, 11, 12
 FRAGMENTATION_NEEDED = (UNREACHABLE, 4)
 ERRORS = (UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM)
 HEADER_BYTES = 8
-QUOTED_BYTES = 8  # of TCP ports and sequence number, of UDP the header: all that is promised to be there
+QUOTED_BYTES = (
+    8  # of TCP ports and sequence number, of UDP its header: all that is sure to be there
+)
 
 
 def header_bytes(data: bytes) -> int:
