@@ -25,8 +25,8 @@ TABLE: Final = 4096
 # RFC 7541 section 6.3: an update of the table's size is 001 and an integer (section 5.1); section
 # 4.2: at the beginning, once or twice. Thousands would keep the decoder busy.
 _UPDATES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*+[\x00-\x7f]){3}")
-# RFC 9113 section 8.2.1: "A field name MUST NOT contain characters in the ranges 0x00-0x20, 0x41-0x5a, or
-# 0x7f-0xff", and a colon only where it begins a pseudo-header field.
+# RFC 9113 section 8.2.1: "A field name MUST NOT contain characters in the ranges 0x00-0x20,
+# 0x41-0x5a, or 0x7f-0xff", and a colon only where it begins a pseudo-header field.
 _NAME = re.compile(rb"[\x21-\x39\x3b-\x40\x5b-\x7e]+")
 # Section 8.3.1. RFC 8441's :protocol needs a server that has offered it.
 _PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path"})
