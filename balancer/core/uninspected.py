@@ -131,7 +131,7 @@ class Steered:
         if context.access.wanted:
             words = shown(segment.src, ("source",))
             words += f":{segment.sport}" if part == "source-port" else ""
-            flow.asked = Asked(now, None, None, "", pool.name, words)
+            flow.asked = Asked(now, None, None, None, "", pool.name, words)
         flow.syn = segment if len(segment.data) <= MOST_KEPT else None
         context.table.open(flow)
         context.ledger.counts[Syns.SYNS] += 1

@@ -27,6 +27,7 @@ _ENDPOINT = struct.Struct("!4sH")
 
 class Entry:
     """``server_key`` is 6 bytes, the server's address and port. ``local``: it is on this host.
+    ``protocol``: "tcp" or "udp", whose ports are others.
 
     ``handoff``: connections begin with one, and not with the client's own SYN.
 
@@ -57,6 +58,7 @@ class Entry:
         "own_source",
         "port",
         "ports",
+        "protocol",
         "reason",
         "removed",
         "server",
@@ -71,6 +73,7 @@ class Entry:
         self.handoff = configured.handoff
         self.address = IPv4Address(configured.address).packed
         self.port = configured.port
+        self.protocol = configured.protocol
         self.dscp = dscp
         self.vip = IPv4Address(vip).packed
         self.server = IPv4Address(configured.server_address).packed
@@ -113,13 +116,19 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """ADDRESS:PORT/DSCP, which no other has."""
-        return f"{IPv4Address(self.address)}:{self.port}/{self.dscp}"
+        """ADDRESS:PORT/DSCP, and /udp of one for datagrams: no other has it."""
+        kind = "/udp" if self.protocol == "udp" else ""
+        return f"{IPv4Address(self.address)}:{self.port}/{self.dscp}{kind}"
 
     @property
     def server_name(self) -> str:
         """ADDRESS:PORT of the server."""
         return f"{IPv4Address(self.server)}:{self.server_port}"
+
+    @property
+    def hops(self) -> tuple[int, int]:
+        """What is taken off the TTL here, up and down."""
+        return self._hops
 
     @property
     def server_key(self) -> bytes:
