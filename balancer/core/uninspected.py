@@ -118,6 +118,8 @@ class Steered:
         context = self._context
         if draining:
             return handshake.refuse_syn(context, segment, Refusal.DRAINING)
+        if not service.uninspected:  # any more
+            return handshake.answer_syn(context, service, segment, None)
         pool = _pool(context, service)
         key, part = source_key(pool, segment.key)
         limit = context.catalogue.limits.get(pool.name)

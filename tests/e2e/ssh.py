@@ -13,7 +13,8 @@ from tests.e2e.controlled import told
 from tests.e2e.lab import BRIDGE1, BRIDGE2, CONFIGURATIONS, SERVER1, SERVER2, VIP, Lab, until
 
 PORT = 2222  # each source goes to one backend,
-SPREAD = 2223  # and here each connection has a backend of its own
+SPREAD = 2223  # and here each connection has a backend of its own,
+REMOTE, NEAR = 2224, 2225  # here the first bridge's server sees the bridge, from afar or not
 SERVERS = {"backend1": SERVER1, "backend2": SERVER2}
 BRIDGES = {"backend1": BRIDGE1, "backend2": BRIDGE2}
 
@@ -23,7 +24,7 @@ name = "{name}"
 policy = "{policy}"
 key = "{key}"
 {more}
-backends = [{{ name = "backend1", bridge = "{one}" }}, {{ name = "backend2", bridge = "{two}" }}]
+backends = [{backends}]
 
 [[services]]
 name = "{name}"
@@ -45,17 +46,31 @@ handoff = false
 
 
 def services(more: str = "") -> str:
-    """For the balancer; ``more`` is for both pools."""
-    common = {"one": BRIDGE1, "two": BRIDGE2, "vip": VIP, "more": more}
-    by_source = POOL.format(name="ssh", policy="maglev", key="source", port=PORT, **common)
-    spread = {"name": "spread", "policy": "round-robin", "key": "source-port"}
-    return by_source + POOL.format(port=SPREAD, **spread, **common)
+    """For the balancer; ``more`` is for all pools."""
+    first, second = (
+        f'{{ name = "{name}", bridge = "{address}" }}' for name, address in BRIDGES.items()
+    )
+    both = {"vip": VIP, "more": more, "backends": f"{first}, {second}"}
+    spread = {"policy": "round-robin", "key": "source-port"}
+    one = {"policy": "maglev", "key": "source"}
+    return (
+        POOL.format(name="ssh", port=PORT, **one, **both)
+        + POOL.format(name="spread", port=SPREAD, **spread, **both)
+        + POOL.format(name="remote", port=REMOTE, **one, **both | {"backends": first})
+        + POOL.format(name="near", port=NEAR, **one, **both | {"backends": first})
+    )
 
 
 def entries(backend: str, more: str = "") -> str:
-    """For a bridge: both ports lead to its one server."""
-    ways = {"bridge": BRIDGES[backend], "server": SERVERS[backend], "at": PORT, "more": more}
-    return "".join(ENTRY.format(port=port, **ways) for port in (PORT, SPREAD))
+    """For a bridge: all ports lead to one server, but for the first bridge's ``REMOTE``."""
+    ways = {"bridge": BRIDGES[backend], "at": PORT}
+    own = {"server": SERVERS[backend], "more": more}
+    text = "".join(ENTRY.format(port=port, **own, **ways) for port in (PORT, SPREAD))
+    if backend == "backend1":
+        for port, server in ((REMOTE, "backend2"), (NEAR, "backend1")):
+            seen_as = f'source = "bridge"\nports = "{port}0-{port}9"\n{more}'
+            text += ENTRY.format(port=port, server=SERVERS[server], more=seen_as, **ways)
+    return text
 
 
 @contextmanager

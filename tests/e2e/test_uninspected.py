@@ -11,16 +11,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from scapy.layers.inet import ICMP, IP
 
 from common.core.segment import MASK, build
 from tests.e2e import ssh
 from tests.e2e.capture import ACK, SYN, Packet, capture
 from tests.e2e.controlled import seen, told
-from tests.e2e.lab import CLIENT, VIP, Lab, until
+from tests.e2e.lab import BRIDGE1, CLIENT, CONFIGURATIONS, VIP, Lab, until
 
 pytestmark = pytest.mark.root
 
 SIZE = 20_000_000
+ALL = 6  # backends of all these services' pools
 OFTEN = "check = { interval = 0.2, timeout = 0.5, rise = 1, fall = 2 }"
 LISTENS = 'check = { kind = "tcp", interval = 0.2, timeout = 0.5, rise = 1, fall = 2 }'
 
@@ -28,7 +30,7 @@ LISTENS = 'check = { kind = "tcp", interval = 0.2, timeout = 0.5, rise = 1, fall
 @pytest.fixture(scope="module")
 def client(running_lab: Lab) -> Iterator[ssh.Client]:
     with ssh.servers(running_lab) as client, ssh.configured(running_lab, OFTEN, LISTENS):
-        until(lambda: len(up(running_lab)) == 4, 10, "both backends are well for both services")
+        until(lambda: len(up(running_lab)) == ALL, 10, "all are well")
         yield client
 
 
@@ -45,7 +47,7 @@ def up(lab: Lab) -> set[tuple[str, str]]:
     return {
         (row["pool"], row["name"])
         for row in every
-        if row["state"] == "up" and row["pool"] in ("ssh", "spread")
+        if row["state"] == "up" and row["pool"] in ("ssh", "spread", "remote", "near")
     }
 
 
@@ -197,6 +199,87 @@ def test_the_operator_ends_one(lab: Lab, client: ssh.Client) -> None:
             told(lab, where, "flows", "--kill", f"{CLIENT}:{port}")
             assert shell.process.wait(5) != 0
             until(lambda port=port: not lab.states(home_of(lab, port), port), 5, "the server, too")
+
+
+@pytest.mark.parametrize("port", [ssh.REMOTE, ssh.NEAR])
+def test_the_server_sees_the_bridge(client: ssh.Client, port: int) -> None:
+    """From ten ports only: each is used again and again, and the server may hold it in
+    TIME-WAIT."""
+    with client.shell(port) as shell:
+        address, source = shell.peer
+        assert address == BRIDGE1
+        assert source // 10 == port
+        assert shell.says("head -c 3000000 /dev/zero | wc -c") == "3000000"
+    began = time.monotonic()
+    for _ in range(30):
+        client.banner(port)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("flags", [1, 2])
+def test_a_server_that_sends_syn_cookies(
+    lab: Lab, client: ssh.Client, home: str, flags: int
+) -> None:
+    """As under a flood, and always: the socket is made from the handshake's last packet."""
+    with lab.sysctl(home, net_ipv4_tcp_syncookies=flags), client.shell() as shell:
+        assert shell.says("head -c 300000 /dev/zero | wc -c") == "300000"
+
+
+def test_a_narrower_path(lab: Lab, client: ssh.Client, home: str) -> None:
+    """A router on the way to the client says how much it takes: the server sends no more."""
+    with capture(lab, "client") as packets, client.shell() as shell:
+        port = shell.peer[1]
+        last = [p for p in packets.packets if port in p.ports and not p.outgoing][-1]
+        quoted = last.data[:28]
+        error = IP(src="192.168.33.2", dst=VIP) / ICMP(type=3, code=4, nexthopmtu=1200) / quoted
+        with lab.socket("client2", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            raw.sendto(bytes(error), (VIP, 0))
+
+        def told_so() -> bool:
+            said = lab.run(home, "ss", "-Htin", "dst", f"{CLIENT}:{port}")
+            return " pmtu:1200 " in said
+
+        until(told_so, 5, "the server has heard of it")
+        assert shell.says("head -c 300000 /dev/zero | wc -c") == "300000"
+
+
+def test_silence_ends_it_for_both(lab: Lab, client: ssh.Client, home: str) -> None:
+    file = lab.directory / "etc" / CONFIGURATIONS[home]
+    before = file.read_text()
+    with client.shell() as shell:
+        port = shell.peer[1]
+        file.write_text(f"{before}\n[timeouts]\nidle = 1.0\n")
+        try:
+            told(lab, home, "reload")
+            assert shell.process.wait(20) != 0
+            until(lambda: not lab.states(home, port), 5, "the server, too")
+        finally:
+            file.write_text(before)
+            told(lab, home, "reload")
+
+
+@pytest.mark.parametrize("program", ["balancer", "bridge"])
+def test_a_backend_that_is_down_takes_its_connections_along(
+    lab: Lab, client: ssh.Client, home: str, program: str
+) -> None:
+    """With ``on_down = "reset"``, of the balancer's pool or the bridge's backend."""
+    name = program if program == "balancer" else home
+    file = lab.directory / "etc" / CONFIGURATIONS[name]
+    before = file.read_text()
+    which = 'key = "source"\n' if program == "balancer" else "handoff = false\n"
+    file.write_text(before.replace(which, f'{which}on_down = "reset"\n'))
+    try:
+        told(lab, name, "reload")
+        with client.shell() as shell:
+            port = shell.peer[1]
+            client.stop(home)
+            assert shell.process.wait(10) != 0
+            until(lambda: not lab.states(home, port), 5, "the server, too")
+    finally:
+        file.write_text(before)
+        told(lab, name, "reload")
+        client.start(home)
+        until(lambda: len(up(lab)) == ALL, 10, "all are well")
 
 
 def home_of(lab: Lab, port: int) -> str:
