@@ -74,10 +74,11 @@ def entries(backend: str, more: str = "") -> str:
 
 
 @contextmanager
-def configured(lab: Lab, more: str = "", of_bridges: str = "") -> Iterator[None]:
-    """Both services at all three programs, which read their files again for it."""
+def configured(lab: Lab, more: str, of_bridges: str, tail: str) -> Iterator[None]:
+    """All services at all three programs, which read their files again for it; ``more`` is for the
+    pools, ``of_bridges`` for their backends, and the bridges' files end with the ``tail``."""
     added = {"balancer": services(more)}
-    added |= {host: entries(host, of_bridges) for host in SERVERS}
+    added |= {host: entries(host, of_bridges) + tail for host in SERVERS}
     files = {program: lab.directory / "etc" / CONFIGURATIONS[program] for program in added}
     before = {program: file.read_text() for program, file in files.items()}
     try:

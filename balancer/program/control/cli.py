@@ -81,8 +81,9 @@ def _flows(controlled: Controlled) -> click.Command:
         click.option("--backend", metavar="NAME", help="Only at this backend."),
         click.option(
             "--state",
-            type=click.Choice(["waiting", "closed", "handed", "closing"]),
-            help="Only in this state: without a request, ended without one, at a bridge, over.",
+            type=click.Choice(["waiting", "opening", "closed", "handed", "closing"]),
+            help="Only in this state: without a request, not inspected and unproven, ended without "
+            "a request, at a bridge, over.",
         ),
         LIMIT,
         JSON,
@@ -102,7 +103,8 @@ def _explain(controlled: Controlled) -> click.Command:
         """Say where a request would go now, and why: route, pool, key, hash and backend, and who
         would be asked after it.
 
-        URL is http://HOST/PATH or /PATH. The running {name} finds it by the functions that it takes
+        URL is http://HOST/PATH or /PATH. Where nothing is read METHOD is SYN, and URL
+        tcp://VIP:PORT. The running {name} finds it by the functions that it takes
         real requests through; nothing is sent or counted.
         """
         found = remote.ask(
@@ -130,10 +132,10 @@ def _explain(controlled: Controlled) -> click.Command:
         ),
         click.option(
             "--source",
-            metavar="ADDRESS",
+            metavar="ADDRESS[:PORT]",
             default="0.0.0.0",
             show_default=True,
-            help="The client's address.",
+            help="The client's address; its port counts only where nothing is read.",
         ),
         click.option("--service", metavar="NAME", help="Where the URL does not say which."),
         JSON,

@@ -15,9 +15,12 @@ from balancer.core.request.keys import shown
 from balancer.core.request.selector import Selected, Selector
 from balancer.core.request.synthetic import UnsendableError, request_bytes
 from balancer.core.request.verdict import Bad, NeedMore
+from balancer.core.uninspected import source_key
 from balancer.program.control.backends import state
 from common.adapters.control.server import Command, CommandError
 from common.program.control.table import command
+
+SYN = "SYN"  # in place of a method, where nothing is read
 
 
 class Service(Protocol):
@@ -33,6 +36,9 @@ class Service(Protocol):
 
     @property
     def selector(self) -> Selector: ...
+
+    @property
+    def uninspected(self) -> bool: ...
 
 
 class Serving(Protocol):
@@ -50,19 +56,47 @@ def commands(core: Serving) -> dict[str, Command]:
         source: str = "0.0.0.0",
         service: str | None = None,
     ) -> dict[str, Any]:
+        client, port = _source(source)
+        if method.upper() == SYN:
+            asked = _service(core.services, service, urlsplit(url))
+            if not asked.uninspected:
+                what = f"service '{asked.name}' reads what its clients send"
+                raise CommandError(f"{what}; right would be a method such as GET in place of SYN")
+            return {"service": asked.name, "source": source, **_unread(asked, client, port)}
         try:
             head = request_bytes(method, url, headers or [])
-            client = IPv4Address(source).packed
         except UnsendableError as error:
             raise CommandError(str(error)) from None
-        except AddressValueError:
-            right = "right would be a client's IPv4 address"
-            raise CommandError(f"source: {source!r} is wrong; {right}") from None
         asked = _service(core.services, service, urlsplit(url))
+        if asked.uninspected:
+            right = f"right would be SYN in place of {method}"
+            raise CommandError(f"service '{asked.name}' reads nothing; {right}")
         found = asked.selector.inspect(head, asked.max_head, client)
         return {"service": asked.name, "source": source, **_words(asked, found, client)}
 
     return {"explain": command(explain)}
+
+
+def _source(text: str) -> tuple[bytes, int]:
+    """A client's address, 4 bytes, and its port, 0 where none is said."""
+    address, colon, port = text.partition(":")
+    try:
+        if colon and not 0 < int(port) < 65536:
+            raise ValueError
+        return IPv4Address(address).packed, int(port or 0)
+    except (AddressValueError, ValueError):
+        right = "right would be a client's IPv4 address, with :PORT or without"
+        raise CommandError(f"source: {text!r} is wrong; {right}") from None
+
+
+def _unread(service: Service, client: bytes, port: int) -> dict[str, Any]:
+    """Of a connection that is chosen for by its source."""
+    assert service.default_pool is not None, "there are no routes without inspection"
+    pool = service.pools[service.default_pool]
+    packets = client + service.vip + port.to_bytes(2, "big") + service.port.to_bytes(2, "big")
+    key, part = source_key(pool, packets)
+    words = shown(client, ("source",)) + (f":{port}" if part == "source-port" else "")
+    return {"route": "", "key": words, "missing": [], **_choice(pool, key, client)}
 
 
 def _service(services: Sequence[Service], name: str | None, url: SplitResult) -> Service:
