@@ -118,8 +118,11 @@ def test_a_large_file_up_and_down(client: ssh.Client) -> None:
     assert hashlib.sha256(got).hexdigest() == there
 
 
-def test_who_gets_a_connection(client: ssh.Client, home: str) -> None:
-    """By the client's address always the same; or each connection anew."""
+def test_who_gets_a_connection(lab: Lab, client: ssh.Client, home: str) -> None:
+    """By the client's address always the same, as is told; or each connection anew."""
+    asked = ("explain", "SYN", f"tcp://{VIP}:{ssh.PORT}", "--source", CLIENT)
+    explained = seen(lab, "balancer", *asked)
+    assert (explained["backend"], explained["key"]) == (home, f"source={CLIENT}")
     for _ in range(3):
         assert client.banner() == home
     with client.shell(ssh.SPREAD) as one, client.shell(ssh.SPREAD) as two:

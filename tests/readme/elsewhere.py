@@ -67,6 +67,10 @@ ELSEWHERE = {
         CONTROL,
         '"explain", "GET", f"http://{VIP}/a"',
     ),
+    "balancer explain SYN tcp://192.168.33.10:22 --source 198.51.100.7": (
+        "tests/e2e/test_uninspected.py",
+        '"explain", "SYN", f"tcp://{VIP}:{ssh.PORT}", "--source", CLIENT',
+    ),
     "balancer top": (CONTROL, '"top", "--frames", "1"'),
     "balancer shell": (CONTROL, 'line(lab, "balancer", "shell")'),
     "balancer trace 192.168.33.1 --seconds 5 --write client.pcap": (
