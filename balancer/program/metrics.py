@@ -15,7 +15,8 @@ from common.core.program_metrics import Build, ProcessNumbers, ProgramMetrics
 # Outcomes of packets that were good for something: what docs/counters.md does not call dropped.
 SERVED = frozenset({
     "steered", "datagram_steered", "syn", "bare_ack", "head_kept", "answer_accepted",
-    "answer_ended", "backend_refused", "client_closed", "client_closing", "client_reset", "icmp_steered", "icmp_to_host",
+    "answer_ended", "backend_refused", "client_closed", "client_closing", "client_reset",
+    "icmp_steered", "icmp_to_host",
 })  # fmt: skip
 
 
