@@ -1,5 +1,5 @@
-"""Datagrams in the kernel beside Python's: the same packets, the same bytes; what is left to it, what
-is counted, and what a restart finds."""
+"""Datagrams in the kernel beside Python's: the same packets, the same bytes; what is left to it,
+what is counted, and what a restart finds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.root
 SOURCE, SERVICE = IPv4Address(CLIENT[0]).packed, IPv4Address(VIP[0]).packed
 OTHER_HOST = b"\x02" + ETHERNET[1:]  # as the interface of a test run has an address of zeros
 ROOM = 50
-# What the words of a datagram add up to whose sum will be zero, that is all ones, at the first bridge
+# What a datagram's words add up to, if its sum is to be zero, that is all ones, at the first bridge
 ONES_THERE = int.from_bytes(SERVICE, "big") - int.from_bytes(IPv4Address(BRIDGES[0]).packed, "big")
 
 
