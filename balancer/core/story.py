@@ -10,13 +10,13 @@ from common.core.flow_id import flow_id
 
 
 class Asked(NamedTuple):
-    """What a request was: ``http`` is its version, 1 or 2, ``route`` and ``pool`` by name, the
-    ``key`` in words. ``began`` is when its client was admitted."""
+    """What a request was, as far as one was read: ``http`` is its version, 1 or 2, ``route`` and
+    ``pool`` by name, the ``key`` in words. ``began`` is when its client was admitted."""
 
     began: float
-    http: int
-    method: str
-    target: str
+    http: int | None
+    method: str | None
+    target: str | None
     route: str
     pool: str
     key: str
