@@ -148,6 +148,24 @@ def test_responses_do_not_pass_the_balancer(lab: Lab) -> None:
     assert sum(len(packet.data) for packet in mine) < len(answer.body) / 10
 
 
+def test_a_server_that_is_not_there(lab: Lab) -> None:
+    """The next one is asked; where there is none, the client is reset."""
+    (path, *_) = (path for path in PATHS if lab.curl(path).backend == "backend2")
+    lab.script("stop", "nginx-backend2")
+    try:
+        growth = lab.growth("balancer")
+        answer = curl(lab, path)
+        assert (answer.status, answer.backend) == (200, "backend1")
+        assert growth("redispatched") >= 1
+        ask = (f"http://{VIP}:{PORT}{path}", "-H", "Host: a.second.test", "-b", "a=1; b=2")
+        alone = lab.result("client", "curl", "-sS", "-m", "20", PRIOR, *ask)
+        assert (alone.returncode, alone.stdout) == (56, ""), alone.stderr  # reset
+        assert growth("not_served") + growth("backend_refused") >= 2
+        assert growth("replied_503") == 0
+    finally:
+        lab.script("start", "nginx-backend2")
+
+
 def test_h2load(lab: Lab) -> None:
     url = f"http://{VIP}:{PORT}/1k"
     told = lab.run("client", "h2load", "-n", "2000", "-c", "20", "-m", "10", url)
