@@ -82,7 +82,8 @@ class Flow:
         self.attempt = 0  # at the one that it is handed to, if that has given it back before
         self.answered = False  # its bridge has said that it is there, or a server was heard
         self.silent_at = 0.0  # when a bridge that was asked is taken for silent; 0: not asked
-        self.is_http = True  # what the client speaks, as far as it was read
+        # what the client speaks, as far as it was read
+        self.is_http = service.inspect == "http"
         self.said = b""  # what we have answered ourselves, in place of a backend,
         self.taken = 0  # and so much of what the client sent has been acknowledged for it
         self.handoff_bytes = 0  # of the handoff: what starts in it may have to be repeated
