@@ -113,8 +113,8 @@ def _read(data: bytes, start: int, stop: int, end: int) -> ClientHello | Bad | N
 
 
 def _read_extensions(data: bytes, at: int, stop: int, end: int) -> ClientHello | Bad | None:
-    name: bytes | Bad | None = b""
-    offered: tuple[bytes, ...] | Bad | None = ()
+    name: bytes = b""
+    offered: tuple[bytes, ...] = ()
     seen: set[int] = set()
     unpack, size = _EXTENSION.unpack_from, _EXTENSION.size
     while at < end:
@@ -132,13 +132,15 @@ def _read_extensions(data: bytes, at: int, stop: int, end: int) -> ClientHello |
             return Bad(Reason.REPEATED_EXTENSION)
         seen.add(kind)
         if kind == _SERVER_NAME:
-            name = _name(data, first, at, stop)
-            if not isinstance(name, bytes):
-                return name
+            named = _name(data, first, at, stop)
+            if not isinstance(named, bytes):
+                return named
+            name = named
         elif kind == _ALPN:
-            offered = _offered(data, first, at, stop)
-            if not isinstance(offered, tuple):
-                return offered
+            listed = _offered(data, first, at, stop)
+            if not isinstance(listed, tuple):
+                return listed
+            offered = listed
     return ClientHello(name, offered) if stop >= end else None
 
 
