@@ -222,6 +222,7 @@ class Session:
 @pytest.mark.parametrize("cut", ["as it is", "segments", "records", "both"])
 def test_a_hello_in_pieces(lab: Lab, name: str, pause: float, cut: str) -> None:
     """With pauses, the balancer acknowledges its beginning before it knows where it is to go."""
+    growth = lab.growth("balancer")
     with Session(lab, name) as session:
         hello = session.hello()
         assert len(hello) > 1460, "a post-quantum key share"
@@ -232,6 +233,8 @@ def test_a_hello_in_pieces(lab: Lab, name: str, pause: float, cut: str) -> None:
         session.shake(*pieces, pause=pause)
         answer = session.get("/100k")
         certificate = session.tls.get_peer_certificate(as_cryptography=True)
+    owned = pause and len(pieces) > 1
+    assert bool(growth("heads_owned")) == bool(owned)
     assert certificate == load_pem_x509_certificate(file_of(lab, WHERE[name], name).read_bytes())
     assert f"\r\nX-Backend: {WHERE[name]}\r\n".encode() in answer
     assert answer.endswith((lab.directory / "www" / "100k").read_bytes())
