@@ -82,6 +82,11 @@ class Service:
         self._targets: dict[Member, Target] = {}
 
     @property
+    def uninspected(self) -> bool:
+        """Whether connections are steered from their SYN on, and nobody reads them."""
+        return self.inspect == "none"
+
+    @property
     def endpoint(self) -> bytes:
         """6 bytes: the VIP and the port."""
         return self.vip + self.port.to_bytes(2, "big")
@@ -115,8 +120,10 @@ class Service:
 def _selector(
     configured: settings.Service, routes: tuple[settings.Route, ...], pools: Mapping[str, Pool]
 ) -> Selector | TlsSelector:
-    """What reads the clients' first bytes."""
+    """What reads the clients' first bytes; of nobody's where nothing is inspected."""
     reached = [pool.configured for pool in pools.values()]
     if configured.inspect == "tls":
         return TlsSelector(routes, reached, configured.default_pool, configured.natural_key)
+    if configured.inspect == "none":
+        return Selector((), (), None)
     return Selector(routes, reached, configured.default_pool)

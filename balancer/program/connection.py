@@ -4,17 +4,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from balancer.core.cookie import MSS_STEPS
-from balancer.core.request import line
-from balancer.core.request.line import Request
+from balancer.core.request.http2 import message as http2
+from balancer.core.request.line import Request, inspect
 from balancer.core.request.tls import client_hello
 from balancer.core.request.tls.client_hello import ClientHello
-from balancer.core.request.verdict import Bad
+from balancer.core.request.verdict import Bad, Reason
 from common.core.segment import ACK, FIN, MASK, RST
 from common.program.decoding.capture import Seen
 from common.program.decoding.dissector import scale_text
 from common.program.decoding.wording import plural, relative
 
-MOST_HELLO = 65535  # bytes of a ClientHello: what `max_head` of a service can be at most
+MOST_BYTES = 65535  # of a head, however a service is configured
 
 
 @dataclass(slots=True)
@@ -108,13 +108,27 @@ def request_words(seen: Seen, flow: Flow) -> str:
         return _hello_words(seen.payload, relative(seen.seq, flow.c) - 1, flow)
     if relative(seen.seq, flow.c) != 1:
         return ""
-    answer = line.inspect(seen.payload, len(seen.payload) + 1)
+    answer = inspect(seen.payload, len(seen.payload) + 1)
+    if answer == Bad(Reason.HTTP2_PREFACE):
+        return _http2_words(seen.payload, flow)
     if isinstance(answer, Request):
         flow.request = f"{answer.method.decode('ascii')} {answer.path.decode('ascii')}"
     elif isinstance(answer, Bad):
         flow.request = f"no HTTP ({answer.reason})"
     else:
         return "  incomplete request line"
+    return f"  {flow.request}"
+
+
+def _http2_words(payload: bytes, flow: Flow) -> str:
+    answer = http2.inspect(payload, MOST_BYTES)
+    if isinstance(answer, http2.Message):
+        method, _, path, _ = answer.request
+        flow.request = f"HTTP/2 {method.decode('ascii')} {path.decode('ascii')}"
+    elif isinstance(answer, Bad):
+        flow.request = f"no HTTP/2 ({answer.reason})"
+    else:
+        return "  incomplete HTTP/2 head"
     return f"  {flow.request}"
 
 
@@ -126,7 +140,7 @@ def _hello_words(payload: bytes, at: int, flow: Flow) -> str:
     if not at <= size < at + len(payload):
         return ""
     flow.hello += payload[size - at :]
-    answer = client_hello.inspect(flow.hello, MOST_HELLO)
+    answer = client_hello.inspect(flow.hello, MOST_BYTES)
     if isinstance(answer, ClientHello):
         words = ["TLS", answer.name.decode("ascii") or "without a name"]
         names = b",".join(answer.protocols).decode("ascii", "backslashreplace")

@@ -14,20 +14,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from common.core import handoff
+from common.core import handoff, icmp
+from common.core.datagram import UDP
 from common.core.errors import MalformedError
 from common.core.keys import Keyring, Keys
 from common.core.ledger import DROP, Ledger, Occurrence, Outcome
-from common.core.segment import ACK, ICMP, MIN_PACKET, SYN, Segment
+from common.core.segment import ACK, ICMP, MIN_PACKET, SYN, TCP, Segment
 from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.adoption import Adoption
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context, Served
+from packetbridge.core.datagrams import quotations
+from packetbridge.core.datagrams.datagrams import Datagrams
+from packetbridge.core.datagrams.mapping import Mapping
+from packetbridge.core.datagrams.mappings import Mappings
 from packetbridge.core.ends import Ends, end, kill
 from packetbridge.core.entry import Entry
 from packetbridge.core.fast_path import FastPath, NoFastPath
-from packetbridge.core.flow import ANSWERED, IN_KERNEL, Flow
+from packetbridge.core.flow import ANSWERED, IN_KERNEL, UNHEARD, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.parting import Parting
@@ -35,6 +40,7 @@ from packetbridge.core.sources import Sources
 from packetbridge.core.states import State
 from packetbridge.core.story import End
 from packetbridge.core.strangers import Strangers
+from packetbridge.core.uninspected import Uninspected
 from packetbridge.core.ways import Ways
 
 FAREWELL_PART = 64  # flows ended in one go
@@ -46,7 +52,7 @@ GATHERING, GATHERED = 0.01, 0.05
 class Senseless(Outcome):
     """Why a packet was dropped that cannot be of any flow."""
 
-    SYN = "syn_at_bridge"  # connections begin with a handoff
+    SYN = "syn_at_bridge"  # where connections begin with a handoff
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
 
 
@@ -67,6 +73,7 @@ class Bridge:
     """The core of the program; see the module's text.
 
     Times are monotonic seconds; ``wall_offset`` added to them gives seconds since 1970.
+    ``mappings`` are the kernel's, where it translates datagrams.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class Bridge:
         now: float,
         wall_offset: float,
         fast: FastPath | None = None,
+        mappings: Mappings | None = None,
     ) -> None:
         self.ledger = ledger
         self._fast: FastPath = NoFastPath() if fast is None else fast
@@ -90,12 +98,14 @@ class Bridge:
         self._entries, self._by_server = self._ways.inbound, self._ways.by_server
         self._adoption = Adoption(self._context, self._entries)
         self._parting = Parting(self._context)
+        self.datagrams = Datagrams(self._context, self._ways, limits, timeouts, mappings)
         self.access = self._context.access
         sources = Sources()
         self._connector = Connector(self._context, sources)
         self._opener = Opener(self._context, self._connector, sources)
         self._strangers = Strangers(self._context, self._opener.early)
         self._ends = Ends(self._context)
+        self._uninspected = Uninspected(self._context, sources)
         self._outbound = self.table.outbound
         self._inbound = self.table.inbound
         self._wall_offset = wall_offset
@@ -150,7 +160,7 @@ class Bridge:
         """When ``timers`` is to be called next, at the latest."""
         if self._adoption.pending:
             return 0.0
-        due = self._context.schedule.next()
+        due = min(self._context.schedule.next(), self.datagrams.due)
         return min(due, self._gathered + GATHERED) if self._fast.reports and self._outbound else due
 
     def timers(self, now: float, wall_offset: float) -> None:
@@ -159,6 +169,7 @@ class Bridge:
         self._context.wall = now + wall_offset
         self._context.keys.expire(now)
         self._context.schedule.run(now, self._end_idle)
+        self.datagrams.timers(now)
         if self._adoption.pending:
             self._adoption.step(now)
         self.gather(now)
@@ -223,10 +234,14 @@ class Bridge:
         for entry in self._ways.named(name):
             entry.draining = draining
 
-    def end(self, flow: Flow, now: float) -> None:
-        """End a connection for both sides at the operator's word, and tell the balancer."""
+    def end(self, flow: Flow | Mapping, now: float) -> None:
+        """End a connection for both sides at the operator's word, and tell the balancer; or forget
+        a mapping."""
         self._context.wall = now + self._wall_offset
-        if flow.state is not State.GONE:
+        if isinstance(flow, Mapping):
+            self.ledger.counts[Killed.FLOWS] += 1
+            self.datagrams.end(flow)
+        elif flow.state is not State.GONE:
             self.ledger.counts[Killed.FLOWS] += 1
             kill(self._context, flow, End.KILLED, now)
 
@@ -235,11 +250,14 @@ class Bridge:
         go on: see former."""
         self.table.configure(limits, timeouts)
         self._ways.replace(entries)
+        self.datagrams.configure(limits, timeouts)
 
     def former(self) -> list[Entry]:
         """Ways in that are not configured any more, and have connections still: for as long they
         need rules. The others are forgotten."""
-        return self._ways.former_in_use()
+        former = self._ways.former_in_use()
+        self.datagrams.follow()
+        return former
 
     def counts(self) -> Counter[Outcome | Occurrence]:
         """What was counted so far; the short way keeps numbers of its own, which is quicker."""
@@ -257,6 +275,7 @@ class Bridge:
         return {
             "flows": len(self.table),
             "held_bytes": self.table.held_bytes,
+            "mappings": len(self.datagrams.mappings),
             **self._fast.gauges(),
         }
 
@@ -295,8 +314,11 @@ class Bridge:
 
     def _slow(self, data: bytes, now: float, mark: int) -> bytes | None:
         self._context.wall = now + self._wall_offset
-        if len(data) > 9 and data[9] == ICMP:
-            return icmp_errors.translate(data, self._inbound, self.ledger)
+        if len(data) > 9 and data[9] != TCP:
+            if data[9] == UDP:
+                return self.datagrams.packet(data, now)
+            if data[9] == ICMP:
+                return self._icmp(data, now)
         segment = Segment(data)
         dscp = segment.tos >> 2
         entry = self._entries.get((segment.dst, dscp, segment.dport))
@@ -306,6 +328,13 @@ class Bridge:
         if servers is not None:
             return self._from_server(servers, segment, now, mark)
         return self.ledger.drop(Senseless.NO_ENTRY, data)
+
+    def _icmp(self, data: bytes, now: float) -> bytes | None:
+        if not quotations.is_of_server(data, self._ways):
+            quoted = icmp.quoted_key(data)
+            if quoted is None or quoted[0] == TCP:
+                return icmp_errors.translate(data, self._inbound, self.ledger)
+        return self.datagrams.icmp(data, now)
 
     def _from_client(self, entry: Entry, segment: Segment, now: float) -> bytes | None:
         flow = self._inbound[entry.dscp].get(segment.key)
@@ -318,7 +347,11 @@ class Bridge:
             if flow is None:
                 return DROP
         if segment.flags & SYN:
-            return self.ledger.drop(Senseless.SYN, segment.data)
+            if entry.handoff:
+                return self.ledger.drop(Senseless.SYN, segment.data)
+            return self._uninspected.syn(entry, flow, segment, now, self._opener.draining)
+        if flow is None and not entry.handoff and not self._leaving:
+            flow = self._uninspected.pick_up(entry, segment, now)
         if flow is None:
             return self._strangers.from_client(entry, segment, now, self._leaving)
         flow.seen = now
@@ -329,12 +362,16 @@ class Bridge:
             flow.opening.note(segment)
         if flow.stamper is not None:
             flow.stamper.note(segment)
+        unheard = flow.marked(UNHEARD)
+        if unheard:
+            self._uninspected.client_says(flow, segment)
         translated = splice.up_any(flow, segment)
         self._carried_up(flow, segment.data)
         self._ends.client_says(flow, segment, now)
         self._fast.follow(flow)
         self.ledger.counts[Served.UP] += 1
-        return self._upward(flow, translated, option is not None and flow.marked(IN_KERNEL))
+        first = unheard or (option is not None and flow.marked(IN_KERNEL))
+        return self._upward(flow, translated, first)
 
     def _from_server(
         self, servers: list[Entry], segment: Segment, now: float, mark: int
@@ -342,10 +379,14 @@ class Bridge:
         flow = self._outbound.get(segment.key)
         if flow is None and self._adoption.pending:
             flow = self._adoption.find(segment.key, None, now)
+        if flow is None and (entry := _marked(servers, mark)) is not None and not self._leaving:
+            flow = self._uninspected.pick_up_down(entry, segment, now)
         if flow is None:
             return self._strangers.from_server(servers, segment, now, mark)
         flow.seen = now
-        if flow.state is State.SYN_SENT or segment.flags & SYN:
+        if flow.marked(UNHEARD):
+            self._uninspected.server_says(flow, segment, now)
+        elif flow.state is State.SYN_SENT or segment.flags & SYN:
             return self._connector.from_server(flow, segment, now)
         self._fast.recall(flow)
         translated = splice.down_any(flow, segment, now)
@@ -358,6 +399,10 @@ class Bridge:
         self._ends.server_says(flow, segment, now)
         self._fast.follow(flow)
         return self.ledger.passed(Served.DOWN, translated)
+
+
+def _marked(servers: list[Entry], mark: int) -> Entry | None:
+    return next((entry for entry in servers if entry.mark == mark), None)
 
 
 def _is_asking(flow: Flow) -> bool:

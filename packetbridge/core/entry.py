@@ -27,6 +27,9 @@ _ENDPOINT = struct.Struct("!4sH")
 
 class Entry:
     """``server_key`` is 6 bytes, the server's address and port. ``local``: it is on this host.
+    ``protocol``: "tcp" or "udp", whose ports are others.
+
+    ``handoff``: connections begin with one, and not with the client's own SYN.
 
     ``bbr`` says that the server's route to clients uses BBR, as far as can be known here.
 
@@ -47,6 +50,7 @@ class Entry:
         "draining",
         "dscp",
         "figures",
+        "handoff",
         "local",
         "mark",
         "no_timestamps_until",
@@ -54,6 +58,7 @@ class Entry:
         "own_source",
         "port",
         "ports",
+        "protocol",
         "reason",
         "removed",
         "server",
@@ -65,8 +70,10 @@ class Entry:
     def __init__(
         self, configured: Backend, dscp: int, vip: str, mark: int, local: bool, bbr: bool
     ) -> None:
+        self.handoff = configured.handoff
         self.address = IPv4Address(configured.address).packed
         self.port = configured.port
+        self.protocol = configured.protocol
         self.dscp = dscp
         self.vip = IPv4Address(vip).packed
         self.server = IPv4Address(configured.server_address).packed
@@ -91,7 +98,7 @@ class Entry:
     def follow(self, changed: Entry) -> bool:
         """Take the settings of the same way in from a new configuration; False where those that its
         connections depend on are others."""
-        kept = ("server_key", "vip", "mark", "own_source", "local")
+        kept = ("server_key", "vip", "mark", "own_source", "local", "handoff")
         if any(getattr(self, name) != getattr(changed, name) for name in kept):
             return False
         for name in ("connect", "on_down", "ports", "_hold", "_bbr"):
@@ -109,13 +116,19 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """ADDRESS:PORT/DSCP, which no other has."""
-        return f"{IPv4Address(self.address)}:{self.port}/{self.dscp}"
+        """ADDRESS:PORT/DSCP, and /udp of one for datagrams: no other has it."""
+        kind = "/udp" if self.protocol == "udp" else ""
+        return f"{IPv4Address(self.address)}:{self.port}/{self.dscp}{kind}"
 
     @property
     def server_name(self) -> str:
         """ADDRESS:PORT of the server."""
         return f"{IPv4Address(self.server)}:{self.server_port}"
+
+    @property
+    def hops(self) -> tuple[int, int]:
+        """What is taken off the TTL here, up and down."""
+        return self._hops
 
     @property
     def server_key(self) -> bytes:

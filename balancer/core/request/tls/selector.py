@@ -17,6 +17,7 @@ from balancer.core.request.verdict import Bad, NeedMore, Reason
 if TYPE_CHECKING:
     from balancer.core.config import Pool, Route
 
+NO_HTTP = 0  # see Selected.http
 METHOD = b"TLS"  # in the place of HTTP's, where a request is told of
 
 
@@ -54,9 +55,9 @@ class TlsSelector:
             return Bad(Reason.NO_ROUTE)
         key, parts, missing = self._keys[pool].of(asked)
         said = "" if route is None else route.name
-        return Selected(pool, key, said, parts, missing, asked.request)
+        return Selected(pool, key, said, parts, missing, asked.request, NO_HTTP)
 
-    def may_decide(self, fresh: bytes | bytearray) -> bool:
-        """Whether ``fresh`` bytes behind others can have changed their answer from NeedMore: that
-        says itself from which on."""
-        return bool(fresh)
+    def may_decide(self, data: bytes | bytearray, had: int) -> bool:
+        """Whether the bytes behind the first ``had`` can have changed the answer from NeedMore:
+        that says itself from which on."""
+        return len(data) > had
