@@ -144,8 +144,8 @@ def test_without_a_name_the_address_decides(lab: Lab) -> None:
 
 
 def test_a_route_by_protocol(lab: Lab) -> None:
-    words = ["--service", "names", "--sni", "a.example", "--alpn", "y", "--alpn", "x"]
-    told = seen(lab, "balancer", "explain", *words)
+    words = "explain --service names --sni a.example --alpn y --alpn x"
+    told = seen(lab, "balancer", *words.split())
     assert (told["route"], told["backend"]) == ("alpn=acme-tls/1,x", "backend2")
     before = given(lab)
     with Session(lab, "a.example", [b"acme-tls/1", b"http/1.1"]) as session:
