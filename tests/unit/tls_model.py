@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 SNI, ALPN, KEY_SHARE, ECH = 0, 16, 51, 0xFE0D
-X25519MLKEM768 = 4588  # RFC 9794's kind: a share of 1216 bytes
+X25519MLKEM768 = 4588  # a share of 1216 bytes: 1184 of ML-KEM-768, 32 of X25519
 GREASE = [high << 12 | 0x0A00 | high << 4 | 0x0A for high in range(16)]
 
 
