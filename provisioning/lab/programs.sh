@@ -17,7 +17,8 @@ write_configuration() {
             >"$lab/etc/packetbridge-$host.toml"
         # root: the checkout may lie where nobody else can read, under /root for instance.
         "$root/provisioning/nginx.sh" "$host" "$(server_address "$host")" root \
-            "$lab/www" "$lab/log" "$(pid_file_of "nginx-$host")" >"$lab/etc/nginx-$host.conf"
+            "$lab/www" "$lab/log" "$(pid_file_of "nginx-$host")" "$lab/etc/tls-$host" \
+            >"$lab/etc/nginx-$host.conf"
     done
 }
 
