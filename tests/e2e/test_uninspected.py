@@ -120,7 +120,7 @@ def test_a_large_file_up_and_down(client: ssh.Client) -> None:
 
 def test_who_gets_a_connection(lab: Lab, client: ssh.Client, home: str) -> None:
     """By the client's address always the same, as is told; or each connection anew."""
-    asked = ("explain", "SYN", f"tcp://{VIP}:{ssh.PORT}", "--source", CLIENT)
+    asked = ("explain", "tcp", f"{VIP}:{ssh.PORT}", "--source", CLIENT)
     explained = seen(lab, "balancer", *asked)
     assert (explained["backend"], explained["key"]) == (home, f"source={CLIENT}")
     for _ in range(3):

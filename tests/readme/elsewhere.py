@@ -67,9 +67,13 @@ ELSEWHERE = {
         CONTROL,
         '"explain", "GET", f"http://{VIP}/a"',
     ),
-    "balancer explain SYN tcp://192.168.33.10:22 --source 198.51.100.7": (
+    "balancer explain tcp 192.168.33.10:22 --source 198.51.100.7": (
         "tests/e2e/test_uninspected.py",
-        '"explain", "SYN", f"tcp://{VIP}:{ssh.PORT}", "--source", CLIENT',
+        '"explain", "tcp", f"{VIP}:{ssh.PORT}", "--source", CLIENT',
+    ),
+    "balancer explain --service names --sni a.example --alpn h2": (
+        "tests/e2e/test_tls.py",
+        "explain --service names --sni a.example --alpn y",
     ),
     "balancer top": (CONTROL, '"top", "--frames", "1"'),
     "balancer shell": (CONTROL, 'line(lab, "balancer", "shell")'),

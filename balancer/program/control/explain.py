@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.pool import Pool
+from balancer.core.datagrams.engine import Datagrams
+from balancer.core.datagrams.service import DatagramService
 from balancer.core.reading import Unread
 from balancer.core.request.keys import shown
-from balancer.core.request.selector import Selected, Selector
+from balancer.core.request.selector import Selected
 from balancer.core.request.synthetic import UnsendableError, request_bytes
+from balancer.core.request.tls.synthetic import client_hello
 from balancer.core.request.verdict import Bad, NeedMore
-from balancer.core.uninspected import source_key
-from balancer.program.control.backends import state
+from balancer.program.control import explain_datagram, explain_unread
+from balancer.program.control.choice import choice
 from common.adapters.control.server import Command, CommandError
 from common.program.control.table import command
 
-SYN = "SYN"  # in place of a method, where nothing is read
+
+class Selecting(Protocol):
+    """Of what a service speaks."""
+
+    def inspect(self, data: bytes, limit: int, source: bytes) -> NeedMore | Bad | Selected: ...
 
 
 class Service(Protocol):
@@ -35,10 +40,10 @@ class Service(Protocol):
     pools: Mapping[str, Pool]
 
     @property
-    def selector(self) -> Selector: ...
+    def inspect(self) -> str: ...
 
     @property
-    def uninspected(self) -> bool: ...
+    def selector(self) -> Selecting: ...
 
 
 class Serving(Protocol):
@@ -47,56 +52,58 @@ class Serving(Protocol):
     @property
     def services(self) -> Sequence[Service]: ...
 
+    @property
+    def datagram_services(self) -> Sequence[DatagramService]: ...
+
+    datagrams: Datagrams
+
 
 def commands(core: Serving) -> dict[str, Command]:
     def explain(
-        method: str,
-        url: str,
+        method: str = "",
+        url: str = "",
         headers: list[str] | None = None,
         source: str = "0.0.0.0",
         service: str | None = None,
+        sni: str = "",
+        alpn: list[str] | None = None,
     ) -> dict[str, Any]:
-        client, port = _source(source)
-        if method.upper() == SYN:
-            asked = _service(core.services, service, urlsplit(url))
-            if not asked.uninspected:
-                what = f"service '{asked.name}' reads what its clients send"
-                raise CommandError(f"{what}; right would be a method such as GET in place of SYN")
-            return {"service": asked.name, "source": source, **_unread(asked, client, port)}
+        if method.lower() == "udp":
+            return explain_datagram.explained(core, url, source, service)
+        if method.lower() == "tcp":
+            return explain_unread.explained(core.services, url, source, service)
         try:
-            head = request_bytes(method, url, headers or [])
+            client = IPv4Address(source).packed
+        except AddressValueError:
+            right = "right would be a client's IPv4 address"
+            raise CommandError(f"source: {source!r} is wrong; {right}") from None
+        offered = alpn or []
+        asked = _service(_speaking(core.services, method, sni, offered), service, urlsplit(url))
+        try:
+            if asked.inspect == "tls":
+                head = client_hello(sni, offered)
+            else:
+                head = request_bytes(method, url, headers or [])
         except UnsendableError as error:
             raise CommandError(str(error)) from None
-        asked = _service(core.services, service, urlsplit(url))
-        if asked.uninspected:
-            right = f"right would be SYN in place of {method}"
-            raise CommandError(f"service '{asked.name}' reads nothing; {right}")
         found = asked.selector.inspect(head, asked.max_head, client)
         return {"service": asked.name, "source": source, **_words(asked, found, client)}
 
     return {"explain": command(explain)}
 
 
-def _source(text: str) -> tuple[bytes, int]:
-    """A client's address, 4 bytes, and its port, 0 where none is said."""
-    address, colon, port = text.partition(":")
-    try:
-        if colon and not 0 < int(port) < 65536:
-            raise ValueError
-        return IPv4Address(address).packed, int(port or 0)
-    except (AddressValueError, ValueError):
-        right = "right would be a client's IPv4 address, with :PORT or without"
-        raise CommandError(f"source: {text!r} is wrong; {right}") from None
-
-
-def _unread(service: Service, client: bytes, port: int) -> dict[str, Any]:
-    """Of a connection that is chosen for by its source."""
-    assert service.default_pool is not None, "there are no routes without inspection"
-    pool = service.pools[service.default_pool]
-    packets = client + service.vip + port.to_bytes(2, "big") + service.port.to_bytes(2, "big")
-    key, part = source_key(pool, packets)
-    words = shown(client, ("source",)) + (f":{port}" if part == "source-port" else "")
-    return {"route": "", "key": words, "missing": [], **_choice(pool, key, client)}
+def _speaking(
+    services: Sequence[Service], method: str, sni: str, alpn: Sequence[str]
+) -> Sequence[Service]:
+    """Those that can be meant: by HTTP's words, by TLS's, or by none."""
+    if method and (sni or alpn):
+        raise CommandError("--sni and --alpn are for TLS; right would be they, or METHOD and URL")
+    kind = "http" if method else "tls" if sni or alpn else ""
+    meant = [each for each in services if kind in ("", each.inspect) and each.inspect != "none"]
+    if not meant:
+        lacking = f"with inspect = '{kind}'" if kind else "that reads anything"
+        raise CommandError(f"there is no service {lacking}")
+    return meant
 
 
 def _service(services: Sequence[Service], name: str | None, url: SplitResult) -> Service:
@@ -125,7 +132,7 @@ def _words(service: Service, found: Selected | Bad | NeedMore, source: bytes) ->
             "route": found.route,
             "key": shown(found.key, found.parts),
             "missing": list(found.missing),
-            **_choice(service.pools[found.pool], found.key, source),
+            **choice(service.pools[found.pool], found.key, source),
         }
     # As balancer.core.reading has it of a request that ends there.
     bad = found.reason.value if isinstance(found, Bad) else Unread.HEAD_CUT_SHORT.value
@@ -133,21 +140,4 @@ def _words(service: Service, found: Selected | Bad | NeedMore, source: bytes) ->
         return {"bad": bad}
     pool = service.pools[service.default_pool]
     key = shown(source, ("source",))
-    return {"bad": bad, "key": key, "missing": [], "route": "", **_choice(pool, source, source)}
-
-
-def _choice(pool: Pool, key: bytes, source: bytes) -> dict[str, Any]:
-    hash64 = key_hash(key)
-    order = pool.order(hash64, source, time.monotonic())
-    return {
-        "pool": pool.name,
-        "policy": pool.configured.policy,
-        "hash": f"{hash64:016x}",
-        "backend": order[0].name if order else None,
-        "order": [member.name for member in order],
-        "passed_over": {
-            member.name: member.reason or state(member)
-            for member in pool.members
-            if not member.taking
-        },
-    }
+    return {"bad": bad, "key": key, "missing": [], "route": "", **choice(pool, source, source)}
