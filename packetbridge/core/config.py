@@ -53,8 +53,10 @@ class Backend(Settings):
     """A server behind this bridge.
 
     Connections handed to `address`:`port` are opened to the server; `dscps` narrows that to
-    some of the balancers (empty: all). `source`: whether the server sees the client's address or
-    the bridge's own with a port of `ports` (first, last), which nothing else on this host may use.
+    some of the balancers (empty: all). `handoff`: whether connections begin with one, as they do
+    where the balancer reads something of them; never with UDP. `source`: whether the server sees
+    the client's address or the bridge's own with a port of `ports` (first, last), which nothing
+    else on this host may use.
     A server that takes no connection within `connect` seconds is passed over: the balancer tries
     another bridge. So is one that its `check` has found down; its connections go on, or are reset,
     as `on_down` says.
@@ -71,13 +73,21 @@ class Backend(Settings):
     connect: Annotated[float, settings.seconds(0.05, 60)] = 1.0
     on_down: Literal["keep", "reset"] = "keep"
     check: Check | None = None
+    protocol: Literal["tcp", "udp"] = "tcp"
+    handoff: Annotated[bool, settings.YES_NO] = True
 
     joined: ClassVar[Mapping[str, Joined]] = {
         "server": Joined(("server_address", "server_port"), ENDPOINT),
         "dscp": settings.renamed("dscps", settings.tuple_of(DSCP)),
     }
 
+    @classmethod
+    def implied(cls, table: Mapping[str, object]) -> dict[str, object]:
+        return {"handoff": False} if table.get("protocol") == "udp" else {}
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.protocol == "udp" and self.handoff:
+            yield "handoff", "is wrong with protocol 'udp'; right would be false"
         if len(set(self.dscps)) < len(self.dscps):
             yield "dscp", f"{list(self.dscps)} repeats a DSCP; right would be each of them once"
         low, high = self.ports
@@ -88,21 +98,24 @@ class Backend(Settings):
 @dataclass(frozen=True, slots=True)
 class Limits(Settings):
     """Bounds on memory: flows, closed flows remembered against replays, bytes held for servers
-    that have not answered yet."""
+    that have not answered yet, and UDP clients whose answers are translated."""
 
     flows: Annotated[int, whole(1, 1 << 26)] = 262144
     closed: Annotated[int, whole(1, 1 << 26)] = 262144
     held_bytes: Annotated[int, whole(65536, 1 << 40)] = 67108864
+    mappings: Annotated[int, whole(1, 1 << 26)] = 262144
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts(Settings):
     """Seconds: of silence, of silence after FIN or RST, that a closed flow's packets are still
-    translated, and that a stop waits for connections to end."""
+    translated, of a UDP client's and its server's silence, and that a stop waits for connections
+    to end."""
 
     idle: Annotated[float, settings.seconds(1, 604800)] = 900.0
     closing: Annotated[float, settings.seconds(1, 86400)] = 50.0
     linger: Annotated[float, settings.seconds(0, 86400)] = 10.0
+    udp: Annotated[float, settings.seconds(1, 604800)] = 60.0
     drain: Annotated[float, settings.seconds(0, 86400)] = 0.0
 
 
@@ -176,14 +189,15 @@ class Config(Settings):
 
     def _backend_conflicts(self) -> Iterator[tuple[str, str]]:
         named = {balancer.dscp for balancer in self.balancers}
-        taken: dict[tuple[str, int, int], int] = {}
+        taken: dict[tuple[str, int, int, str], int] = {}
         for index, backend in enumerate(self.backends):
             path = f"backends[{index}]"
             for dscp in self.dscps(backend):
                 if dscp not in named:
                     known = ", ".join(map(str, sorted(named)))
                     yield f"{path}.dscp", f"no balancer has the DSCP {dscp}; right would be {known}"
-                first = taken.setdefault((backend.address, backend.port, dscp), index)
+                way = (backend.address, backend.port, dscp, backend.protocol)
+                first = taken.setdefault(way, index)
                 if first != index:
                     what = f"{backend.address}:{backend.port} with DSCP {dscp}"
                     what += f" is backends[{first}] already"

@@ -55,8 +55,80 @@ def test_a_service_has_its_own_pool_and_those_of_its_routes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("more", "inspect", "natural"),
+    [
+        ("", "http", "path"),
+        ("inspect = 'tls'\n", "tls", "sni"),
+        ("inspect = 'none'\n", "none", "source"),
+        ("protocol = 'udp'\n", "none", "source"),
+    ],
+)
+def test_what_is_read_gives_the_key(more: str, inspect: str, natural: str) -> None:
+    found = parsed(SERVICE.replace("pool = 'web'\n", more + "pool = 'web'\n") + POOL + BACKEND)
+    (service,) = found.services
+    assert (service.inspect, service.natural_key) == (inspect, (natural,))
+    assert found.pools[0].key == ()
+
+
+def test_udp_and_tcp_share_a_port() -> None:
+    udp = SERVICE.replace("pool = 'web'", "pool = 'web'\nprotocol = 'udp'")
+    found = parsed(SERVICE + udp + POOL + BACKEND)
+    assert [s.name for s in found.services] == ["10.0.0.1:80", "10.0.0.1:80/udp"]
+    with pytest.raises(SettingsError, match=r"port: 10\.0\.0\.1:80 is service"):
+        parsed(udp + udp + POOL + BACKEND)
+
+
+def test_a_route_is_a_services_that_reads_what_it_asks_for() -> None:
+    tls = SERVICE.replace("port = 80", "port = 443\ninspect = 'tls'")
+    ssh = SERVICE.replace("port = 80", "port = 22\ninspect = 'none'")
+    routes = (
+        "[[routes]]\nhost = 'a'\npool = 'other'\n[[routes]]\nalpn = 'h2'\npool = 'other'\n"
+        "[[routes]]\npath_prefix = '/a'\npool = 'other'\n"
+    )
+    found = parsed(SERVICE + tls + ssh + routes + POOL + BACKEND + OTHER)
+    http, tls_routes, none = (found.routes_of(service) for service in found.services)
+    assert [bool(route.alpn) for route in http] == [False, False]
+    assert [bool(route.alpn) for route in tls_routes] == [False, True]
+    assert none == ()
+
+
+TLS = SERVICE.replace("dscp", "inspect = 'tls'\ndscp")
+NONE = SERVICE.replace("dscp", "inspect = 'none'\ndscp")
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
+        (
+            TLS + POOL + "key = ['sni', 'path']\n" + BACKEND,
+            "pools[0].key: 'path' is not to be had of service '10.0.0.1:80' (inspect = 'tls'); "
+            "right would be sni or alpn or source",
+        ),
+        (
+            NONE + POOL + "key = 'source-port'\nmissing = 'host'\n" + BACKEND,
+            "pools[0].missing: 'host' is not to be had",
+        ),
+        (
+            SERVICE + POOL + "key = 'sni'\n" + BACKEND,
+            "pools[0].key: 'sni' is not to be had",
+        ),
+        (
+            TLS + POOL + BACKEND + "[[routes]]\npool = 'web'\nservice = '10.0.0.1:80'\n"
+            "method = 'GET'\n",
+            "routes[0].method: is not to be had of service '10.0.0.1:80'",
+        ),
+        (
+            NONE + POOL + BACKEND + "[[routes]]\npool = 'web'\nservice = '10.0.0.1:80'\n",
+            "routes[0].service: '10.0.0.1:80' is wrong: of its clients nothing is read",
+        ),
+        (
+            SERVICE + "protocol = 'udp'\ninspect = 'tls'\n" + POOL + BACKEND,
+            "services[0].inspect: 'tls' is wrong with protocol 'udp'; right would be 'none'",
+        ),
+        (
+            NONE + "bad_request = 'source-hash'\n" + POOL + BACKEND,
+            "services[0].bad_request: 'source-hash' is wrong where no request is read",
+        ),
         (SERVICE, "services[0].pool: there is no pool 'web'"),
         (SERVICE + POOL, "pools[0].backends: is missing"),
         (SERVICE + POOL + BACKEND + POOL + BACKEND, "pools[1].name: 'web' is taken by pools[0]"),

@@ -35,6 +35,16 @@ def test_every_key_of_a_backend() -> None:
     )
 
 
+def test_udp_has_no_handoff() -> None:
+    udp = BACKEND + "protocol = 'udp'\n"
+    found = config.parse(BALANCER + BACKEND + udp, "p.toml")
+    assert [(b.protocol, b.handoff) for b in found.backends] == [("tcp", True), ("udp", False)]
+    (uninspected,) = config.parse(BALANCER + BACKEND + "handoff = false\n", "p.toml").backends
+    assert not uninspected.handoff
+    (problem,) = problems(BALANCER + udp + "handoff = true\n")
+    assert "handoff: is wrong with protocol 'udp'; right would be false" in problem
+
+
 def test_the_example_file_is_the_default_and_shows_the_defaults() -> None:
     example = Path(__file__).parents[2] / "provisioning" / "packetbridge.toml"
     text = example.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 from balancer.core.config.pools import Backend
 from balancer.core.config.program import Config
-from balancer.core.config.services import Service
+from balancer.core.config.services import Service, implied_name
 from common.core import settings
 from common.core.settings import IPV4
 
@@ -72,6 +72,7 @@ def _override_service(config: Config, changes: dict[str, Any], bridges: Sequence
         problems += error.problems
     if problems:
         raise settings.SettingsError(problems)
-    if service.name == f"{service.vip}:{service.port}":
-        changed = replace(changed, name=f"{changed.vip}:{changed.port}")
+    udp = service.protocol == "udp"
+    if service.name == implied_name(service.vip, service.port, udp=udp):
+        changed = replace(changed, name=implied_name(changed.vip, changed.port, udp=udp))
     return changed

@@ -16,7 +16,7 @@ MOST_BACKENDS = 65535  # of one pool
 # RFC 9110 section 5.6.2: the names of fields are tokens; those of cookies (RFC 6265) likewise. A
 # query's name is whatever the application makes of it: what a query can hold but "&" and "=".
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}"
-_PLAIN_KEYS = "path|uri|host|source"
+_PLAIN_KEYS = "path|uri|host|source|source-port|sni|alpn"
 _KEY = re.compile(rf"{_PLAIN_KEYS}|query:[!-%'-<>-~]{{1,64}}|(?:header|cookie):{_TOKEN}")
 
 
@@ -27,13 +27,20 @@ def _prime(value: Any) -> int:
     return size
 
 
-def _key(value: Any) -> tuple[str, ...]:
+def _natural_or_key(value: Any) -> tuple[str, ...]:
     parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or not parts:
-        raise ValueError
+    if not isinstance(parts, list | tuple):
+        raise TypeError
     if not all(isinstance(part, str) and _KEY.fullmatch(part) for part in parts):
         raise ValueError
     return tuple(parts)
+
+
+def _key(value: Any) -> tuple[str, ...]:
+    parts = _natural_or_key(value)
+    if not parts:
+        raise ValueError
+    return parts
 
 
 def _bound(value: Any) -> float:
@@ -46,9 +53,9 @@ def _bound(value: Any) -> float:
 PRIME = settings.Check(
     f"a prime number up to {LARGEST_TABLE}, such as 65537, or 0 for one that fits", _prime
 )
-KEY = settings.Check(
-    "path, uri, host, source, query:NAME, header:NAME or cookie:NAME, or a list of them", _key
-)
+_KEYS = "path, uri, host, source, query:NAME, header:NAME, cookie:NAME, source-port, sni or alpn"
+KEY = settings.Check(f"{_KEYS}, or a list of them", _key)
+NATURAL_OR_KEY = settings.Check(f"{_KEYS}, or a list of them", _natural_or_key)
 BOUND = settings.Check("a number over 1, such as 1.25, or 0 for none", _bound)
 
 
@@ -95,7 +102,8 @@ class RateLimit(Settings):
 class Pool(Settings):
     """Backends, and the policy that chooses among them.
 
-    ``key`` is what the request is known by, ``missing`` what is used where it has none;
+    ``key`` is what the request is known by (empty: what is natural where it comes from, see
+    Service.natural_key), ``missing`` what is used where it has none;
     ``bounded_load`` the most that a backend may have of the average; ``points`` those of a backend
     of weight 1 on the ring; ``remember`` the seconds after which a client's place is forgotten
     (policy source); ``slow_start`` those in which a backend that comes back gets its full share;
@@ -108,7 +116,7 @@ class Pool(Settings):
     policy: Literal["maglev", "ring", "rendezvous", "round-robin", "least-pending", "source"] = (
         "maglev"
     )
-    key: Annotated[tuple[str, ...], KEY] = ("path",)
+    key: Annotated[tuple[str, ...], NATURAL_OR_KEY] = ()
     missing: Annotated[tuple[str, ...], KEY] = ("source",)
     bounded_load: Annotated[float, BOUND] = 0.0
     table_size: Annotated[int, PRIME] = 0

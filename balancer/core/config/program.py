@@ -17,23 +17,27 @@ from common.core.settings import INTERFACE, PATH, Settings, whole
 
 @dataclass(frozen=True, slots=True)
 class Limits(Settings):
-    """Bounds on memory: flows with a backend, clients still without, bytes kept for those, and
-    closed flows remembered against replays."""
+    """Bounds on memory: flows with a backend, clients still without, bytes kept for those, closed
+    flows remembered against replays, and UDP clients that have a backend."""
 
     flows: Annotated[int, whole(1, 1 << 26)] = 262144
     waiting: Annotated[int, whole(1, 1 << 26)] = 65536
     buffered_bytes: Annotated[int, whole(65536, 1 << 40)] = 67108864
     closed: Annotated[int, whole(1, 1 << 26)] = 262144
+    mappings: Annotated[int, whole(1, 1 << 26)] = 262144
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts(Settings):
     """Seconds: until a client has sent its request, of silence, of silence once the bridge has
-    said that the connection ended, and that a stop waits for connections to end."""
+    said that the connection ended, of a UDP client's silence (RFC 4787 section 4.3 is about NAT:
+    not under two minutes there, but for well-known ports), and that a stop waits for connections
+    to end."""
 
     request: Annotated[float, settings.seconds(1, 86400)] = 300.0
     idle: Annotated[float, settings.seconds(1, 604800)] = 960.0
     closing: Annotated[float, settings.seconds(1, 86400)] = 15.0
+    udp: Annotated[float, settings.seconds(1, 604800)] = 60.0
     drain: Annotated[float, settings.seconds(0, 86400)] = 0.0
 
 
@@ -87,7 +91,10 @@ class Config(Settings):
         return tuple(
             route
             for route in self.routes
-            if route.service in (None, service.name) and route.port in (None, service.port)
+            if service.inspect != "none"
+            and route.service in (None, service.name)
+            and route.port in (None, service.port)
+            and not route.unreadable(service.inspect)
         )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
@@ -97,10 +104,12 @@ class Config(Settings):
         yield from settings.repeated("pools", self.pools, "name")
         yield from self._ambiguous()
         yield from self._astray()
+        yield from self._unreadable()
         yield from self._looping()
 
     def _ambiguous(self) -> Iterator[tuple[str, str]]:
-        """A DSCP names one VIP and a VIP has one DSCP; so (DSCP, port) names one service."""
+        """A DSCP names one VIP and a VIP has one DSCP; so DSCP, protocol and port name one
+        service."""
         for index, service in enumerate(self.services):
             for earlier in self.services[:index]:
                 for key, text in _clash(service, earlier):
@@ -126,6 +135,28 @@ class Config(Settings):
             if route.service is not None and route.service not in services:
                 yield f"routes[{index}].service", _no_such("service", route.service, services)
 
+    def _unreadable(self) -> Iterator[tuple[str, str]]:
+        """Keys and routes of what a service does not read."""
+        for service in self.services:
+            for pool in self.pools_of(service) if self._is_known(service) else ():
+                for name in ("key", "missing"):
+                    for part in service.unreadable(getattr(pool, name)):
+                        what = f"'{part}' is not to be had of service '{service.name}'"
+                        what += f" (inspect = '{service.inspect}')"
+                        right = f"right would be {' or '.join(service.readable)}"
+                        yield f"pools[{self.pools.index(pool)}].{name}", f"{what}; {right}"
+        named = {service.name: service for service in self.services}
+        for index, route in enumerate(self.routes):
+            if route.service in named:
+                for name, text in _unreadable(route, named[route.service]):
+                    yield f"routes[{index}].{name}", text
+
+    def _is_known(self, service: Service) -> bool:
+        """Whether all pools that a service names are there."""
+        known = self.all_pools
+        names = {service.default_pool, *(route.pool for route in self.routes_of(service))}
+        return names - {None} <= known.keys()
+
     def _looping(self) -> Iterator[tuple[str, str]]:
         vips = {service.vip for service in self.services}
         for group in ("services", "pools"):
@@ -137,6 +168,16 @@ class Config(Settings):
                         yield f"{group}[{i}].backends[{j}].bridge", f"{text}; {right}"
 
 
+def _unreadable(route: Route, service: Service) -> Iterator[tuple[str, str]]:
+    if service.inspect == "none":
+        what = f"'{service.name}' is wrong: of its clients nothing is read"
+        yield "service", f"{what}; right would be a pool in the service"
+        return
+    for name in route.unreadable(service.inspect):
+        what = f"is not to be had of service '{service.name}'"
+        yield name, f"{what}; right would be a service with another inspect than its own"
+
+
 def _no_such(what: str, name: str, known: set[str]) -> str:
     names = ", ".join(f"'{one}'" for one in sorted(known)) or f"one that there is a [[{what}s]] of"
     return f"there is no {what} '{name}'; right would be {names}"
@@ -144,7 +185,8 @@ def _no_such(what: str, name: str, known: set[str]) -> str:
 
 def _clash(service: Service, earlier: Service) -> Iterator[tuple[str, str]]:
     where = f"service '{earlier.name}'"
-    if service.vip == earlier.vip and service.port == earlier.port:
+    alike = (service.vip, service.port, service.protocol)
+    if alike == (earlier.vip, earlier.port, earlier.protocol):
         what = f"{service.vip}:{service.port} is {where} already"
         yield "port", f"{what}; right would be another port or vip"
     elif service.vip == earlier.vip and service.dscp != earlier.dscp:

@@ -12,6 +12,7 @@ from common.core.settings import NAME, PORT, Settings
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")  # an IPv4 address is one, too
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+_PROTOCOL = re.compile(r"[\x20-\x7e]{1,255}")  # RFC 7301 section 3.1: 1 to 255 bytes
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 _FIELD_VALUE = re.compile(r"[\x20-\x7e]{0,1024}")
 
@@ -55,12 +56,20 @@ METHODS = settings.Check("a method, such as 'GET', or a list of them", _methods)
 REGEX = settings.Check(
     "a regular expression (RE2, ASCII, not too large) for the beginning of a path", _regex
 )
+PROTOCOLS = settings.Check(
+    "a protocol's name in ALPN, such as 'h2', or a list of them",
+    lambda value: _several(_PROTOCOL, value),
+)
 FIELDS = settings.Check("a table of names and values, a value of '*' meaning any", _fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Route(Settings):
     """Requests that meet all that is said here go to ``pool``. What is left out, any meets.
+
+    Of TLS, ``host`` is the server's name (SNI), and ``alpn`` protocols of which the client offers
+    one. The other criteria, but for service and port, are HTTP's: a route that asks for what a
+    service does not read is none of that service's.
 
     ``port`` is the service's; ``path_regex`` matches from the path's beginning on; a host in
     ``host`` is compared without port and in lower case.
@@ -84,6 +93,13 @@ class Route(Settings):
     path_regex: Annotated[str | None, settings.optional(REGEX)] = None
     method: Annotated[tuple[str, ...], METHODS] = ()
     header: Annotated[tuple[tuple[str, str], ...], FIELDS] = ()
+    alpn: Annotated[tuple[str, ...], PROTOCOLS] = ()
+
+    def unreadable(self, inspect: str) -> tuple[str, ...]:
+        """What is asked for here and not to be had by that kind of inspection."""
+        of_http = ("path_prefix", "path_regex", "method", "header")
+        lacking = {"http": ("alpn",), "tls": of_http, "none": ("host", "alpn", *of_http)}
+        return tuple(name for name in lacking[inspect] if getattr(self, name) not in (None, ()))
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.path_prefix is not None and self.path_regex is not None:

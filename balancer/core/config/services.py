@@ -8,11 +8,26 @@ from balancer.core.config.pools import Backend
 from common.core import settings
 from common.core.settings import IPV4, NAME, PORT, Settings, whole
 
+# What a key can be made of, by what is inspected.
+READABLE = {
+    "http": ("path", "uri", "host", "source", "query", "header", "cookie"),
+    "tls": ("sni", "alpn", "source"),
+    "none": ("source", "source-port"),
+}
+
+
+def implied_name(vip: object, port: object, *, udp: bool) -> str:
+    """The name of a service that says none."""
+    return f"{vip}:{port}/udp" if udp else f"{vip}:{port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Service(Settings):
     """A VIP and port, and who serves what no route sends elsewhere: a ``pool`` by its name, or
     ``backends`` of the service's own, which make a pool of the service's name.
+
+    ``inspect`` is what is read before a backend is chosen: the head of the first request, the
+    ClientHello of TLS, or nothing but addresses and ports, as always with UDP.
 
     ``max_head`` bounds a request's head; ``window_scale``, ``sack`` and ``timestamps`` are the TCP
     options promised to clients that offer them (RFC 7323, RFC 2018). Durations in seconds; None:
@@ -25,8 +40,8 @@ class Service(Settings):
     dscp: Annotated[int, whole(1, 63)]
     pool: Annotated[str | None, settings.optional(NAME)] = None
     backends: tuple[Backend, ...] = ()
-    protocol: Literal["tcp"] = "tcp"
-    inspect: Literal["http"] = "http"
+    protocol: Literal["tcp", "udp"] = "tcp"
+    inspect: Literal["http", "tls", "none"] = "http"
     bad_request: Literal["reset", "source-hash"] = "reset"
     max_head: Annotated[int, whole(1024, 65535)] = 16384
     window_scale: Annotated[int, whole(0, 14)] = 7
@@ -37,13 +52,34 @@ class Service(Settings):
 
     @classmethod
     def implied(cls, table: Mapping[str, object]) -> dict[str, object]:
-        return {"name": f"{table.get('vip', '?')}:{table.get('port', '?')}"}
+        udp = table.get("protocol") == "udp"
+        name = implied_name(table.get("vip", "?"), table.get("port", "?"), udp=udp)
+        return {"name": name, "inspect": "none"} if udp else {"name": name}
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.protocol == "udp" and self.inspect != "none":
+            yield "inspect", f"'{self.inspect}' is wrong with protocol 'udp'; right would be 'none'"
+        if self.inspect == "none" and self.bad_request == "source-hash":
+            what = "'source-hash' is wrong where no request is read"
+            yield "bad_request", f"{what}; right would be key = 'source' in the pool"
         if self.pool is not None and self.backends:
             yield "backends", "and pool are both there; right would be one of them"
         for key in ("name", "bridge"):
             yield from settings.repeated("backends", self.backends, key)
+
+    @property
+    def natural_key(self) -> tuple[str, ...]:
+        """The key of pools that say none."""
+        return {"http": ("path",), "tls": ("sni",), "none": ("source",)}[self.inspect]
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """The kinds of keys that can be had (see Pool.key), without their NAME."""
+        return READABLE[self.inspect]
+
+    def unreadable(self, key: tuple[str, ...]) -> tuple[str, ...]:
+        """The parts of a pool's key that cannot be had."""
+        return tuple(part for part in key if part.partition(":")[0] not in self.readable)
 
     @property
     def default_pool(self) -> str | None:

@@ -28,15 +28,16 @@ class Keyed(NamedTuple):
 
 
 class Key:
-    """How a pool has its requests' keys made. Where a part of ``Pool.key`` is missing or empty,
+    """How a pool has its requests' keys made: of ``Pool.key``, or of what is ``natural`` where it
+    says nothing. Where a part is missing or empty,
     ``Pool.missing`` is taken in place of the whole; and where that lacks one, too, the client's
     address. ``names`` are the header fields needed for it, and ``needs_host`` says whether the
     host is, wherever it stands."""
 
     __slots__ = ("_instead", "_takes", "instead", "names", "needs_host", "parts")
 
-    def __init__(self, pool: Pool) -> None:
-        self.parts, self.instead = pool.key, pool.missing
+    def __init__(self, pool: Pool, natural: tuple[str, ...] = ("path",)) -> None:
+        self.parts, self.instead = pool.key or natural, pool.missing
         self._takes = [_taken(part) for part in self.parts]
         self._instead = [_taken(part) for part in self.instead]
         certain = _NEVER_MISSING.issuperset(self.parts)
