@@ -21,11 +21,24 @@ write_configuration() {
     done
 }
 
+# Whether a program has ended; what it had beside it ends a moment later, where it was killed.
+is_over() { # PROGRAM
+    local pids tries own
+    own=$(cat "$(pid_file_of "$1")" 2>/dev/null || true)
+    for ((tries = 0; tries < 40; tries++)); do
+        mapfile -t pids < <(pids_of_program "$1")
+        ((${#pids[@]})) || return 0
+        [[ " ${pids[*]} " != *" ${own:-none} "* ]] || return 1
+        sleep 0.05
+    done
+    return 1
+}
+
 start_program() { # PROGRAM
     local program=$1 host log_end=0
     host=$(host_of "$program")
     [[ -e /run/netns/$lab_name-$host ]] || die "is not up (no namespace $lab_name-$host)"
-    [[ -z $(pids_of_program "$program") ]] || die "$program is running already"
+    is_over "$program" || die "$program is running already"
     [[ ! -f $(log_of "$program") ]] || log_end=$(stat -c %s "$(log_of "$program")")
 
     case $program in

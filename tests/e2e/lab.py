@@ -22,6 +22,7 @@ SCRIPT = ROOT / "provisioning" / "lab.sh"
 NAME = os.environ.get("LAB_NAME", "l3dsr")  # what its namespaces' names begin with
 
 CLIENT, CLIENT2, VIP = "192.168.33.1", "192.168.33.2", "192.168.33.10"
+ROUTED_CLIENT = "192.168.31.1"  # the same host in the routed lab
 BRIDGE1, SERVER1 = "192.168.33.20", "192.168.33.30"
 BRIDGE2, SERVER2 = "192.168.33.21", "192.168.33.31"
 PROGRAMS = ("balancer", "backend1", "backend2")  # the last two are the bridges
@@ -282,9 +283,23 @@ class Lab:
         self.run(host, "ethtool", "-K", "eth0", *words)
 
     def states(self, host: str, port: int) -> list[str]:
-        """States of a host's TCP connections from or to a client's port ("ESTAB")."""
+        """States of a host's TCP connections from or to the client's port ("ESTAB"). The second
+        client's, a check's or a direct one's may have the same port."""
         lines = [line.split() for line in self.run(host, "ss", "-Htan").splitlines()]
-        return [state for state, _, _, *ends in lines if any(e.endswith(f":{port}") for e in ends)]
+        client = {f"{address}:{port}" for address in (CLIENT, ROUTED_CLIENT)}
+        return [state for state, _, _, *ends in lines if client.intersection(ends)]
+
+    def retransmissions(self) -> int:
+        """Segments that the client and the servers have sent again so far."""
+        return sum(self._tcp(host, "RetransSegs") for host in ("client", "backend1", "backend2"))
+
+    def _tcp(self, host: str, name: str) -> int:
+        names, values = [
+            line.split()
+            for line in self.run(host, "cat", "/proc/self/net/snmp").splitlines()
+            if line.startswith("Tcp:")
+        ]
+        return int(values[names.index(name)])
 
     def closed(self, port: int) -> bool:
         """Whether the client has no connection on a port any more, or one in TIME-WAIT: then all

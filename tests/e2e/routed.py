@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.e2e.lab import LAB, NAME, ROOT, Answer, Lab
+from tests.e2e.lab import LAB, NAME, ROOT, ROUTED_CLIENT, Answer, Lab
 
 DIRECTORY = LAB / "routed"
-CLIENT = "192.168.31.1"
+CLIENT = ROUTED_CLIENT
 BRIDGE1, SERVER1 = "192.168.35.20", "192.168.35.30"
 BRIDGE2, SERVER2 = "192.168.35.21", "192.168.35.31"
 BACKENDS = "192.168.35.0/25"  # all of them; more specific than their subnet

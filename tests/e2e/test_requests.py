@@ -12,24 +12,27 @@ from tests.e2e.lab import CLIENT, LAB, Lab
 
 pytestmark = pytest.mark.root
 
-# A lost or misdirected packet costs the client its shortest retransmission time-out, 200 ms.
+# A lost or misdirected packet costs the client its shortest retransmission time-out, 200 ms; where
+# a busy machine stands still for as long, nothing is sent again.
 STALL = 0.18  # seconds
 PATHS = 400
 
 
 def test_thousand_one_after_another(lab: Lab) -> None:
+    before = lab.retransmissions()
     tally = web.one_after_another(lab, 1000, "/1k", (LAB / "www" / "1k").read_bytes())
     assert tally.failures == []
     assert len(tally.seconds) == 1000
-    assert tally.slowest < STALL
+    assert tally.slowest < STALL or lab.retransmissions() == before
     _nothing_lost(lab)
 
 
 def test_ten_thousand_64_at_once(lab: Lab) -> None:
+    before = lab.retransmissions()
     tally = web.at_once(lab, 10_000, 64, "/1k", (LAB / "www" / "1k").read_bytes())
     assert tally.failures == []
     assert len(tally.seconds) == 10_000
-    assert tally.slowest < STALL
+    assert tally.slowest < STALL or lab.retransmissions() == before
     _nothing_lost(lab)
 
 
