@@ -1,6 +1,6 @@
 """A DNS server behind the VIP, beside the same server asked directly and behind a kernel's DNAT.
 
-    python -m tests.bench.udp [--quick] [--output DIRECTORY] [--check]
+    python -m tests.bench.udp [--rounds 5] [--seconds 3] [--output DIRECTORY] [--check]
 
 Needs root. dnsperf asks as fast as it is answered, each way for some seconds in turn, round by
 round: what disturbs the machine disturbs them alike, and ratios are taken within a round.
@@ -140,7 +140,8 @@ def show(console: Console, found: dict[str, Figures]) -> None:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Less of everything, and rougher.")
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--seconds", default=3.0, show_default=True, help="Of each measurement.")
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -149,10 +150,9 @@ def show(console: Console, found: dict[str, Figures]) -> None:
     help="Where udp.json is written.",
 )
 @click.option("--check", is_flag=True, help="Exit with 1 where the goal is missed.")
-def main(quick: bool, output: Path, check: bool) -> None:
+def main(rounds: int, seconds: float, output: Path, check: bool) -> None:
     """Measure DNS by UDP: direct, behind a kernel's DNAT, and on both of our data paths."""
     console = Console(width=None if Console().is_terminal else 120)
-    rounds, seconds = (2, 1.0) if quick else (5, 3.0)
     measured = measure(console, rounds, seconds)
     found = figures(measured)
     show(console, found)
