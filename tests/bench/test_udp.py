@@ -15,7 +15,6 @@ from tests.e2e.conftest import lacking
 from tests.e2e.nameservers import TOOLS, Load
 from tests.readme.pages import ROOT
 
-
 SHORT = ("--rounds", "1", "--seconds", "0.5")
 
 
