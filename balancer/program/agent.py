@@ -15,7 +15,7 @@ from balancer.program import metrics
 from balancer.program.metrics import MemberNumbers, PoolNumbers
 from common import __version__
 from common.adapters.own_process import process_numbers
-from common.core.agent_settings import AgentSettings, BridgeCheck, Member
+from common.core.agent_settings import AgentSettings, BridgeCheck, EntryName, Member
 from common.core.bridge_health import Result
 from common.core.health import Rhythm
 from common.core.metrics import Row
@@ -154,12 +154,13 @@ def _manner(check: Check) -> tuple[int, Rhythm, float]:
     return check.port, Rhythm(check.interval, check.jitter), check.timeout
 
 
-def _entries(config: Config) -> dict[str, tuple[tuple[int, int], ...]]:
-    """By the pool's name, (port, DSCP) of the services whose connections it gets."""
-    found: dict[str, dict[tuple[int, int], None]] = {}
+def _entries(config: Config) -> dict[str, tuple[EntryName, ...]]:
+    """By the pool's name, those of the services whose connections it gets."""
+    found: dict[str, dict[EntryName, None]] = {}
     for service in config.services:
         for pool in config.pools_of(service):
-            found.setdefault(pool.name, {})[service.port, service.dscp] = None
+            name = (service.port, service.dscp, service.protocol)
+            found.setdefault(pool.name, {})[name] = None
     return {name: tuple(entries) for name, entries in found.items()}
 
 

@@ -13,17 +13,18 @@ from common.core.health import Rhythm
 from common.core.metrics import Family
 from common.core.metrics import decode as decode_families
 
+EntryName = tuple[int, int, str]  # port, DSCP and protocol, "tcp" or "udp"
 MOST_BODY = 65536  # bytes of a server's answer that are looked through
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """A backend of a pool, as its bridge knows it. ``target`` is what the results are about, in the
-    words of whoever asked; ``entries`` are (port, DSCP): what its bridge must lead somewhere."""
+    words of whoever asked; ``entries`` are what its bridge must lead somewhere."""
 
     target: tuple[Any, ...]
     bridge: str
-    entries: tuple[tuple[int, int], ...]
+    entries: tuple[EntryName, ...]
 
 
 @dataclass(frozen=True, slots=True)

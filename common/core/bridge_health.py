@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from common.core.agent_settings import BridgeCheck, Member
+from common.core.agent_settings import BridgeCheck, EntryName, Member
 
 MOST_ANSWER = 4 << 20  # bytes: some ten thousand entries
 MOST_WORDS = 200  # characters of a text that is passed on
 
+Way = tuple[str, EntryName]  # with the bridge's address
 Result = tuple[tuple[Any, ...], bool, str]  # a target; whether it is well; why not
 
 
@@ -26,7 +27,8 @@ class AnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A way in: ``address`` and ``port`` with each of ``dscps``, to ``server`` ("ADDR:PORT").
+    """A way in: ``address``, ``port`` and ``protocol`` with each of ``dscps``, to ``server``
+    ("ADDR:PORT").
 
     ``up`` and ``reason`` are what the bridge's own check says, ``up`` where it has none. Counted
     since the bridge started: connections ``opened`` to the server, ``refused`` by it, left
@@ -43,11 +45,12 @@ class Entry:
     refused: int = 0
     silent: int = 0
     reset: int = 0
+    protocol: str = "tcp"
 
     @property
-    def ways(self) -> Iterator[tuple[str, int, int]]:
-        """(address, port, DSCP): what a balancer knows it by."""
-        return ((self.address, self.port, dscp) for dscp in self.dscps)
+    def ways(self) -> Iterator[Way]:
+        """What a balancer knows it by."""
+        return ((self.address, (self.port, dscp, self.protocol)) for dscp in self.dscps)
 
 
 HEAD, LIST = {"status": "ok", "program": "packetbridge"}, "backends"
@@ -93,7 +96,8 @@ def _entry(table: Any) -> Entry:
     ):
         raise AnswerError("the answer names a backend whose address, port, dscps or up is none")
     server, reason = (str(table.get(key, ""))[:MOST_WORDS] for key in ("server", "reason"))
-    return Entry(address, port, tuple(dscps), server, up, reason, **numbers)
+    protocol = str(table.get("protocol", "tcp"))  # older bridges have no other
+    return Entry(address, port, tuple(dscps), server, up, reason, **numbers, protocol=protocol)
 
 
 class BridgeView:
@@ -101,7 +105,7 @@ class BridgeView:
 
     def __init__(self, check: BridgeCheck) -> None:
         self.check = check
-        self._before: Mapping[tuple[str, int, int], Entry] = {}
+        self._before: Mapping[Way, Entry] = {}
 
     def answered(self, entries: Iterable[Entry]) -> list[Result]:
         """The members' results by an answer."""
@@ -118,13 +122,15 @@ class BridgeView:
         """The members' results where there was no answer, or none that can be used."""
         return [(member.target, False, reason) for member in self.check.members]
 
-    def _trouble(self, member: Member, now: Mapping[tuple[str, int, int], Entry]) -> str:
+    def _trouble(self, member: Member, now: Mapping[Way, Entry]) -> str:
         """What is wrong with the member, '' for nothing."""
-        for port, dscp in member.entries:
-            way = (member.bridge, port, dscp)
+        for name in member.entries:
+            way = (member.bridge, name)
             entry = now.get(way)
             if entry is None:
-                return f"the bridge has no backend for port {port} with DSCP {dscp}"
+                port, dscp, protocol = name
+                udp = "UDP " if protocol == "udp" else ""
+                return f"the bridge has no backend for {udp}port {port} with DSCP {dscp}"
             if not entry.up:
                 return f"server {entry.server}: {entry.reason or 'down'}"
             if (before := self._before.get(way)) and (trouble := _traffic(before, entry)):

@@ -160,4 +160,5 @@ def _entry(entry: EntryRead, backend: Backend) -> Entry:
         refused=figures.refused,
         silent=figures.silent,
         reset=figures.resets,
+        protocol=backend.protocol,
     )

@@ -79,7 +79,7 @@ def test_one_request_serves_all_pools_of_a_bridge() -> None:
         saying(response(json.dumps(encode(entries)).encode()))(connected)
 
     members = tuple(
-        Member((pool, "b"), "127.0.0.1", ((port, 1),))
+        Member((pool, "b"), "127.0.0.1", ((port, 1, "tcp"),))
         for pool, port in (("one", 80), ("two", 80), ("three", 81), ("four", 82))
     )
     with server(health) as port:
@@ -368,7 +368,11 @@ def test_one_that_hangs_is_ended() -> None:
 def test_settings_are_the_same_at_the_other_end() -> None:
     check = ServerCheck(("t", 1, (2, 3)), "http", "192.0.2.1", 80, OFTEN, 1.0, "/", "h", ((1, 2),))
     bridge = BridgeCheck(
-        "192.0.2.2", 1, OFTEN, 2.0, (Member(("p", "b"), "192.0.2.3", ((80, 1), (81, 1))),)
+        "192.0.2.2",
+        1,
+        OFTEN,
+        2.0,
+        (Member(("p", "b"), "192.0.2.3", ((80, 1, "tcp"), (81, 1, "tcp"))),),
     )
     settings = AgentSettings(
         "balancer",

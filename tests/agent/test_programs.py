@@ -136,7 +136,7 @@ def balancing() -> Balancing:
 
 
 def test_each_bridge_is_asked_once_for_all_pools_that_ask_alike(balancing: Balancing) -> None:
-    second, plain = Rhythm(1.0, 0.1), ((80, 1), (443, 1))
+    second, plain = Rhythm(1.0, 0.1), ((80, 1, "tcp"), (443, 1, "tcp"))
     assert balancing.program.settings().bridges == (
         BridgeCheck(
             "203.0.113.1",
@@ -145,7 +145,7 @@ def test_each_bridge_is_asked_once_for_all_pools_that_ask_alike(balancing: Balan
             1.0,
             (
                 Member(("plain", "a"), "203.0.113.1", plain),
-                Member(("big", "a"), "203.0.113.1", ((80, 1),)),
+                Member(("big", "a"), "203.0.113.1", ((80, 1, "tcp"),)),
             ),
         ),
         BridgeCheck(
@@ -156,7 +156,7 @@ def test_each_bridge_is_asked_once_for_all_pools_that_ask_alike(balancing: Balan
             9320,
             Rhythm(0.5, 0.1),
             1.0,
-            (Member(("fast", "203.0.113.1"), "203.0.113.1", ((80, 1),)),),
+            (Member(("fast", "203.0.113.1"), "203.0.113.1", ((80, 1, "tcp"),)),),
         ),
     )
 

@@ -15,7 +15,7 @@ from common.core.bridge_health import AnswerError, BridgeView, Entry, decode, en
 from common.core.health import Rhythm
 
 BRIDGE = "192.0.2.20"
-MEMBER = Member(("pool", "b"), BRIDGE, ((80, 1), (443, 1)))
+MEMBER = Member(("pool", "b"), BRIDGE, ((80, 1, "tcp"), (443, 1, "tcp")))
 PLAIN = Entry(BRIDGE, 80, (1, 2), "192.0.2.30:80")
 SECURE = Entry(BRIDGE, 443, (1,), "192.0.2.30:443")
 
@@ -75,13 +75,22 @@ def test_what_connections_meet_counts_when_it_is_half_of_them(
     assert not trouble([before, SECURE], [after, SECURE], [after, SECURE])  # and only once
 
 
+def test_the_protocol_is_part_of_a_ways_name() -> None:
+    seen = view(Member(("p", "b"), BRIDGE, ((53, 1, "udp"),)))
+    tcp = Entry(BRIDGE, 53, (1,), "192.0.2.30:53")
+    (result,) = seen.answered([tcp])
+    assert result[1:] == (False, "the bridge has no backend for UDP port 53 with DSCP 1")
+    (result,) = seen.answered([tcp, replace(tcp, protocol="udp")])
+    assert result[1:] == (True, "")
+
+
 def test_a_bridge_that_began_anew_is_not_blamed_for_what_was_before() -> None:
     before = replace(PLAIN, opened=100, refused=50)
     assert not trouble([before, SECURE], [replace(PLAIN, refused=3), SECURE])
 
 
 def test_without_an_answer_all_members_are_in_trouble() -> None:
-    other = Member(("pool", "c"), BRIDGE, ((80, 1),))
+    other = Member(("pool", "c"), BRIDGE, ((80, 1, "tcp"),))
     assert view(MEMBER, other).failed("refused") == [
         (("pool", "b"), False, "refused"),
         (("pool", "c"), False, "refused"),
