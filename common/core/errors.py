@@ -14,8 +14,11 @@ class Malformed(Outcome):
     BAD_TCP_HEADER = "bad_tcp_header"  # data offset below 20 bytes or past the packet
     BAD_TCP_OPTIONS = "bad_tcp_options"
     BAD_TCP_CHECKSUM = "bad_tcp_checksum"
+    BAD_UDP_LENGTH = "bad_udp_length"  # not that of the IP payload
+    BAD_UDP_CHECKSUM = "bad_udp_checksum"
+    ZERO_PORT = "zero_port"  # of UDP: nobody could answer to it, or listens there
     FRAGMENT = "fragment"
-    OTHER_PROTOCOL = "other_protocol"  # neither TCP nor ICMP
+    OTHER_PROTOCOL = "other_protocol"  # none of TCP, UDP and ICMP
     BAD_ICMP = "bad_icmp"  # an error that quotes too little, or nothing of ours
     BAD_HANDOFF_OPTION = "bad_handoff_option"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common.core import checksum
+from common.core.datagram import UDP
 from common.core.errors import Malformed, MalformedError
 from common.core.segment import ICMP, TCP, check_ipv4
 
@@ -10,7 +11,9 @@ UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM = 3, 11, 12
 FRAGMENTATION_NEEDED = (UNREACHABLE, 4)
 ERRORS = (UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM)
 HEADER_BYTES = 8
-QUOTED_BYTES = 8  # of TCP ports and sequence number: all that is promised to be there
+QUOTED_BYTES = (
+    8  # of TCP ports and sequence number, of UDP its header: all that is sure to be there
+)
 
 
 def header_bytes(data: bytes) -> int:
@@ -39,11 +42,19 @@ def quotation(data: bytes) -> tuple[int, int]:
     return inner, carried
 
 
-def quoted_flow(data: bytes) -> bytes | None:
-    """The quoted segment's 12-byte key: source, destination, source port, destination port; None
-    where what is quoted is not the beginning of a TCP segment. Raises as ``quotation`` does."""
-    inner, tcp = quotation(data)
+def quoted_key(data: bytes) -> tuple[int, bytes] | None:
+    """The protocol of what is quoted, TCP or UDP, and its 12-byte key: source, destination, source
+    port, destination port; None where it is not the beginning of a segment or a datagram. Raises as
+    ``quotation`` does."""
+    inner, carried = quotation(data)
     first_fragment = not int.from_bytes(data[inner + 6 : inner + 8], "big") & 0x1FFF
-    if data[inner + 9] != TCP or not first_fragment:
+    if data[inner + 9] not in (TCP, UDP) or not first_fragment:
         return None
-    return data[inner + 12 : inner + 20] + data[tcp : tcp + 4]
+    return data[inner + 9], data[inner + 12 : inner + 20] + data[carried : carried + 4]
+
+
+def quoted_flow(data: bytes) -> bytes | None:
+    """The quoted segment's 12-byte key; None where what is quoted is not the beginning of a TCP
+    segment. Raises as ``quotation`` does."""
+    quoted = quoted_key(data)
+    return None if quoted is None or quoted[0] != TCP else quoted[1]

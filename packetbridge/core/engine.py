@@ -14,16 +14,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from common.core import handoff
+from common.core import handoff, icmp
+from common.core.datagram import UDP
 from common.core.errors import MalformedError
 from common.core.keys import Keyring, Keys
 from common.core.ledger import DROP, Ledger, Occurrence, Outcome
-from common.core.segment import ACK, ICMP, MIN_PACKET, SYN, Segment
+from common.core.segment import ACK, ICMP, MIN_PACKET, SYN, TCP, Segment
 from packetbridge.core import answers, icmp_errors, splice
 from packetbridge.core.adoption import Adoption
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context, Served
+from packetbridge.core.datagrams import quotations
+from packetbridge.core.datagrams.datagrams import Datagrams
+from packetbridge.core.datagrams.mapping import Mapping
+from packetbridge.core.datagrams.mappings import Mappings
 from packetbridge.core.ends import Ends, end, kill
 from packetbridge.core.entry import Entry
 from packetbridge.core.fast_path import FastPath, NoFastPath
@@ -67,6 +72,7 @@ class Bridge:
     """The core of the program; see the module's text.
 
     Times are monotonic seconds; ``wall_offset`` added to them gives seconds since 1970.
+    ``mappings`` are the kernel's, where it translates datagrams.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Bridge:
         now: float,
         wall_offset: float,
         fast: FastPath | None = None,
+        mappings: Mappings | None = None,
     ) -> None:
         self.ledger = ledger
         self._fast: FastPath = NoFastPath() if fast is None else fast
@@ -90,6 +97,7 @@ class Bridge:
         self._entries, self._by_server = self._ways.inbound, self._ways.by_server
         self._adoption = Adoption(self._context, self._entries)
         self._parting = Parting(self._context)
+        self.datagrams = Datagrams(self._context, self._ways, limits, timeouts, mappings)
         self.access = self._context.access
         sources = Sources()
         self._connector = Connector(self._context, sources)
@@ -150,7 +158,7 @@ class Bridge:
         """When ``timers`` is to be called next, at the latest."""
         if self._adoption.pending:
             return 0.0
-        due = self._context.schedule.next()
+        due = min(self._context.schedule.next(), self.datagrams.due)
         return min(due, self._gathered + GATHERED) if self._fast.reports and self._outbound else due
 
     def timers(self, now: float, wall_offset: float) -> None:
@@ -159,6 +167,7 @@ class Bridge:
         self._context.wall = now + wall_offset
         self._context.keys.expire(now)
         self._context.schedule.run(now, self._end_idle)
+        self.datagrams.timers(now)
         if self._adoption.pending:
             self._adoption.step(now)
         self.gather(now)
@@ -223,10 +232,14 @@ class Bridge:
         for entry in self._ways.named(name):
             entry.draining = draining
 
-    def end(self, flow: Flow, now: float) -> None:
-        """End a connection for both sides at the operator's word, and tell the balancer."""
+    def end(self, flow: Flow | Mapping, now: float) -> None:
+        """End a connection for both sides at the operator's word, and tell the balancer; or forget
+        a mapping."""
         self._context.wall = now + self._wall_offset
-        if flow.state is not State.GONE:
+        if isinstance(flow, Mapping):
+            self.ledger.counts[Killed.FLOWS] += 1
+            self.datagrams.end(flow)
+        elif flow.state is not State.GONE:
             self.ledger.counts[Killed.FLOWS] += 1
             kill(self._context, flow, End.KILLED, now)
 
@@ -235,11 +248,14 @@ class Bridge:
         go on: see former."""
         self.table.configure(limits, timeouts)
         self._ways.replace(entries)
+        self.datagrams.configure(limits, timeouts)
 
     def former(self) -> list[Entry]:
         """Ways in that are not configured any more, and have connections still: for as long they
         need rules. The others are forgotten."""
-        return self._ways.former_in_use()
+        former = self._ways.former_in_use()
+        self.datagrams.follow()
+        return former
 
     def counts(self) -> Counter[Outcome | Occurrence]:
         """What was counted so far; the short way keeps numbers of its own, which is quicker."""
@@ -257,6 +273,7 @@ class Bridge:
         return {
             "flows": len(self.table),
             "held_bytes": self.table.held_bytes,
+            "mappings": len(self.datagrams.mappings),
             **self._fast.gauges(),
         }
 
@@ -295,8 +312,11 @@ class Bridge:
 
     def _slow(self, data: bytes, now: float, mark: int) -> bytes | None:
         self._context.wall = now + self._wall_offset
-        if len(data) > 9 and data[9] == ICMP:
-            return icmp_errors.translate(data, self._inbound, self.ledger)
+        if len(data) > 9 and data[9] != TCP:
+            if data[9] == UDP:
+                return self.datagrams.packet(data, now)
+            if data[9] == ICMP:
+                return self._icmp(data, now)
         segment = Segment(data)
         dscp = segment.tos >> 2
         entry = self._entries.get((segment.dst, dscp, segment.dport))
@@ -306,6 +326,13 @@ class Bridge:
         if servers is not None:
             return self._from_server(servers, segment, now, mark)
         return self.ledger.drop(Senseless.NO_ENTRY, data)
+
+    def _icmp(self, data: bytes, now: float) -> bytes | None:
+        if not quotations.is_of_server(data, self._ways):
+            quoted = icmp.quoted_key(data)
+            if quoted is None or quoted[0] == TCP:
+                return icmp_errors.translate(data, self._inbound, self.ledger)
+        return self.datagrams.icmp(data, now)
 
     def _from_client(self, entry: Entry, segment: Segment, now: float) -> bytes | None:
         flow = self._inbound[entry.dscp].get(segment.key)

@@ -27,6 +27,7 @@ _ENDPOINT = struct.Struct("!4sH")
 
 class Entry:
     """``server_key`` is 6 bytes, the server's address and port. ``local``: it is on this host.
+    ``protocol``: "tcp" or "udp", whose ports are others.
 
     ``bbr`` says that the server's route to clients uses BBR, as far as can be known here.
 
@@ -54,6 +55,7 @@ class Entry:
         "own_source",
         "port",
         "ports",
+        "protocol",
         "reason",
         "removed",
         "server",
@@ -67,6 +69,7 @@ class Entry:
     ) -> None:
         self.address = IPv4Address(configured.address).packed
         self.port = configured.port
+        self.protocol = configured.protocol
         self.dscp = dscp
         self.vip = IPv4Address(vip).packed
         self.server = IPv4Address(configured.server_address).packed
@@ -109,13 +112,19 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """ADDRESS:PORT/DSCP, which no other has."""
-        return f"{IPv4Address(self.address)}:{self.port}/{self.dscp}"
+        """ADDRESS:PORT/DSCP, and /udp of one for datagrams: no other has it."""
+        kind = "/udp" if self.protocol == "udp" else ""
+        return f"{IPv4Address(self.address)}:{self.port}/{self.dscp}{kind}"
 
     @property
     def server_name(self) -> str:
         """ADDRESS:PORT of the server."""
         return f"{IPv4Address(self.server)}:{self.server_port}"
+
+    @property
+    def hops(self) -> tuple[int, int]:
+        """What is taken off the TTL here, up and down."""
+        return self._hops
 
     @property
     def server_key(self) -> bytes:

@@ -41,15 +41,17 @@ def rules(
     here = [b for _, b in ways if b.server_address in local]
     remote = [b for _, b in ways if b.server_address not in local]
     queued_in = _unique(match for way in ways for match in _from_balancers(*way))
-    queued_in += _unique(_from_server(b) for b in remote)
+    queued_in += _unique(match for b in remote for match in _from_server(b))
     to_servers = _unique(_to_server(b) for b in remote)
     marked = [_marked(config)]
+    to_datagram_servers, from_datagram_servers = _datagrams(here)
     untracked_in = queued_in + to_servers + (marked if kernel is not None else [])
+    untracked_in += to_datagram_servers
     to_clients = _unique(match for way in ways for match in _to_clients(*way))
     queue = f"-j NFQUEUE --queue-num {config.queue}"
     return (
         _untracked(untracked_in) + [f"{match} {queue}" for match in queued_in],
-        _untracked(marked + to_clients + to_servers)
+        _untracked(marked + to_clients + to_servers + from_datagram_servers)
         + list(_local_servers(config, here, queue, kernel)),
     )
 
@@ -58,56 +60,82 @@ def _from_balancers(config: Config, backend: Backend) -> Iterator[str]:
     """What was steered here: this DSCP and port only, as other programs set a DSCP as well."""
     for dscp in config.dscps(backend):
         steered = f"-d {backend.address} -m dscp --dscp {dscp}"
-        yield f"{steered} -p tcp --dport {backend.port}"
+        yield f"{steered} -p {backend.protocol} --dport {backend.port}"
         for kind in icmp.ERRORS:
             yield f"{steered} -p icmp --icmp-type {kind}"
 
 
-def _from_server(backend: Backend) -> str:
-    """Answers of a server on another host, which come in as this host is its router or its peer."""
-    server = f"-s {backend.server_address} -p tcp --sport {backend.server_port}"
+def _from_server(backend: Backend) -> Iterator[str]:
+    """Answers of a server on another host, which come in as this host is its router or its peer;
+    and what its host says of datagrams that it does not take."""
+    protocol = backend.protocol
+    server = f"-s {backend.server_address} -p {protocol} --sport {backend.server_port}"
     if backend.source == "client":
-        return server
-    low, high = backend.ports
-    return f"{server} -d {backend.address} --dport {low}:{high}"
+        yield server
+    else:
+        low, high = backend.ports
+        yield f"{server} -d {backend.address} --dport {low}:{high}"
+    if protocol == "udp":
+        yield _unreachable(backend)
+
+
+def _unreachable(backend: Backend) -> str:
+    return f"-s {backend.server_address} -p icmp --icmp-type {icmp.UNREACHABLE}"
 
 
 def _to_server(backend: Backend) -> str:
     """The way there of what `_from_server` matches: tracking sees both directions or neither."""
-    server = f"-d {backend.server_address} -p tcp --dport {backend.server_port}"
+    server = f"-d {backend.server_address} -p {backend.protocol} --dport {backend.server_port}"
     if backend.source == "client":
         return server
     low, high = backend.ports
     return f"{server} -s {backend.address} --sport {low}:{high}"
 
 
+def _datagrams(here: list[Backend]) -> tuple[list[str], list[str]]:
+    """What goes to, and what comes from, servers of datagrams on this host: no mark tells what
+    belongs to a client of a VIP, so that none of it is tracked, in either direction."""
+    ends = _unique(
+        f"{b.server_address} -p udp {{}} {b.server_port}" for b in here if b.protocol == "udp"
+    )
+    return (
+        ["-d " + end.format("--dport") for end in ends],
+        ["-s " + end.format("--sport") for end in ends],
+    )
+
+
 def _local_servers(
     config: Config, here: list[Backend], queue: str, kernel: Kernel | None
 ) -> Iterator[str]:
     """Answers of servers on this host: by mark, and the kernel's RST where no socket is left to
-    mark it; one that belongs to a direct connection is let go by the program.
+    mark it; one that belongs to a direct connection is let go by the program. Datagrams have no
+    mark: the program knows which are of a client of a VIP.
 
     What leaves by an interface at which the kernel does not translate is the program's in any case:
     a tunnel, the loopback, one that has come since the start.
     """
-    servers = [f"-s {b.server_address} -p tcp --sport {b.server_port}" for b in here]
+    servers = [
+        f"-s {b.server_address} -p tcp --sport {b.server_port}" for b in here if b.protocol == "tcp"
+    ]
     marked = _unique(f"{server} {_marked(config)}" for server in servers)
     resets = _unique(f"{server} --tcp-flags RST RST" for server in servers)
+    datagrams = _datagrams(here)[1]
+    errors = _unique(_unreachable(b) for b in here if b.protocol == "udp")
     if kernel is not None and here:
-        for match in marked:
+        for match in marked + datagrams:
             yield f"{match} -m bpf --object-pinned {kernel.unusual} {queue}"
-        for match in resets:
+        for match in resets + errors:
             yield f"{match} {queue}"
         for interface in kernel.interfaces:
             yield f"-o {interface} -j RETURN"
-        resets = []
-    for match in marked + resets:
+        resets, errors = [], []
+    for match in marked + resets + datagrams + errors:
         yield f"{match} {queue}"
 
 
 def _to_clients(config: Config, backend: Backend) -> Iterator[str]:
     for dscp in config.dscps(backend):
-        yield f"-s {config.vip(dscp)} -p tcp --sport {backend.port}"
+        yield f"-s {config.vip(dscp)} -p {backend.protocol} --sport {backend.port}"
 
 
 def _marked(config: Config) -> str:

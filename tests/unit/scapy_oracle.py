@@ -72,14 +72,17 @@ def udp_packet(
     tos: int = 0,
     ttl: int = 64,
     ident: int = 1,
+    flags: str = "DF",
     no_checksum: bool = False,
+    ip_options: bytes = b"",
 ) -> bytes:
     """An IPv4/UDP packet; `no_checksum` sends the 0 that RFC 768 allows for "none computed"."""
     udp = UDP(sport=source[1], dport=destination[1])
     if no_checksum:
         udp.chksum = 0
-    header = IP(src=source[0], dst=destination[0], tos=tos, ttl=ttl, id=ident, flags="DF")
-    return bytes(header / udp / Raw(payload))
+    header = IP(src=source[0], dst=destination[0], tos=tos, ttl=ttl, id=ident, flags=flags)
+    packet = bytes(header / udp / Raw(payload))
+    return _with_ip_options(packet, ip_options) if ip_options else packet
 
 
 def icmp_error(

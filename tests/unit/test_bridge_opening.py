@@ -244,7 +244,7 @@ def test_held_bytes_are_bounded() -> None:
     assert stage.count("held_full") > 10
     assert stage.core.gauges()["held_bytes"] < 65536 + 1500
     stage.at(11)
-    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
+    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0, "mappings": 0}
 
 
 def test_handoffs_are_refused_once_no_more_may_be_held() -> None:
@@ -335,7 +335,7 @@ def test_a_server_that_resets_is_refused_by_name() -> None:
     assert answer["seq"] == (connection.c + 1) % 2**32
     assert answer["tos"] == 0
     assert stage.count("backend_refused") == 1
-    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
+    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0, "mappings": 0}
 
 
 @pytest.mark.parametrize("wrong", [{"flags": "R"}, {"ack": 77}])
@@ -366,7 +366,7 @@ def test_a_silent_server_is_asked_three_times_and_given_up_in_time(connect: floa
     stage.at(connect + 0.001)
     assert stage.reply()["raw_options"][:16] == refusal(connection)
     assert stage.count("backend_silent") == 1
-    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
+    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0, "mappings": 0}
 
 
 def test_a_server_is_given_a_second_by_default() -> None:

@@ -60,6 +60,13 @@ def test_what_is_no_error_is_refused(data: bytes) -> None:
         icmp.quotation(data)
 
 
+def test_a_quoted_datagram_has_a_key_and_no_flow() -> None:
+    data = icmp_error("10.0.0.1", A[0], udp_packet(A, B, b"x")[:28])
+    assert icmp.quoted_key(data) == (17, KEY)
+    assert icmp.quoted_key(icmp_error("10.0.0.1", A[0], QUOTED)) == (6, KEY)
+    assert icmp.quoted_flow(data) is None
+
+
 @pytest.mark.parametrize(
     "quoted", [udp_packet(A, B), QUOTED[:6] + b"\0\1" + QUOTED[8:]], ids=["udp", "later fragment"]
 )
