@@ -4,6 +4,7 @@ like on its way there and back."""
 from __future__ import annotations
 
 import errno
+import math
 import socket
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 
 from tests.e2e import datagrams
-from tests.e2e.capture import capture
+from tests.e2e.capture import Packet, capture
 from tests.e2e.controlled import told
 from tests.e2e.datagrams import (
     CHECK,
@@ -245,7 +246,8 @@ def test_any_size_that_the_links_carry(lab: Lab, servers: Servers, size: int) ->
             assert speaker.asks(data) == data
 
 
-def test_answers_over_the_mtu_arrive_in_fragments(lab: Lab, servers: Servers) -> None:
+def test_answers_over_the_mtu_arrive_in_fragments(lab: Lab, servers: Servers, path: str) -> None:
+    sizes = (1500, 3900) if path == "nfqueue" else (1500, 3900, 9001)
     with (
         balanced(lab),
         capture(lab, "client", protocol=socket.IPPROTO_UDP) as at_client,
@@ -253,28 +255,41 @@ def test_answers_over_the_mtu_arrive_in_fragments(lab: Lab, servers: Servers) ->
         speakers(lab, 4) as four,
     ):
         for speaker in four:
-            for size in (1500, 4000, 9001):
+            for size in sizes:
                 asked = f"large {size}".encode()
                 assert speaker.asks(asked) == asked + bytes(size)
-    fragments = [packet for packet in at_client.packets if packet.data[6] & 0x3F or packet.data[7]]
-    fragments = [packet for packet in fragments if not packet.outgoing]
-    assert len(fragments) >= 4 * (2 + 3 + 7)
+    fragments = [packet for packet in at_client.packets if is_fragment(packet)]
+    assert len(fragments) == 4 * sum(math.ceil(size / LINK) for size in sizes)
     assert {packet.source for packet in fragments} == {VIP}
     assert {packet.source for packet in at_balancer.packets} == {CLIENT}
 
 
-def test_questions_over_the_mtu_arrive_or_are_counted(
-    lab: Lab, servers: Servers, path: str
-) -> None:
+def is_fragment(packet: Packet) -> bool:
+    return bool(packet.data[6] & 0x3F or packet.data[7])
+
+
+def test_what_a_queue_cuts_off_is_dropped_by_name(lab: Lab, servers: Servers, path: str) -> None:
+    if path == "ebpf":
+        pytest.skip("the kernel's path has no queue")
+    with balanced(lab), speakers(lab, 1) as (speaker,):
+        counted = lab.growth(speaker.meets())
+        speaker.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            speaker.asks(b"large 5000")
+        assert counted.reaches("datagram_too_large")
+
+
+def test_questions_over_the_mtu_arrive_whole_up_to_a_size(lab: Lab, servers: Servers) -> None:
+    """The balancer's kernel puts their fragments together, and what a queue cuts off of them is
+    dropped by name."""
     counted = lab.growth("balancer")
     with balanced(lab), speakers(lab, 1) as (speaker,):
-        speaker.asks()
-        speaker.socket.settimeout(0.5)
-        data = bytes(4000)
-        try:
-            assert speaker.asks(data) == data
-        except TimeoutError:
-            assert counted("fragment") >= 1
+        for size in (1500, 3900):
+            assert speaker.asks(bytes(size)) == bytes(size)
+        speaker.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            speaker.asks(bytes(5000))
+        assert counted.reaches("datagram_too_large")
         assert speaker.asks(b"and on") == b"and on"
 
 
