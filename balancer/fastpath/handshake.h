@@ -7,6 +7,7 @@
 
 #include "cookie.h"
 #include "counters.h"
+#include "kinds.h"
 #include "offer.h"
 
 enum {
@@ -14,9 +15,6 @@ enum {
 	BESIDE_SYN = 0xc0 | 0x08, /* ECE and CWR offer ECN, which is declined; PSH comes with data */
 	MAX_ROUND_TRIP = 60000, /* milliseconds; an older echo says nothing of the path */
 };
-
-/* Kinds of packets that are counted. */
-enum { STEERED, UNROUTED, ANSWERED, ARRIVED };
 
 struct endpoint {
 	__be32 vip;

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0
  *
  * Steering in the kernel: packets of connections that a bridge has go on to it from here, at tc
- * ingress, and new clients' handshakes are done; all else goes up, to netfilter and so to the
- * program, which writes the records.
+ * ingress, and so do datagrams of clients that have a backend; new clients' handshakes are done. All
+ * else goes up, to netfilter and so to the program, which writes the records.
  */
+#include "datagrams.h"
 #include "handshake.h"
-
-enum { MARK = 0x4c340000 }; /* of what the stack is to forward: see balancer/core/rules.py */
 
 /* One connection at a bridge. Times are nanoseconds of CLOCK_MONOTONIC. */
 struct steered {
@@ -115,8 +114,10 @@ int steer(struct __sk_buff *skb)
 	struct segment s = {};
 	struct steered *flow;
 
-	if (!for_us(skb) || !read_segment(skb, ETH_HLEN, &s))
+	if (!for_us(skb))
 		return NOT_OURS;
+	if (!read_segment(skb, ETH_HLEN, &s))
+		return read_datagram(skb, ETH_HLEN, &s) ? steer_datagram(skb, &s) : NOT_OURS;
 	flow = bpf_map_lookup_elem(&flows, &s.key);
 	return flow ? steer_on(skb, &s, flow) : shake_hands(skb, &s);
 }

@@ -6,7 +6,7 @@
 
 #include "packet.h"
 
-enum { TOTALS = 4 }; /* kinds of packets that a program tells apart, at most */
+enum { TOTALS = 8 }; /* kinds of packets that a program tells apart, at most */
 
 struct total {
 	__u64 packets;

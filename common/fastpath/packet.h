@@ -62,6 +62,7 @@ struct segment {
 	__u8 tos;
 	__u8 ttl;
 	__u8 flags;
+	__u8 protocol;
 };
 
 /* Whether a frame that came in is for this host. Others are seen where an interface is promiscuous
@@ -103,6 +104,7 @@ ALWAYS int read_segment(struct __sk_buff *skb, __u32 ip_at, struct segment *s)
 	s->tos = ip.tos;
 	s->ttl = ip.ttl;
 	s->flags = ((__u8 *)&tcp)[13];
+	s->protocol = IPPROTO_TCP;
 	return 1;
 }
 
@@ -183,7 +185,7 @@ ALWAYS __u32 way_out(struct __sk_buff *skb, const struct segment *s, __be32 src,
 {
 	struct bpf_fib_lookup to = {
 		.family = 2, /* AF_INET */
-		.l4_protocol = IPPROTO_TCP,
+		.l4_protocol = s->protocol,
 		.ifindex = skb->ingress_ifindex,
 		.tos = tos,
 		.ipv4_src = src,

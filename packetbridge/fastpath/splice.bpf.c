@@ -6,6 +6,7 @@
  * is unusual goes up, to netfilter and so to the program, which writes the records.
  */
 #include "counters.h"
+#include "datagrams.h"
 #include "options.h"
 
 enum {
@@ -226,8 +227,10 @@ int incoming(struct __sk_buff *skb)
 	struct way *way;
 	__u8 hop;
 
-	if (!for_us(skb) || !read_segment(skb, ETH_HLEN, &s))
+	if (!for_us(skb))
 		return NOT_OURS;
+	if (!read_segment(skb, ETH_HLEN, &s))
+		return incoming_datagram(skb);
 	way = way_of(&s, s.tos >> 2);
 	if (!way) {
 		way = way_of(&s, FROM_SERVER);
@@ -275,7 +278,7 @@ int outgoing(struct __sk_buff *skb)
 	struct way *way;
 
 	if (!read_segment(skb, ETH_HLEN, &s))
-		return NOT_OURS;
+		return outgoing_datagram(skb);
 	way = way_of(&s, FROM_SERVER);
 	if (!way || way->onward || skb->mark != way->mark)
 		return NOT_OURS;
@@ -294,7 +297,7 @@ int unusual(struct __sk_buff *skb)
 	struct way *way;
 
 	if (!read_segment(skb, 0, &s))
-		return 1;
+		return unusual_datagram(skb);
 	way = way_of(&s, FROM_SERVER);
 	if (!way)
 		return 1;

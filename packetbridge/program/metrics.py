@@ -16,7 +16,8 @@ from packetbridge.core.health import ServerHealth
 SERVED = frozenset({
     "spliced_up", "spliced_down", "direct", "handoff_taken", "held", "ack_before_spliced",
     "backend_syn_ack", "backend_time_wait", "backend_refused", "forget", "client_reset",
-    "icmp_translated", "clock_told",
+    "icmp_translated", "icmp_of_server", "icmp_of_server_host", "clock_told", "datagrams_up",
+    "datagrams_down",
 })  # fmt: skip
 
 

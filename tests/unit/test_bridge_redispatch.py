@@ -188,7 +188,7 @@ def test_a_forgotten_opening_opens_again_by_a_new_attempt_alone() -> None:
     connection.asked()
     connection.handoff(b"", kind=models.FORGET)
     assert not stage.sent()
-    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0}
+    assert stage.core.gauges() == {"flows": 0, "held_bytes": 0, "mappings": 0}
     connection.handoff()
     assert not stage.sent(), "late, or replayed"
     assert stage.count("handoff_again") == 1
@@ -290,7 +290,7 @@ def test_a_question_does_not_make_the_client_s_bytes_the_bridge_s() -> None:
     stage.sent()
     stage.at(30)
     assert not stage.sent()
-    assert stage.core.gauges() == {"flows": 1, "held_bytes": 0}
+    assert stage.core.gauges() == {"flows": 1, "held_bytes": 0, "mappings": 0}
 
 
 def test_a_refusal_of_an_attempt_that_is_over_is_told_from_one_under_way() -> None:

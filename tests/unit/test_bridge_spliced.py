@@ -428,10 +428,13 @@ def test_an_icmp_errors_quotation_becomes_what_the_server_sent(
     assert stage.count("icmp_translated") == 1
 
 
-def test_an_icmp_error_about_no_tcp_is_dropped_by_name() -> None:
+def test_an_icmp_error_about_no_connection_of_ours_is_dropped_by_name() -> None:
     stage = Stage()
     connection = Connection(stage)
     quoted = udp_packet(connection.vip, connection.client)
+    assert stage.packet(icmp_error("198.51.100.1", ADDRESS[0], quoted)) is None
+    assert stage.count("icmp_unknown_flow") == 1, "of datagrams, of which this bridge has none"
+    quoted = quoted[:9] + b"\x2f" + quoted[10:]
     assert stage.packet(icmp_error("198.51.100.1", ADDRESS[0], quoted)) is None
     assert stage.count("bad_icmp") == 1
 
