@@ -12,6 +12,7 @@ from balancer.core import config as settings
 from balancer.core.choice.pool import Pool
 from balancer.core.choice.rate_limit import RateLimit
 from balancer.core.config import Config
+from balancer.core.datagrams.service import DatagramService
 from balancer.core.service import Paths, Service
 
 
@@ -32,14 +33,20 @@ class PoolLimit:
 
 
 class Catalogue:
-    """``pools`` and their rate ``limits`` by name, ``services`` by VIP and port (6 bytes)."""
+    """``pools`` and their rate ``limits`` by name; ``services`` by VIP and port (6 bytes), those of
+    UDP apart."""
 
     def __init__(
-        self, pools: dict[str, Pool], limits: dict[str, PoolLimit], services: Iterable[Service]
+        self,
+        pools: dict[str, Pool],
+        limits: dict[str, PoolLimit],
+        services: Iterable[Service],
+        datagram_services: Iterable[DatagramService] = (),
     ) -> None:
         self.pools = pools
         self.limits = limits
         self.services = {service.endpoint: service for service in services}
+        self.datagram_services = {service.endpoint: service for service in datagram_services}
 
     def current(self, pool: Pool) -> Pool:
         """The pool itself, or what has taken over from it."""
@@ -64,13 +71,17 @@ def build(
             same = known is not None and known.configured == limit
             limits[name] = known if same and known else PoolLimit(limit)
         yield
-    services = []
+    services, datagram_services = [], []
     for service in config.services:
         own = {pool.name: pools[pool.name] for pool in config.pools_of(service)}
-        routes = config.routes_of(service)
-        services.append(Service(service, routes, own, paths, config.timeouts))
+        if service.protocol == "udp":
+            (pool,) = own.values()
+            datagram_services.append(DatagramService(service, pool, config.timeouts))
+        else:
+            routes = config.routes_of(service)
+            services.append(Service(service, routes, own, paths, config.timeouts))
         yield
-    return Catalogue(pools, limits, services)
+    return Catalogue(pools, limits, services, datagram_services)
 
 
 def built(config: Config, paths: Paths, now: float) -> Catalogue:

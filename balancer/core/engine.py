@@ -3,8 +3,9 @@
 A verdict is the packet to let go on in place of the one that came, or None to drop it. Packets that
 the balancer sends of its own accord are collected in ``out``.
 
-The way of a packet: an established connection's is steered by the first lines of ``packet``; all
-others go to ``_slow``, which reads the segment whole and finds its place by table and flags.
+The way of a packet: an established connection's is steered by the first lines of ``packet``; a
+datagram goes to balancer.core.datagrams; all others go to ``_slow``, which reads the segment whole
+and finds its place by table and flags.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from balancer.core import cookie, handshake, icmp_errors, killing, operating
 from balancer.core.adoption import Adoption
@@ -20,6 +22,10 @@ from balancer.core.catalogue import Catalogue
 from balancer.core.choice.pool import Pool
 from balancer.core.config import Config, Limits, Timeouts
 from balancer.core.context import Context, Served
+from balancer.core.datagrams.engine import Datagrams
+from balancer.core.datagrams.mapping import Mapping
+from balancer.core.datagrams.service import DatagramService
+from balancer.core.datagrams.story import MappingStory
 from balancer.core.fast_path import FastPath, NoFastPath
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.flow_table import FlowTable
@@ -34,6 +40,7 @@ from balancer.core.story import Story
 from balancer.core.strangers import Strangers
 from common.core import handoff
 from common.core.chores import Chores
+from common.core.datagram import UDP
 from common.core.errors import MalformedError
 from common.core.keys import Keyring, Keys
 from common.core.ledger import Ledger, Occurrence, Outcome
@@ -54,6 +61,7 @@ SUSPECT_SECONDS = cookie.LIFETIME  # as long as what answers the SYN can come
 # Seconds: that the kernel goes on answering SYNs when it does not hear of the program any more, and
 # between two words to it.
 ANSWERING, RENEWING = 3.0, 0.5
+PROTOCOL_AT = 9  # in the IP header
 SAME_CLOCK = 0.001  # seconds; the unit of the timestamps that both read
 # Bytes. Segments whose numbers are both so near to those of one that was found to be the old
 # connection's are its, too: that a new one's cookie falls there has a chance of 2**-22.
@@ -113,6 +121,8 @@ class Balancer:
         self.times = self._context.times
         self.access = self._context.access
         self.table.told = self._tell
+        self.datagrams = Datagrams(self._context, limits, timeouts, self._fast.mappings, now)
+        self.datagrams.table.told = self._tell_mapping
         self.out = self._context.out
         self._adoption = Adoption(self._context)
         self._chores = Chores()
@@ -156,6 +166,8 @@ class Balancer:
                 self._steered_bytes += length
                 return flow.target.steering.plain(data)
         try:
+            if len(data) > PROTOCOL_AT and data[PROTOCOL_AT] == UDP:
+                return self.datagrams.packet(data, now)
             verdict = self._slow(data, now)
         except MalformedError as error:
             return self.ledger.drop(error.reason, data)
@@ -171,10 +183,11 @@ class Balancer:
         """The queue's packets have been judged, as far as a turn goes: what the kernel is given
         now overtakes few of them, or none."""
         self._fast.settle()
+        self._fast.mappings.settle()
 
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
-        busy = self._adoption.pending or self._chores
+        busy = self._adoption.pending or self.datagrams.adopting or self._chores
         return 0.0 if busy else self._context.schedule.next()
 
     def timers(self, now: float, wall_offset: float) -> None:
@@ -185,6 +198,8 @@ class Balancer:
         self._context.schedule.run(now, self._end_idle)
         if self._adoption.pending:
             self._adoption.step(now)
+        if self.datagrams.adopting:
+            self.datagrams.step(now)
         self._chores.step(now)
         if now >= self._renewed + RENEWING or abs(wall_offset - self._told_offset) > SAME_CLOCK:
             self._renew(now)
@@ -208,6 +223,10 @@ class Balancer:
     def services(self) -> list[Service]:
         return list(self._context.catalogue.services.values())
 
+    @property
+    def datagram_services(self) -> list[DatagramService]:
+        return list(self._context.catalogue.datagram_services.values())
+
     def reconfigure(
         self, config: Config, paths: Paths, now: float, done: Callable[[str], None]
     ) -> None:
@@ -219,6 +238,9 @@ class Balancer:
         def switch(catalogue: Catalogue, now: float) -> None:
             operating.switch(context, catalogue, config, now)
             self._renew(now)  # the kernel hears of it at once
+            self.datagrams.configure(config)
+            for _ in range(2):  # as below
+                self._chores.add(self.datagrams.refitting())
 
         self._chores.add(operating.reconfiguring(context, config, paths, now, switch, done))
 
@@ -234,9 +256,10 @@ class Balancer:
             return
         found.mark_down(member, reason, now)
         self.ledger.warn(f"{pool}/{backend}", f"is down: {reason}")
-        if found.configured.on_down == "reset":
-            # twice: the first may miss a connection that is looked at for its idleness meanwhile
-            for _ in range(2):
+        # twice: the first may miss one that is looked at for its idleness meanwhile
+        for _ in range(2):
+            self._chores.add(self.datagrams.leaving(member))
+            if found.configured.on_down == "reset":
                 self._chores.add(killing.kill_those_of(self._context, member))
 
     def find_busy(self, told: Callable[[set[tuple[str, int]]], None]) -> None:
@@ -249,6 +272,11 @@ class Balancer:
         """For the access log."""
         if self.access.wanted:
             self.access.add(Story(flow, why, now, self._wall_offset))
+
+    def _tell_mapping(self, mapping: Mapping, why: str, now: float) -> None:
+        """Likewise."""
+        if self.access.wanted:
+            self.access.add(MappingStory(mapping, why, now, self._wall_offset))
 
     def remaining(self) -> int:
         """How many connections have not ended."""
@@ -274,6 +302,7 @@ class Balancer:
         counts[Served.STEERED] += self._steered
         counts[Carried.BYTES] += self._steered_bytes
         self._steered = self._steered_bytes = 0
+        self.datagrams.count()
         return counts
 
     def gauges(self) -> dict[str, int]:
@@ -283,6 +312,7 @@ class Balancer:
             "flows": len(self.table.handed),
             "waiting": len(self.table.waiting),
             "buffered_bytes": self.table.buffered_bytes,
+            "mappings": len(self.datagrams.table.mappings),
             **self._fast.gauges(),
         }
 
@@ -311,7 +341,7 @@ class Balancer:
         ended, more = self.table.expired(now)
         for flow in ended:
             self._expire(flow, now)
-        return more
+        return self.datagrams.table.expire(now) or more
 
     def _expire(self, flow: Flow, now: float) -> None:
         if flow.state is State.HANDED:
@@ -321,9 +351,9 @@ class Balancer:
             self._reading.expire(flow, now)
 
     def _slow(self, data: bytes, now: float) -> bytes | None:
-        if len(data) > 9 and data[9] == ICMP:
-            services = self._context.catalogue.services
-            return icmp_errors.steer(data, services, self._handed, self.ledger)
+        if len(data) > PROTOCOL_AT and data[PROTOCOL_AT] == ICMP:
+            catalogue, mapping_of = self._context.catalogue, partial(self.datagrams.find, now=now)
+            return icmp_errors.steer(data, catalogue, self._handed, mapping_of, self.ledger)
         segment = Segment(data)
         self._context.wall = now + self._wall_offset
         service = self._context.catalogue.services.get(segment.dst + segment.key[10:12])

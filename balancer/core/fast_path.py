@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from balancer.core.datagrams.fast_path import FastMappings, NoFastMappings
 from balancer.core.flow import Flow
 from balancer.core.service import Service
 from common.core.ledger import Occurrence
@@ -57,9 +58,11 @@ class Arrival(NamedTuple):
 
 class FastPath(Protocol):
     """Keeps the kernel's records in step with the flow table. ``answers``: it may do the clients'
-    handshakes, and a SYN that begins a connection anew be seen by nobody else."""
+    handshakes, and a SYN that begins a connection anew be seen by nobody else. ``mappings`` are
+    what it does for datagrams."""
 
     answers: bool
+    mappings: FastMappings
 
     def answer(
         self, services: Sequence[Service], key: bytes, until: float, wall_offset: float
@@ -110,6 +113,7 @@ class NoFastPath:
     """Every packet takes the way through Python."""
 
     answers = False
+    mappings: FastMappings = NoFastMappings()
 
     def answer(
         self, services: Sequence[Service], key: bytes, until: float, wall_offset: float

@@ -27,9 +27,11 @@ def rules(config: Config, former: Iterable[Service] = ()) -> tuple[list[str], li
     addresses keeps its tracking.
     """
     services = (*config.services, *former)
-    syns = _unique(f"{_to_service(s)} --syn" for s in services)
+    syns = _unique(f"{_to_service(s)} --syn" for s in services if s.protocol == "tcp")
     clients = _unique(match for s in services for match in _from_clients(s))
-    answers = _unique(f"-s {s.vip} -p tcp --sport {s.port}" for s in services)
+    answers = _unique(
+        f"-s {s.vip} -p tcp --sport {s.port}" for s in services if s.protocol == "tcp"
+    )
     prerouting = [
         *_untracked([*clients, STEERED]),
         *_queued(syns, config.syn_queue),
@@ -41,12 +43,16 @@ def rules(config: Config, former: Iterable[Service] = ()) -> tuple[list[str], li
 def _from_clients(service: Service) -> Iterator[str]:
     """What clients (and the bridges, in answers) send to the VIP."""
     yield _to_service(service)
+    if service.protocol == "udp":
+        # Later fragments, which have no ports: where the kernel puts datagrams together for
+        # connection tracking, none come here; else they are refused by name.
+        yield f"-d {service.vip} -p udp --fragment"
     for kind in icmp.ERRORS:
         yield f"-d {service.vip} -p icmp --icmp-type {kind}"
 
 
 def _to_service(service: Service) -> str:
-    return f"-d {service.vip} -p tcp --dport {service.port}"
+    return f"-d {service.vip} -p {service.protocol} --dport {service.port}"
 
 
 def _untracked(matches: list[str]) -> list[str]:

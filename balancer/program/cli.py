@@ -84,7 +84,7 @@ def _problems(checked: Config) -> list[Problem]:
 def _load_fast_path(checked: Config) -> object:
     from balancer.program.fast_path import KernelPath  # noqa: PLC0415
 
-    return KernelPath(checked.limits.flows, Counter())
+    return KernelPath(checked.limits.flows, Counter(), mappings=checked.limits.mappings)
 
 
 def _flush() -> None:

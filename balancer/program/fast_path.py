@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from balancer.core.datagrams.fast_path import FastDatagrams, FastMappings
 from balancer.core.fast_path import Arrival, Fast, Former
 from balancer.core.flow import Flow, State
 from balancer.core.service import Service
+from balancer.program.fast_mappings import MAPPED, KernelMappings
 from common.adapters.aside import aside
 from common.adapters.bpf import attachment
 from common.adapters.bpf.layout import Layout
@@ -26,6 +28,8 @@ TOTALS = (
     (Fast.UNROUTED, ""),
     (Fast.ANSWERED, ""),
     (Fast.ARRIVED, ""),
+    (FastDatagrams.PACKETS, FastDatagrams.BYTES),
+    (FastDatagrams.UNROUTED, ""),
 )
 SERVICES = 4096  # at most; the handshakes of more than that are Python's
 EXPECTED = 65536  # new incarnations of live flows that may be awaited at once
@@ -80,15 +84,19 @@ class KernelPath:
         flows: int,
         counts: Counter[Outcome | Occurrence],
         directory: Path | None = None,
+        mappings: int = 1,
     ) -> None:
-        """``directory`` is where records are kept beyond this process; nowhere if None."""
+        """``flows`` and ``mappings`` are how many there may be, ``directory`` is where records are
+        kept beyond this process; nowhere if None."""
         pins = {} if directory is None else _pins(directory)
-        sizes = {"flows": flows, "expected": EXPECTED, "services": SERVICES}
-        self._object = load_adopting(OBJECT, [RECORD, TERMS, ARRIVAL], sizes, pins)
+        sizes = {"flows": flows, "expected": EXPECTED, "services": SERVICES, "mappings": mappings}
+        self._object = load_adopting(OBJECT, [RECORD, TERMS, ARRIVAL, MAPPED], sizes, pins)
         self._services: Map = self._object.map("services", ENDPOINT_BYTES, TERMS.size)
         self._arrivals = self._object.ring("arrivals")
         self.records: Map = self._object.map("flows", KEY_BYTES, RECORD.size)
         self._expected: Map = self._object.map("expected", INCARNATION_BYTES, 1)
+        records = self._object.map("mappings", KEY_BYTES, MAPPED.size)
+        self.mappings: FastMappings = KernelMappings(records, counts)
         self._totals = Totals(self._object, TOTALS)
         self._counts = counts
         self._answered: set[bytes] = set()  # endpoints of services
@@ -213,6 +221,7 @@ def _former(key: bytes, record: bytes) -> Former:
 def _pins(directory: Path) -> dict[str, Path]:
     return {
         "flows": directory / f"flows-{RECORD.fingerprint}",
+        "mappings": directory / f"mappings-{MAPPED.fingerprint}",
         "expected": directory / "expected",  # who was answered before a restart comes after it
     }
 

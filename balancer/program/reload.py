@@ -28,7 +28,7 @@ FORMER_LOOKS = 2.0  # seconds between two looks at whether former services still
 
 log = logging.getLogger(__name__)
 
-Endpoint = tuple[str, int]  # a VIP and a port
+Endpoint = tuple[str, int, str]  # a VIP, a port, a protocol
 Found = tuple[Config, Paths, list[str]]  # what is to be in force, or why it cannot be
 
 
@@ -114,7 +114,7 @@ class Configured:
         looked_at, config = self._former, self.config
 
         def begin(over: Callable[[], None]) -> None:
-            left = tuple(service for service in looked_at if _endpoint(service) in busy)
+            left = tuple(service for service in looked_at if _is_busy(service, busy))
             if (self._former, self.config) != (looked_at, config) or left == looked_at:
                 over()
             else:
@@ -151,4 +151,9 @@ def _install(config: Config, former: tuple[Service, ...]) -> None:
 
 
 def _endpoint(service: Service) -> Endpoint:
-    return service.vip, service.port
+    return service.vip, service.port, service.protocol
+
+
+def _is_busy(service: Service, busy: set[tuple[str, int]]) -> bool:
+    """Clients of UDP have no connections that would go on."""
+    return service.protocol == "tcp" and (service.vip, service.port) in busy

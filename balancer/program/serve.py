@@ -87,7 +87,8 @@ def serve(config: Config, again: Callable[[], Config]) -> None:
 
 def _load(config: Config, ledger: Ledger) -> KernelPath:
     """The kernel's path, in place; raises BpfError where the kernel refuses it."""
-    fast = KernelPath(config.limits.flows, ledger.counts, fast_path.directory())
+    limits = config.limits
+    fast = KernelPath(limits.flows, ledger.counts, fast_path.directory(), limits.mappings)
     try:
         fast.attach()
     except BpfError:
