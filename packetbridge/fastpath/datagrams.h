@@ -5,9 +5,8 @@
  */
 #pragma once
 
-#include <linux/udp.h>
-
 #include "counters.h"
+#include "datagram.h"
 
 /* A way in: what balancers steer datagrams to. */
 struct door_key {
@@ -106,18 +105,17 @@ enum {
 	OFFSET = 0x1fff,
 };
 
-/* What kind of packet it is, for the way down. */
+/* What kind of packet it is. */
 enum shape {
-	OTHER, /* not of UDP, or for Python */
+	OTHER, /* not of UDP, or nothing that is translated here */
 	WHOLE,
 	FIRST, /* fragment */
 	LATER,
 };
 
-/* Read a datagram's headers, or a fragment's, without IP options. Of a segment's fields these are
- * set: key, ip_at, tcp_at (where the UDP header is), length, payload, tos and ttl; of a later
- * fragment's key the addresses alone. `id` is the IP header's. */
-ALWAYS enum shape read_datagram(struct __sk_buff *skb, __u32 ip_at, struct segment *s, __be16 *id)
+/* Read the headers of one fragment of a datagram, without IP options, as read_datagram does a whole
+ * one's; of a later fragment's key the addresses alone. `id` is the IP header's. */
+ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segment *s, __be16 *id)
 {
 	struct iphdr ip;
 	struct udphdr udp;
@@ -125,51 +123,50 @@ ALWAYS enum shape read_datagram(struct __sk_buff *skb, __u32 ip_at, struct segme
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ip_at, &ip, sizeof(ip)))
 		return OTHER;
-	if (ip.version != 4 || ip.ihl * 4 != sizeof(ip) || ip.protocol != IPPROTO_UDP)
+	fragment = bpf_ntohs(ip.frag_off);
+	if (ip.version != 4 || ip.ihl * 4 != sizeof(ip) || ip.protocol != IPPROTO_UDP ||
+	    !(fragment & IP_FRAGMENT))
 		return OTHER;
 	s->ip_at = ip_at;
 	s->tcp_at = ip_at + sizeof(ip);
 	s->length = bpf_ntohs(ip.tot_len);
-	if (skb->len - ip_at < s->length || s->length < sizeof(ip))
+	if (s->length < sizeof(ip) + sizeof(udp) || skb->len - ip_at < s->length)
 		return OTHER;
+	s->payload = s->length - sizeof(ip);
 	s->key.src = ip.saddr;
 	s->key.dst = ip.daddr;
 	s->tos = ip.tos;
 	s->ttl = ip.ttl;
+	s->protocol = IPPROTO_UDP;
 	*id = ip.id;
-	fragment = bpf_ntohs(ip.frag_off);
 	if (fragment & OFFSET)
 		return LATER;
-	if (s->length < sizeof(ip) + sizeof(udp) ||
-	    bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) || !udp.source || !udp.dest)
+	if (bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) || !udp.source || !udp.dest)
 		return OTHER;
 	s->key.sport = udp.source;
 	s->key.dport = udp.dest;
-	s->payload = s->length - sizeof(ip) - sizeof(udp);
-	if (fragment & MORE_FRAGMENTS)
-		return FIRST;
-	/* of many datagrams in one (GSO, GRO) it may be the first one's */
-	if (bpf_ntohs(udp.len) != s->length - sizeof(ip) && !skb->gso_size)
-		return OTHER;
-	return WHOLE;
+	return FIRST;
 }
 
-/* Write a datagram's new addresses and ports in their place; 0 where that fails midway. A zero
- * checksum stays zero, and one that comes out as zero is all ones (RFC 768). */
+ALWAYS enum shape read_any(struct __sk_buff *skb, __u32 ip_at, struct segment *s, __be16 *id)
+{
+	return read_datagram(skb, ip_at, s) ? WHOLE : read_fragment(skb, ip_at, s, id);
+}
+
+/* Write a datagram's new addresses and ports in their place; 0 where that fails midway. The ports
+ * are no part of what a card, or the stack, sums up later (CHECKSUM_PARTIAL): the addresses are. */
 ALWAYS int rewrite(struct __sk_buff *skb, const struct segment *s, const struct tuple *to, __u8 hop)
 {
-	const __u64 flags = BPF_F_MARK_MANGLED_0;
 	__u32 check = s->tcp_at + offsetof(struct udphdr, check);
 	__be32 old, new;
-	__u64 pseudo;
 
 	__builtin_memcpy(&old, &s->key.sport, sizeof(old));
 	__builtin_memcpy(&new, &to->sport, sizeof(new));
-	pseudo = change(s->key.src, to->src) + change(s->key.dst, to->dst);
-	if (old != new && (bpf_l4_csum_replace(skb, check, 0, folded(change(old, new)), flags) ||
+	if (old != new && (bpf_l4_csum_replace(skb, check, 0, folded(change(old, new)),
+					       BPF_F_MARK_MANGLED_0) ||
 			   bpf_skb_store_bytes(skb, s->tcp_at, &new, sizeof(new), 0)))
 		return 0;
-	return !bpf_l4_csum_replace(skb, check, 0, folded(pseudo), flags | BPF_F_PSEUDO_HDR) &&
+	return mend_udp(skb, s, change(s->key.src, to->src) + change(s->key.dst, to->dst)) &&
 	       write_ip(skb, s, to->src, to->dst, s->tos & ECN_BITS, hop);
 }
 
@@ -319,7 +316,7 @@ static __noinline int incoming_datagram(struct __sk_buff *skb)
 	struct answer *answer;
 	struct door *door;
 	__be16 id = 0;
-	enum shape shape = read_datagram(skb, ETH_HLEN, &s, &id);
+	enum shape shape = read_any(skb, ETH_HLEN, &s, &id);
 
 	if (shape == OTHER)
 		return NOT_OURS;
@@ -343,7 +340,7 @@ static __noinline int outgoing_datagram(struct __sk_buff *skb)
 	struct segment s = {};
 	struct answer *answer;
 	__be16 id = 0;
-	enum shape shape = read_datagram(skb, ETH_HLEN, &s, &id);
+	enum shape shape = read_any(skb, ETH_HLEN, &s, &id);
 
 	if (shape == OTHER)
 		return NOT_OURS;
@@ -360,9 +357,8 @@ static __noinline int unusual_datagram(struct __sk_buff *skb)
 {
 	struct segment s = {};
 	struct answer *answer;
-	__be16 id = 0;
 
-	if (read_datagram(skb, 0, &s, &id) != WHOLE)
+	if (!read_datagram(skb, 0, &s))
 		return 1;
 	answer = answer_of(&s);
 	return answer && (answer->slow || s.ttl <= answer->hop);
