@@ -54,7 +54,7 @@ def ways() -> Iterator[list[Way]]:
         for name, lab in labs.items():
             stack.enter_context(nameservers(lab))
             if name != "peers":
-                stack.enter_context(datagrams.bridged(lab, PORT))
+                stack.enter_context(datagrams.ready(lab, lab.datapath, PORT))
                 stack.enter_context(datagrams.balanced(lab, backends=FIRST, port=PORT))
         _dnat(labs["peers"])
         yield [

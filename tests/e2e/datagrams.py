@@ -7,7 +7,7 @@ import selectors
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from tests.e2e.capture import Packet
@@ -61,6 +61,26 @@ def bridged(lab: Lab, port: int = PORT, more: str = "") -> Iterator[None]:
     with (
         extended(lab, "backend1", entry(BRIDGE1, SERVER1, port, more)),
         extended(lab, "backend2", entry(BRIDGE2, SERVER2, port, more)),
+    ):
+        yield
+
+
+@contextmanager
+def ready(lab: Lab, datapath: str, port: int = PORT) -> Iterator[None]:
+    """The lab on a data path, and both bridges with a way to their servers. The kernel's path has
+    room for datagrams only if a bridge starts with such a way; else a reload will do."""
+    if datapath == lab.datapath and not lab.in_kernel:
+        with bridged(lab, port):
+            yield
+        return
+
+    def changed(more: str) -> Callable[[str], str]:
+        return lambda text: text.replace(f'"{lab.datapath}"', f'"{datapath}"') + more
+
+    with lab.configured(
+        balancer=changed(" "),
+        backend1=changed(entry(BRIDGE1, SERVER1, port)),
+        backend2=changed(entry(BRIDGE2, SERVER2, port)),
     ):
         yield
 
@@ -139,9 +159,9 @@ class Servers:
         data, peer = udp.recvfrom(65535)
         word, _, size = data.partition(b" ")
         more = bytes(int(size)) if word == b"large" else b""
-        udp.sendto(name.encode() + b" " + data + more, peer)
         if data != PROBE.encode():
             self.got.append((name, peer, data))
+        udp.sendto(name.encode() + b" " + data + more, peer)
 
 
 @contextmanager

@@ -72,20 +72,6 @@ def in_force(lab: Lab, text: str) -> Iterator[None]:
 
 
 @contextmanager
-def on_path(lab: Lab, datapath: str) -> Iterator[Lab]:
-    """The lab with its connections on that path."""
-    if datapath == lab.datapath:
-        yield lab
-        return
-
-    def changed(text: str) -> str:
-        return text.replace(f'"{lab.datapath}"', f'"{datapath}"')
-
-    with lab.configured(balancer=changed, backend1=changed, backend2=changed):
-        yield lab
-
-
-@contextmanager
 def extended(lab: Lab, program: str, text: str) -> Iterator[None]:
     """A program with more in its configuration, for a while, by a reload."""
     file = lab.directory / "etc" / CONFIGURATIONS[program]

@@ -13,7 +13,7 @@ from tests.e2e.conftest import lacking
 from tests.e2e.datagrams import address, many_addresses
 from tests.e2e.lab import BRIDGE1, CLIENT, SERVER2, VIP, Lab
 from tests.e2e.nameservers import HOSTS, PORT, TOOLS, Nameserver, dig, dnsperf, nameservers
-from tests.e2e.pooled import FIRST, extended, on_path
+from tests.e2e.pooled import FIRST, extended
 from tests.soak import Amount
 
 pytestmark = pytest.mark.root
@@ -30,9 +30,8 @@ def path(running_lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
     if missing := lacking(*TOOLS):
         pytest.skip(f"needs {missing}")
     with (
-        on_path(running_lab, request.param),
+        datagrams.ready(running_lab, request.param, PORT),
         many_addresses(running_lab),
-        datagrams.bridged(running_lab, PORT),
         datagrams.balanced(running_lab, port=PORT),
     ):
         yield request.param

@@ -22,7 +22,6 @@ from tests.e2e.pooled import (
     FIRST,
     held,
     in_force,
-    on_path,
     pending,
     pool,
     quiet,
@@ -36,6 +35,20 @@ pytestmark = pytest.mark.root
 AT_ONCE = 8  # connections in progress at all times, while responses take unequally long
 SLOW = 60_000  # bytes that a slow server gives a connection at once, and in each second
 SWEEPS = 25
+
+
+@contextmanager
+def on_path(lab: Lab, datapath: str) -> Iterator[Lab]:
+    """The lab with its connections on that path."""
+    if datapath == lab.datapath:
+        yield lab
+        return
+
+    def changed(text: str) -> str:
+        return text.replace(f'"{lab.datapath}"', f'"{datapath}"')
+
+    with lab.configured(balancer=changed, backend1=changed, backend2=changed):
+        yield lab
 
 
 def slow(text: str) -> str:

@@ -29,13 +29,14 @@ from tests.e2e.datagrams import (
     checksum,
     many_addresses,
     met,
+    ready,
     said,
     serving,
     shares,
     speakers,
 )
 from tests.e2e.lab import BRIDGE1, CLIENT, SERVER1, SERVER2, VIP, Lab, until
-from tests.e2e.pooled import FIRST, SECOND, extended, given, on_path, pending, rows
+from tests.e2e.pooled import FIRST, SECOND, extended, given, pending, rows
 from tests.e2e.quotations import ICMP
 
 pytestmark = pytest.mark.root
@@ -52,7 +53,7 @@ LINK = 1500 - 20 - 8  # bytes of data that the lab's links carry in one packet
 @pytest.fixture(scope="module", params=["nfqueue", "ebpf"])
 def path(running_lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
     """Either data path, ways to the servers, and many clients' addresses."""
-    with on_path(running_lab, request.param), many_addresses(running_lab), bridged(running_lab):
+    with ready(running_lab, request.param), many_addresses(running_lab):
         yield request.param
 
 
@@ -268,9 +269,8 @@ def is_fragment(packet: Packet) -> bool:
     return bool(packet.data[6] & 0x3F or packet.data[7])
 
 
-def test_what_a_queue_cuts_off_is_dropped_by_name(lab: Lab, servers: Servers, path: str) -> None:
-    if path == "ebpf":
-        pytest.skip("the kernel's path has no queue")
+@pytest.mark.parametrize("path", ["nfqueue"], indirect=True)
+def test_what_a_queue_cuts_off_is_dropped_by_name(lab: Lab, servers: Servers) -> None:
     with balanced(lab), speakers(lab, 1) as (speaker,):
         counted = lab.growth(speaker.meets())
         speaker.socket.settimeout(0.3)
@@ -390,7 +390,6 @@ def test_who_asks_the_server_itself_is_answered_by_it(lab: Lab, servers: Servers
 # --- a server elsewhere ---
 
 
-@pytest.mark.parametrize("path", ["nfqueue", "ebpf"], indirect=True)
 def test_a_server_elsewhere_sees_the_bridge(lab: Lab, path: str) -> None:
     """With source = "bridge" a server may be anywhere: its answers go back through the bridge."""
     port = PORT + 2
