@@ -8,6 +8,7 @@ from balancer.core.context import Context
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.redispatch import Redispatch
 from balancer.core.request.head import offset_of
+from balancer.core.uninspected import Steered
 from common.core import handoff
 from common.core.handoff import Kind
 from common.core.ledger import Outcome
@@ -39,8 +40,10 @@ class Answers:
         context: Context,
         redispatch: Redispatch,
         find: Callable[[bytes, float], Flow | None],
+        steered: Steered,
     ) -> None:
         self._context = context
+        self._steered = steered
         self._redispatch = redispatch
         self._find = find
 
@@ -72,6 +75,9 @@ class Answers:
         assert target is not None, "a handed flow has a target"
         target.unanswered = 0
         if message.kind is Kind.REFUSED:
+            if flow.service.uninspected:  # nothing comes back but the word
+                self._steered.given_back(flow, Answer.REFUSED, now)
+                return drop(Answer.REFUSED, data)
             segment.check_checksum()  # what comes back is handed on as it is
             if not segment.payload and flow.head is None:
                 return drop(Unheeded.NOT_AN_ANSWER, data)
@@ -89,7 +95,7 @@ class Answers:
         others = handoff.decode_ended(segment.payload, segment.key)
         for key, numbers in ((segment.key, isns), *others):
             flow = self._find(key, now)
-            if flow is None or (flow.state, flow.incarnation) != (State.HANDED, key + numbers):
+            if flow is None or not _is_about(flow, key + numbers):
                 continue
             known, flow.seen = True, now
             flow.answered = True  # a server may have had the request: nobody else gets it
@@ -111,3 +117,11 @@ class Answers:
             self._context.table.drop_head(flow)
             flow.handoff_bytes = 0
             self._context.fast.steer(flow)
+
+
+def _is_about(flow: Flow, incarnation: bytes) -> bool:
+    """Whether a bridge that says this knows the flow. Of a connection that nobody reads either may
+    have seen no SYN: its initial sequence number is 0 then."""
+    if flow.service.uninspected and 0 in (flow.c, int.from_bytes(incarnation[12:16], "big")):
+        return flow.target is not None
+    return flow.state in (State.HANDED, State.OPENING) and flow.incarnation == incarnation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from balancer.core.catalogue import Catalogue
 from balancer.core.fast_path import FastPath
-from balancer.core.flow import Flow
+from balancer.core.flow import Flow, State
 from balancer.core.flow_table import FlowTable
 from balancer.core.health import PoolHealth
 from balancer.core.rules import MARK
@@ -95,8 +95,13 @@ class Context:
         )
 
     def reset_client(self, flow: Flow) -> None:
-        """RST with the sequence number that a client which has had no data expects."""
-        self.to_client(flow, RST, seq=flow.b + 1, ack=0)
+        """RST with the sequence number that a client which has had no data expects; or, where a
+        server that we do not hear makes the handshake, as the answer to the SYN (RFC 9293 section
+        3.10.7.3)."""
+        if flow.state is State.OPENING:
+            self.to_client(flow, RST | ACK, seq=0, ack=flow.first)
+        else:
+            self.to_client(flow, RST, seq=flow.b + 1, ack=0)
 
     def forget_at_bridge(self, flow: Flow) -> None:
         """Tell the flow's bridge that this incarnation is over."""

@@ -38,6 +38,7 @@ from balancer.core.request.head import offset_of
 from balancer.core.service import Paths, Service
 from balancer.core.story import Story
 from balancer.core.strangers import Strangers
+from balancer.core.uninspected import Steered
 from common.core import handoff
 from common.core.chores import Chores
 from common.core.datagram import UDP
@@ -127,9 +128,10 @@ class Balancer:
         self._adoption = Adoption(self._context)
         self._chores = Chores()
         self._redispatch = Redispatch(self._context)
-        self._answers = Answers(self._context, self._redispatch, self._find)
-        self._reading = Reading(self._context, Handover(self._context, self._redispatch))
         self._strangers = Strangers(self._context)
+        self._uninspected = Steered(self._context, self._strangers)
+        self._answers = Answers(self._context, self._redispatch, self._find, self._uninspected)
+        self._reading = Reading(self._context, Handover(self._context, self._redispatch))
         self._handed = self.table.handed
         self._wall_offset = wall_offset
         self._answered_unseen = self._fast.answers  # SYNs where the kernel has no record
@@ -281,6 +283,7 @@ class Balancer:
     def remaining(self) -> int:
         """How many connections have not ended."""
         handed = sum(not flow.closing for flow in self._handed.values())
+        handed += sum(not flow.closing for flow in self.table.opening.values())
         return handed + sum(flow.state is State.WAITING for flow in self.table.waiting.values())
 
     def kill(self, flow: Flow, now: float) -> None:
@@ -311,6 +314,7 @@ class Balancer:
         return {
             "flows": len(self.table.handed),
             "waiting": len(self.table.waiting),
+            "opening": len(self.table.opening),
             "buffered_bytes": self.table.buffered_bytes,
             "mappings": len(self.datagrams.table.mappings),
             **self._fast.gauges(),
@@ -321,7 +325,7 @@ class Balancer:
         for arrival in self._fast.arrivals():
             service = services.get(arrival.key[4:8] + arrival.key[10:])
             name = incarnation(*arrival[:3])
-            if service is None or self.table.was_closed(name, arrival.seen):
+            if service is None or service.uninspected or self.table.was_closed(name, arrival.seen):
                 continue
             flow = self.table.find(arrival.key)
             if flow is not None and flow.incarnation == name:
@@ -333,7 +337,8 @@ class Balancer:
     def _renew(self, now: float) -> None:
         self._renewed, self._told_offset = now, self._wall_offset
         key = self._context.keys.signing.cookie
-        services = list(self._context.catalogue.services.values())
+        every = self._context.catalogue.services.values()
+        services = [service for service in every if not service.uninspected]
         until = now if self.draining else now + ANSWERING
         self._fast.answer(services, key, until, self._wall_offset)
 
@@ -344,7 +349,7 @@ class Balancer:
         return self.datagrams.table.expire(now) or more
 
     def _expire(self, flow: Flow, now: float) -> None:
-        if flow.state is State.HANDED:
+        if flow.state in (State.HANDED, State.OPENING):
             self.ledger.counts[Ended.EXPIRED] += 1
             self.table.remove(flow, now, Ended.EXPIRED)
         else:
@@ -364,8 +369,11 @@ class Balancer:
             return self._without_service(segment)
         option = handoff.find(segment.options)
         if option is not None:
-            handed = flow if flow is not None and flow.state is State.HANDED else None
-            return self._answers.take(handed, segment, option, now)
+            asked = flow is not None and flow.state in (State.HANDED, State.OPENING)
+            return self._answers.take(flow if asked else None, segment, option, now)
+        if (service if flow is None else flow.service).uninspected:
+            steered, draining = self._uninspected, self.draining
+            return steered.segment(service, flow, segment, now, draining=draining)
         if segment.flags & SYN:
             segment.check_checksum()
             if flow is not None:
@@ -380,7 +388,8 @@ class Balancer:
         if flow.state is State.HANDED:
             return self._handed_segment(flow, segment, now)
         segment.check_checksum()
-        flow.service = service  # as it is configured now
+        if not service.uninspected:
+            flow.service = service  # as it is configured now
         return self._reading.segment(flow, segment, now)
 
     def _find(self, key: bytes, now: float) -> Flow | None:

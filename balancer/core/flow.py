@@ -11,16 +11,20 @@ from balancer.core.service import Service, Target
 
 if TYPE_CHECKING:
     from balancer.core.story import Asked
+    from common.core.segment import Segment
 
 
 class State(IntEnum):
     """WAITING -> HANDED -> GONE, or WAITING -> CLOSED -> GONE; and HANDED -> CLOSED where no bridge
-    could serve it."""
+    could serve it. OPENING -> HANDED -> GONE where nobody reads: see balancer.core.uninspected."""
 
     WAITING = 0  # the client's address is proven; its request has not come, or not whole
     CLOSED = 1  # ended by us: the client did before it asked anything, or nobody can serve it
     HANDED = 2  # a bridge has it
     GONE = 3
+    OPENING = (
+        4  # its SYN, or a packet of what is not known, was steered; no client has proven itself
+    )
 
 
 class Flow:
@@ -56,6 +60,7 @@ class Flow:
         "silent_at",
         "state",
         "suspect_until",
+        "syn",
         "taken",
         "target",
         "tried",
@@ -82,7 +87,8 @@ class Flow:
         self.attempt = 0  # at the one that it is handed to, if that has given it back before
         self.answered = False  # its bridge has said that it is there, or a server was heard
         self.silent_at = 0.0  # when a bridge that was asked is taken for silent; 0: not asked
-        self.is_http = True  # what the client speaks, as far as it was read
+        self.is_http = True  # what the client speaks, as far as it was read: HTTP/1, in text
+        self.syn: Segment | None = None  # while OPENING: for the next backend
         self.said = b""  # what we have answered ourselves, in place of a backend,
         self.taken = 0  # and so much of what the client sent has been acknowledged for it
         self.handoff_bytes = 0  # of the handoff: what starts in it may have to be repeated

@@ -15,6 +15,10 @@ from common.core.ledger import Ledger, Occurrence
 from common.core.remembered import Remembered
 from common.core.timing import ASK_AGAIN, IdleWheel
 
+# As long as a SYN's repetitions may be apart (RFC 9293 section 3.8.3: three minutes of them, each
+# wait twice the one before).
+OPENING_SECONDS = 75.0
+
 
 class Admitted(Occurrence):
     """Of connections whose client has proven its address."""
@@ -22,14 +26,16 @@ class Admitted(Occurrence):
     CONNECTION = "connections"
     EVICTED = "waiting_evicted"  # the oldest without a request, for a newer one
     FLOW_EVICTED = "flows_evicted"  # the longest idle that a bridge has, likewise
+    OPENING_EVICTED = "opening_evicted"  # the oldest that nobody reads, likewise: see below
 
 
 class FlowTable:
-    """``waiting`` holds connections without a request, oldest first; ``handed`` those at a bridge.
+    """``waiting`` holds connections without a request, oldest first; ``handed`` those at a bridge;
+    ``opening`` those that nobody reads and whose client has not proven its address, oldest first.
 
-    Apart, because whoever has an address can open connections and send nothing: the waiting ones
-    have a bound of their own and make room, oldest first, for newer ones. So do the handed ones,
-    but only those that are idle.
+    Apart, because whoever has an address can open connections and send nothing, and whoever has
+    none can send SYNs: the waiting ones and the opening ones have bounds of their own and make
+    room, oldest first, for newer ones. So do the handed ones, but only those that are idle.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class FlowTable:
         self.told: Callable[[Flow, str, float], None] = lambda *_: None
         self.waiting: OrderedDict[bytes, Flow] = OrderedDict()
         self.handed: OrderedDict[bytes, Flow] = OrderedDict()
+        self.opening: OrderedDict[bytes, Flow] = OrderedDict()
         self.buffered_bytes = 0  # of all request heads
         self._reading: OrderedDict[bytes, Flow] = OrderedDict()  # waiting flows with a head
         self._ledger = ledger
@@ -54,7 +61,7 @@ class FlowTable:
         self._ask_again = min(ASK_AGAIN, timeouts.request, timeouts.idle, timeouts.closing)
 
     def find(self, key: bytes) -> Flow | None:
-        return self.handed.get(key) or self.waiting.get(key)
+        return self.handed.get(key) or self.waiting.get(key) or self.opening.get(key)
 
     def admit(self, flow: Flow) -> None:
         """Take a connection whose client proved its address, at the cost of the oldest waiting."""
@@ -62,6 +69,16 @@ class FlowTable:
         self.waiting[flow.key] = flow
         self._wheel.add(flow.seen + self._ask_again, flow)
         self._ledger.counts[Admitted.CONNECTION] += 1
+
+    def open(self, flow: Flow) -> None:
+        """Take a connection that nobody reads, at the cost of the oldest of those that have not
+        proven themselves either."""
+        if len(self.opening) >= self._limits.waiting:
+            self._ledger.counts[Admitted.OPENING_EVICTED] += 1
+            self._forget(self.opening.popitem(last=False)[1], flow.seen, Admitted.OPENING_EVICTED)
+        flow.state = State.OPENING
+        self.opening[flow.key] = flow
+        self._wheel.add(flow.seen + self._ask_again, flow)
 
     def _make_place(self, now: float) -> None:
         if len(self.waiting) >= self._limits.waiting:
@@ -72,11 +89,15 @@ class FlowTable:
             self._forget(oldest, now, Admitted.EVICTED)
 
     def hand(self, flow: Flow) -> bool:
-        """Move a waiting flow among the handed; False where there is no room."""
+        """Move a waiting or opening flow among the handed; False where there is no room."""
         flow.placed = flow.seen
         if len(self.handed) >= self._limits.flows:
             return False
-        del self.waiting[flow.key]
+        if flow.state is State.OPENING:
+            del self.opening[flow.key]
+            self._ledger.counts[Admitted.CONNECTION] += 1
+        else:
+            del self.waiting[flow.key]
         self._reading.pop(flow.key, None)
         self.handed[flow.key] = flow
         flow.state = State.HANDED
@@ -108,7 +129,8 @@ class FlowTable:
     def remove(self, flow: Flow, now: float, why: str) -> None:
         """Forget a flow, but not that it was: its request, come again, opens nothing. ``why`` is
         for the access log."""
-        table = self.handed if flow.state is State.HANDED else self.waiting
+        opening = self.opening if flow.state is State.OPENING else self.waiting
+        table = self.handed if flow.state is State.HANDED else opening
         if table.pop(flow.key, None) is not None:
             self._closed.add(flow.incarnation, now)
         self._forget(flow, now, why)
@@ -119,6 +141,13 @@ class FlowTable:
         if not flow.closing:
             flow.closing = True
             self.told(flow, "ended", now)
+
+    def killed(self, key: bytes, now: float) -> None:
+        """Remember a connection that nobody reads, and that was ended on purpose."""
+        self._closed.add(key, now)
+
+    def was_killed(self, key: bytes, now: float) -> bool:
+        return self._closed.holds(key, now)
 
     def was_closed(self, incarnation: bytes, now: float) -> bool:
         return self._closed.holds(incarnation, now)
@@ -158,6 +187,8 @@ class FlowTable:
         self._fast.recall(flow)
         if flow.closing or flow.state is State.CLOSED:
             return flow.seen + self._closing
+        if flow.state is State.OPENING:
+            return flow.seen + OPENING_SECONDS
         service = flow.service
         waiting = flow.state is State.WAITING
         return flow.seen + (service.request_timeout if waiting else service.idle_timeout)

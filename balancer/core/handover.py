@@ -49,7 +49,7 @@ class Handover:
         if target is None:
             reply_instead(self._context, flow, last, Replied.UNAVAILABLE, RETRY_AFTER, now)
             return context.ledger.drop(Failure.NOT_SERVED, last.data)
-        if not context.table.hand(flow) and not self._has_made_room(flow, now):
+        if not context.table.hand(flow) and not make_room(context, flow, now):
             context.reset_client(flow)
             context.table.remove(flow, now, Failure.TABLE_FULL)
             return context.ledger.drop(Failure.TABLE_FULL, last.data)
@@ -91,17 +91,18 @@ class Handover:
             self._context.table.remove(flow, now, Failure.OVER_LIMIT)
         return self._context.ledger.drop(Failure.OVER_LIMIT, last.data)
 
-    def _has_made_room(self, flow: Flow, now: float) -> bool:
-        """End the longest idle of the handed flows in favour of ``flow``. Its client learns it when
-        it sends again."""
-        context = self._context
-        idle = context.table.longest_idle(now)
-        if idle is None:
-            return False
-        context.ledger.counts[Admitted.FLOW_EVICTED] += 1
+
+def make_room(context: Context, flow: Flow, now: float) -> bool:
+    """End the longest idle of the handed flows in favour of ``flow``. Its client learns it when it
+    sends again; unless nobody reads it: then it may be picked up again, and its bridge keeps it."""
+    idle = context.table.longest_idle(now)
+    if idle is None:
+        return False
+    context.ledger.counts[Admitted.FLOW_EVICTED] += 1
+    if not idle.service.uninspected:
         context.forget_at_bridge(idle)
-        context.table.remove(idle, now, Admitted.FLOW_EVICTED)
-        return context.table.hand(flow)
+    context.table.remove(idle, now, Admitted.FLOW_EVICTED)
+    return context.table.hand(flow)
 
 
 def _readable(text: bytes) -> str:

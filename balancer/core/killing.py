@@ -33,7 +33,12 @@ def kill(context: Context, flow: Flow, now: float) -> None:
     that, with the number it says.
     """
     context.ledger.counts[Killed.FLOWS] += 1
-    if flow.state is State.HANDED:
+    if flow.service.uninspected:
+        context.table.killed(flow.key, now)
+    if flow.state is State.OPENING:
+        context.forget_at_bridge(flow)
+        context.reset_client(flow)
+    elif flow.state is State.HANDED:
         context.forget_at_bridge(flow)
         _ask(context, flow)
         context.schedule.add(now + ASK_AGAIN, partial(_ask_again, context), flow)

@@ -95,6 +95,7 @@ class Reading:
         context.table.buffered_bytes += kept
         found = self._inspect(flow, head, had)
         if isinstance(found, Selected):
+            flow.is_http = found.http == 1
             if self._context.access.wanted:
                 flow.asked = _asked(found, flow.handed_at)
             pool = flow.service.pools[found.pool]
@@ -112,9 +113,8 @@ class Reading:
     def _inspect(self, flow: Flow, head: Head, had: int) -> Bad | NeedMore | Selected:
         """What the head says, of which ``had`` bytes were looked at before: most of those that
         are dribbled cannot change the answer, and so cost little."""
-        service, fresh = flow.service, head.data[had:]
-        selector = service.selector
-        if had and len(head.data) < service.max_head and not selector.may_decide(fresh):
+        service, selector = flow.service, flow.service.selector
+        if had and len(head.data) < service.max_head and not selector.may_decide(head.data, had):
             return NEED_MORE
         return selector.inspect(bytes(head.data), service.max_head, flow.key[:4])
 
@@ -223,4 +223,5 @@ def _asked(found: Selected, began: float) -> Asked:
     request = found.request
     target = request.target[:MOST_TARGET].decode("ascii", "backslashreplace")
     key = keys.shown(found.key, found.parts)
-    return Asked(began, request.method.decode("ascii"), target, found.route, found.pool, key)
+    method = request.method.decode("ascii")
+    return Asked(began, found.http, method, target, found.route, found.pool, key)

@@ -59,6 +59,7 @@ class Service:
         self.vip = IPv4Address(configured.vip).packed
         self.port = configured.port
         self.dscp = configured.dscp
+        self.inspect = configured.inspect
         self.source_hash_bad = configured.bad_request == "source-hash"
         self.max_head = configured.max_head
         self.window_scale = configured.window_scale
@@ -69,9 +70,9 @@ class Service:
         self.idle_timeout = configured.idle_timeout or timeouts.idle
         self.pools = pools
         self.default_pool = configured.default_pool
-        self.selector = Selector(
-            routes, [pool.configured for pool in pools.values()], configured.default_pool
-        )
+        read = () if self.uninspected else [pool.configured for pool in pools.values()]
+        default = None if self.uninspected else configured.default_pool
+        self.selector = Selector(routes, read, default)
         self._ways = paths.to_bridges
         mtus = [self._ways[member.bridge] for pool in pools.values() for member in pool.members]
         # Room for the handoff option: a client's full segment must still fit with it (RFC 9293
@@ -80,6 +81,11 @@ class Service:
         self._narrowest = smallest
         self.mss = smallest - MIN_PACKET - handoff.LENGTH
         self._targets: dict[Member, Target] = {}
+
+    @property
+    def uninspected(self) -> bool:
+        """Whether connections are steered from their SYN on, and nobody reads them."""
+        return self.inspect == "none"
 
     @property
     def endpoint(self) -> bytes:

@@ -10,12 +10,13 @@ from common.core.flow_id import flow_id
 
 
 class Asked(NamedTuple):
-    """What a request was: ``route`` and ``pool`` by name, the ``key`` in words. ``began`` is when
-    its client was admitted."""
+    """What a request was, as far as one was read: ``http`` is its version, 1 or 2, ``route`` and
+    ``pool`` by name, the ``key`` in words. ``began`` is when its client was admitted."""
 
     began: float
-    method: str
-    target: str
+    http: int | None
+    method: str | None
+    target: str | None
     route: str
     pool: str
     key: str
@@ -64,6 +65,7 @@ class Story:
             "client": _at(key[:4], key[8:10]),
             "address": _at(key[4:8], key[10:12]),
             "service": self._service,
+            "http": None if asked is None else asked.http,
             "method": None if asked is None else asked.method,
             "target": None if asked is None else asked.target,
             "route": None if asked is None else asked.route,

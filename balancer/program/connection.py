@@ -4,12 +4,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from balancer.core.cookie import MSS_STEPS
+from balancer.core.request.http2 import message as http2
 from balancer.core.request.line import Request, inspect
-from balancer.core.request.verdict import Bad
+from balancer.core.request.verdict import Bad, Reason
 from common.core.segment import ACK, FIN, MASK, RST
 from common.program.decoding.capture import Seen
 from common.program.decoding.dissector import scale_text
 from common.program.decoding.wording import plural, relative
+
+MOST_BYTES = 65535  # of a head, however a service is configured
 
 
 @dataclass(slots=True)
@@ -97,12 +100,26 @@ def request_words(seen: Seen, flow: Flow) -> str:
     if not seen.payload or flow.c is None or relative(seen.seq, flow.c) != 1:
         return ""
     answer = inspect(seen.payload, len(seen.payload) + 1)
+    if answer == Bad(Reason.HTTP2_PREFACE):
+        return _http2_words(seen.payload, flow)
     if isinstance(answer, Request):
         flow.request = f"{answer.method.decode('ascii')} {answer.path.decode('ascii')}"
     elif isinstance(answer, Bad):
         flow.request = f"no HTTP ({answer.reason})"
     else:
         return "  incomplete request line"
+    return f"  {flow.request}"
+
+
+def _http2_words(payload: bytes, flow: Flow) -> str:
+    answer = http2.inspect(payload, MOST_BYTES)
+    if isinstance(answer, http2.Message):
+        method, _, path, _ = answer.request
+        flow.request = f"HTTP/2 {method.decode('ascii')} {path.decode('ascii')}"
+    elif isinstance(answer, Bad):
+        flow.request = f"no HTTP/2 ({answer.reason})"
+    else:
+        return "  incomplete HTTP/2 head"
     return f"  {flow.request}"
 
 

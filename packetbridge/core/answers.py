@@ -55,6 +55,11 @@ def refused(context: Context, flow: Flow, first: Segment) -> None:
     context.out.append((flow.entry.mark, packet))
 
 
+def refused_syn(context: Context, flow: Flow) -> None:
+    """A client's SYN is not taken: the balancer has it still."""
+    _send(context, flow, Kind.REFUSED, (flow.c + 1) & MASK)
+
+
 def _send(context: Context, flow: Flow, kind: Kind, seq: int, rest: bytes = b"") -> None:
     option = _option(context, flow, kind, seq, rest)
     along = flow.client_key

@@ -5,11 +5,11 @@ from __future__ import annotations
 from common.core.access import AccessRecords
 from common.core.keys import Keyring, Keys
 from common.core.ledger import Ledger, Outcome
-from common.core.segment import RST, build_along
+from common.core.segment import ACK, MASK, RST, build_along
 from common.core.timing import Schedule
 from packetbridge.core.entry import Entry
 from packetbridge.core.fast_path import FastPath
-from packetbridge.core.flow import Flow
+from packetbridge.core.flow import UNHEARD, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.states import State
 from packetbridge.core.story import Story
@@ -100,9 +100,13 @@ class Context:
         self.send(entry, address, flags, seq=seq)
 
     def reset_client(self, flow: Flow) -> None:
-        """RST with the sequence number that the client said it expects."""
+        """RST with the sequence number that the client said it expects; one that has not got the
+        server's SYN-ACK looks at the acknowledgment (RFC 9293 section 3.10.7.3)."""
         self.fast.recall(flow)
-        self.to_client(flow.entry, flow.inbound, RST, seq=flow.client_ack)
+        address = flow.entry.vip + flow.inbound[:4] + flow.inbound[10:12] + flow.inbound[8:10]
+        syn, ack = flow.marked(UNHEARD), (flow.server_ack - flow.seq_up) & MASK
+        flags = RST | ACK if syn else RST
+        self.send(flow.entry, address, flags, seq=flow.client_ack, ack=ack if syn else 0)
 
     def reset_server(self, flow: Flow) -> None:
         """RST with the sequence number that the server said it expects, if it has a connection or

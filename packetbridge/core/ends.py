@@ -18,6 +18,7 @@ from packetbridge.core.flow import (
     FOLLOWED,
     RESET_SHIFT,
     SERVER,
+    UNANSWERED,
     Flow,
 )
 from packetbridge.core.states import Event, State
@@ -46,11 +47,21 @@ def give_back(context: Context, flow: Flow, why: str, now: float) -> Segment:
     return first
 
 
+def give_back_syn(context: Context, flow: Flow, why: str, now: float) -> None:
+    """Tell the balancer that no server has answered a client's SYN."""
+    answers.refused_syn(context, flow)
+    context.table.remove(flow, Event.UNREACHABLE, now)
+    context.tell(flow, f"{End.REFUSED}:{why}", now)
+
+
 def end(context: Context, flow: Flow, how: End, now: float) -> None:
     """End ``flow`` for both sides, and tell the balancer; or, where its server has not got anything
     of it yet, give it back."""
     if flow.state is State.SYN_SENT:
         give_back(context, flow, how, now)
+        return
+    if flow.marked(UNANSWERED) and flow.state is State.SPLICED:
+        give_back_syn(context, flow, how, now)
         return
     if flow.state is not State.LINGER:  # they have ended it themselves
         kill(context, flow, how, now)

@@ -32,7 +32,7 @@ from packetbridge.core.datagrams.mappings import Mappings
 from packetbridge.core.ends import Ends, end, kill
 from packetbridge.core.entry import Entry
 from packetbridge.core.fast_path import FastPath, NoFastPath
-from packetbridge.core.flow import ANSWERED, IN_KERNEL, Flow
+from packetbridge.core.flow import ANSWERED, IN_KERNEL, UNHEARD, Flow
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.opener import Opener
 from packetbridge.core.parting import Parting
@@ -40,6 +40,7 @@ from packetbridge.core.sources import Sources
 from packetbridge.core.states import State
 from packetbridge.core.story import End
 from packetbridge.core.strangers import Strangers
+from packetbridge.core.uninspected import Uninspected
 from packetbridge.core.ways import Ways
 
 FAREWELL_PART = 64  # flows ended in one go
@@ -51,7 +52,7 @@ GATHERING, GATHERED = 0.01, 0.05
 class Senseless(Outcome):
     """Why a packet was dropped that cannot be of any flow."""
 
-    SYN = "syn_at_bridge"  # connections begin with a handoff
+    SYN = "syn_at_bridge"  # where connections begin with a handoff
     NO_ENTRY = "no_entry"  # no backend for that address, DSCP and port
 
 
@@ -104,6 +105,7 @@ class Bridge:
         self._opener = Opener(self._context, self._connector, sources)
         self._strangers = Strangers(self._context, self._opener.early)
         self._ends = Ends(self._context)
+        self._uninspected = Uninspected(self._context, sources)
         self._outbound = self.table.outbound
         self._inbound = self.table.inbound
         self._wall_offset = wall_offset
@@ -345,7 +347,11 @@ class Bridge:
             if flow is None:
                 return DROP
         if segment.flags & SYN:
-            return self.ledger.drop(Senseless.SYN, segment.data)
+            if entry.handoff:
+                return self.ledger.drop(Senseless.SYN, segment.data)
+            return self._uninspected.syn(entry, flow, segment, now, self._opener.draining)
+        if flow is None and not entry.handoff and not self._leaving:
+            flow = self._uninspected.pick_up(entry, segment, now)
         if flow is None:
             return self._strangers.from_client(entry, segment, now, self._leaving)
         flow.seen = now
@@ -356,12 +362,16 @@ class Bridge:
             flow.opening.note(segment)
         if flow.stamper is not None:
             flow.stamper.note(segment)
+        unheard = flow.marked(UNHEARD)
+        if unheard:
+            self._uninspected.client_says(flow, segment)
         translated = splice.up_any(flow, segment)
         self._carried_up(flow, segment.data)
         self._ends.client_says(flow, segment, now)
         self._fast.follow(flow)
         self.ledger.counts[Served.UP] += 1
-        return self._upward(flow, translated, option is not None and flow.marked(IN_KERNEL))
+        first = unheard or (option is not None and flow.marked(IN_KERNEL))
+        return self._upward(flow, translated, first)
 
     def _from_server(
         self, servers: list[Entry], segment: Segment, now: float, mark: int
@@ -369,10 +379,14 @@ class Bridge:
         flow = self._outbound.get(segment.key)
         if flow is None and self._adoption.pending:
             flow = self._adoption.find(segment.key, None, now)
+        if flow is None and (entry := _marked(servers, mark)) is not None and not self._leaving:
+            flow = self._uninspected.pick_up_down(entry, segment, now)
         if flow is None:
             return self._strangers.from_server(servers, segment, now, mark)
         flow.seen = now
-        if flow.state is State.SYN_SENT or segment.flags & SYN:
+        if flow.marked(UNHEARD):
+            self._uninspected.server_says(flow, segment, now)
+        elif flow.state is State.SYN_SENT or segment.flags & SYN:
             return self._connector.from_server(flow, segment, now)
         self._fast.recall(flow)
         translated = splice.down_any(flow, segment, now)
@@ -385,6 +399,10 @@ class Bridge:
         self._ends.server_says(flow, segment, now)
         self._fast.follow(flow)
         return self.ledger.passed(Served.DOWN, translated)
+
+
+def _marked(servers: list[Entry], mark: int) -> Entry | None:
+    return next((entry for entry in servers if entry.mark == mark), None)
 
 
 def _is_asking(flow: Flow) -> bool:

@@ -29,6 +29,8 @@ class Entry:
     """``server_key`` is 6 bytes, the server's address and port. ``local``: it is on this host.
     ``protocol``: "tcp" or "udp", whose ports are others.
 
+    ``handoff``: connections begin with one, and not with the client's own SYN.
+
     ``bbr`` says that the server's route to clients uses BBR, as far as can be known here.
 
     While it is ``draining``, or not ``up`` for ``reason``, handoffs are given back. ``asking`` are
@@ -48,6 +50,7 @@ class Entry:
         "draining",
         "dscp",
         "figures",
+        "handoff",
         "local",
         "mark",
         "no_timestamps_until",
@@ -67,6 +70,7 @@ class Entry:
     def __init__(
         self, configured: Backend, dscp: int, vip: str, mark: int, local: bool, bbr: bool
     ) -> None:
+        self.handoff = configured.handoff
         self.address = IPv4Address(configured.address).packed
         self.port = configured.port
         self.protocol = configured.protocol
@@ -94,7 +98,7 @@ class Entry:
     def follow(self, changed: Entry) -> bool:
         """Take the settings of the same way in from a new configuration; False where those that its
         connections depend on are others."""
-        kept = ("server_key", "vip", "mark", "own_source", "local")
+        kept = ("server_key", "vip", "mark", "own_source", "local", "handoff")
         if any(getattr(self, name) != getattr(changed, name) for name in kept):
             return False
         for name in ("connect", "on_down", "ports", "_hold", "_bbr"):

@@ -14,8 +14,10 @@ SHORT = (State.SPLICED, State.CLOSING)  # states of the short way
 # ended. RECORDED: the kernel has records of the flow; IN_KERNEL: and translates by them.
 # FOLLOWED: the records, if any, are as the flow is. CLIENT_FIRST: of the FINs that count the
 # client's was first. ANSWERED: the first byte of a response has been seen to, or is too old to be.
+# UNHEARD, UNANSWERED: see packetbridge.core.uninspected.
 DOUBTED, RECORDED, IN_KERNEL, FOLLOWED, CLIENT_FIRST, ANSWERED = 1, 2, 4, 8, 16, 32
-ATTEMPT_SHIFT = 6  # and above them the number of the balancer's attempt, from 0
+UNHEARD, UNANSWERED = 64, 128
+ATTEMPT_SHIFT = 8  # and above them the number of the balancer's attempt, from 0
 RESET_SHIFT = 2  # and above them the RSTs
 
 
@@ -158,7 +160,8 @@ class Flow:
 
     def refresh(self) -> None:
         """See whether the short way may be taken."""
-        self.fast = self.state in SHORT and self.opening is None and self.stamper is None
+        usual = self.opening is None and self.stamper is None and not self.marks & UNHEARD
+        self.fast = usual and self.state in SHORT
 
     def __str__(self) -> str:
         client = ".".join(str(byte) for byte in self.inbound[:4])

@@ -25,11 +25,14 @@ from common.core.remembered import Remembered
 from common.core.timing import ASK_AGAIN, IdleWheel
 from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.fast_path import FastPath
-from packetbridge.core.flow import Flow
+from packetbridge.core.flow import UNANSWERED, Flow
 from packetbridge.core.states import Event, State
 
 # A handoff is valid in its own epoch and the ones beside it; after that its replay is too old.
 REMEMBER_CLOSED = EPOCH_SECONDS * (2 * EPOCH_SLACK + 1)
+
+
+HALF_OPEN_PART = 8  # of the flows, one in so many may be half open
 
 
 class Flows(Occurrence):
@@ -41,6 +44,7 @@ class Flows(Occurrence):
     REPLACED = "flows_replaced"
     EXPIRED = "flows_expired"
     EVICTED = "flows_evicted"  # the longest idle, for a newer one: expired before its time
+    HALF_OPEN_EVICTED = "half_open_evicted"  # the oldest half-open one, likewise
 
 
 _ENDED = {
@@ -53,7 +57,8 @@ _ENDED = {
 
 class FlowTable:
     """``inbound[dscp]`` finds a flow by the key of the client's packets, ``outbound`` by that of
-    the server's. ``held_bytes`` is what all openings hold."""
+    the server's. ``held_bytes`` is what all openings hold. ``half_open`` are those of these whose
+    client has not proven that it gets what the server sends, oldest first: they are few."""
 
     def __init__(
         self, limits: Limits, timeouts: Timeouts, ledger: Ledger, fast: FastPath, now: float
@@ -62,6 +67,7 @@ class FlowTable:
         self.inbound: list[dict[bytes, Flow]] = [{} for _ in range(64)]
         self.outbound: OrderedDict[bytes, Flow] = OrderedDict()
         self.held_bytes = 0
+        self.half_open: OrderedDict[bytes, Flow] = OrderedDict()  # by the key of the server's
         self._ledger = ledger
         self._wheel: IdleWheel[Flow] = IdleWheel(now)
         self._closed = Remembered(REMEMBER_CLOSED, limits.closed)
@@ -110,6 +116,22 @@ class FlowTable:
         self._ledger.counts[Flows.OPENED] += 1
         flow.entry.figures.handoffs += 1
 
+    def add_half_open(self, flow: Flow) -> Flow | None:
+        """Take a flow whose client has not proven itself; gives one that has to go for it."""
+        oldest = None
+        if len(self.half_open) >= max(self._limits.flows // HALF_OPEN_PART, 1):
+            oldest = self.oldest_half_open()
+        self.add(flow)
+        self.half_open[flow.outbound] = flow
+        return oldest
+
+    def oldest_half_open(self) -> Flow | None:
+        return next(iter(self.half_open.values()), None)
+
+    def proven(self, flow: Flow) -> None:
+        """The client has acknowledged what the server said."""
+        self.half_open.pop(flow.outbound, None)
+
     def adopt(self, flow: Flow) -> None:
         """Take a flow that was spliced before, as the kernel remembers."""
         flow.entry.note(flow, State.HANDOFF)
@@ -125,12 +147,13 @@ class FlowTable:
 
     def remove(self, flow: Flow, event: Event, now: float) -> None:
         """Forget a flow for ``event``, but not that it was: late packets and replays are known."""
-        asked_only = flow.state is State.SYN_SENT
+        asked_only = flow.state is State.SYN_SENT or flow.marked(UNANSWERED)
         flow.apply(event)
         self.settle(flow)
         self._fast.forget(flow)
         self.inbound[flow.entry.dscp].pop(flow.inbound, None)
         self.outbound.pop(flow.outbound, None)
+        self.half_open.pop(flow.outbound, None)
         self._closed.add(_attempt(flow) if asked_only else _incarnation(flow), now)
         self._closed.add(flow.outbound, now)
         self._ledger.counts[_ENDED[event]] += 1
@@ -183,7 +206,8 @@ class FlowTable:
         self._fast.recall(flow)
         if flow.fins and flow.state is State.SPLICED:
             flow.apply(Event.FIN_ONE)  # which the kernel saw
-        return flow.seen + self._idle[flow.state]
+        closing = flow.outbound in self.half_open and flow.state is not State.LINGER
+        return flow.seen + self._idle[State.CLOSING if closing else flow.state]
 
 
 def _at(flow: Flow) -> bytes:

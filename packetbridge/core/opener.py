@@ -76,7 +76,8 @@ class Opener:
         if message.kind is Kind.ASK_TIME:
             self._clock.tell(entry, segment, option, now)
             return None
-        if message.kind >= Kind.ACCEPTED:
+        handing = message.kind in (Kind.HANDOFF, Kind.HANDOFF_CONFIRM)
+        if message.kind >= Kind.ACCEPTED or (handing and not entry.handoff):
             drop(Refusal.NOT_A_HANDOFF, segment.data)
             return None
         flow = context.table.inbound[entry.dscp].get(segment.key)

@@ -1,6 +1,6 @@
 """The life of a flow at the bridge, as a table.
 
-    HANDOFF   a valid handoff has come; nothing is sent yet
+    HANDOFF   a valid handoff has come, or a SYN of what nobody reads; nothing is sent yet
     SYN_SENT  the server is being asked; what the client sends is held
     SPLICED   both connections stand, and packets are translated
     CLOSING   one side has ended (FIN), the other has not
@@ -27,6 +27,7 @@ class State(StrEnum):
 
 class Event(StrEnum):
     SYN_OUT = "syn_out"  # a SYN was sent to the server, the first or again
+    PASSED_ON = "passed_on"  # the client's own SYN goes to the server: both make the handshake
     CONNECTED = "connected"  # the server's SYN-ACK came and what was held is on its way
     UNREACHABLE = "unreachable"  # the server reset or did not answer: given back to the balancer
     FIN_ONE = "fin_one"  # one side has ended
@@ -48,10 +49,12 @@ _S, _E = State, Event
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.HANDOFF, _E.SYN_OUT): _S.SYN_SENT,
+    (_S.HANDOFF, _E.PASSED_ON): _S.SPLICED,
     (_S.SYN_SENT, _E.SYN_OUT): _S.SYN_SENT,
     (_S.SYN_SENT, _E.CONNECTED): _S.SPLICED,
     (_S.SYN_SENT, _E.UNREACHABLE): _S.GONE,
     (_S.SYN_SENT, _E.RESET): _S.GONE,
+    (_S.SPLICED, _E.UNREACHABLE): _S.GONE,
     (_S.SPLICED, _E.FIN_ONE): _S.CLOSING,
     (_S.SPLICED, _E.RESET): _S.LINGER,
     (_S.CLOSING, _E.FIN_ONE): _S.CLOSING,

@@ -171,7 +171,7 @@ def test_spoofed_syn_does_not_disturb(lab: Lab, sender: RawSender) -> None:
 UNREADABLE = {
     "garbage": (b"\x00\xff\x80garbage\r\n\r\n", "not_http"),
     "TLS": (bytes.fromhex("16030100c8010000c40303") + bytes(100), "tls_hello"),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2_preface"),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nGET / HTTP/1.1\r\n", "http2_preface"),
     "HTTP/0.9": (b"GET /\r\n", "bad_version"),
     "HTTP/9": (b"GET / HTTP/9.1\r\n\r\n", "bad_version"),
     "no path": (b"GET  HTTP/1.1\r\n\r\n", "bad_target"),

@@ -269,7 +269,7 @@ def test_a_longer_first_segment_again_is_a_handoff_too() -> None:
     ("payload", "reason"),
     [
         (b"\x16\x03\x01\x02\x00", "tls_hello"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2_preface"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\n", "http2_preface"),
         (b"\xff\xff", "not_http"),
         (b"GET /\x01 HTTP/1.1\r\n", "bad_target"),
     ],

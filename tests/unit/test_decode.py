@@ -17,6 +17,7 @@ from balancer.core.config import Backend, Config, Service
 from balancer.program.decode import DecodeError, decode
 from common.core import handoff, keys
 from common.program.decoding.dissector import HandoffOption
+from tests.unit.http2_heads import GET, START, frame, head
 from tests.unit.scapy_oracle import tcp_packet
 
 CLIENT, VIP = ("192.168.33.1", 4711), ("192.168.33.10", 80)
@@ -275,6 +276,9 @@ def test_a_later_syn_counts_only_once_it_is_answered(tmp_path: Path) -> None:
     [
         (b"\x16\x03\x01\x02\x00", "no HTTP (tls_hello)"),
         (b"GET /very/lo", "incomplete request line"),
+        (head(GET), "HTTP/2 GET /a"),
+        (head(GET)[:40], "incomplete HTTP/2 head"),
+        (START + frame(0), "no HTTP/2 (http2_bad_frame)"),
         (b"POST http://h/x HTTP/1.0\n", "POST /x"),
     ],
 )

@@ -25,7 +25,7 @@ class Request(NamedTuple):
     """A complete request line; a tuple, which is made in a third of a dataclass's time.
 
     `path` is the key: see `path_of`. The line ends before offset `end`, its line end and the empty
-    lines before it included.
+    lines before it included; of a request in HTTP/2, the head.
     """
 
     method: bytes
@@ -99,6 +99,14 @@ def path_of(method: bytes, target: bytes) -> bytes | None:
         return target or None
     form = _ORIGIN_PATH.match(target) or _ABSOLUTE_PATH.match(target)
     return (form[1] or b"/") if form else None
+
+
+def request_of(method: bytes, target: bytes, end: int) -> Request | Bad:
+    """The request of a method and a target that did not come in one line."""
+    if not 0 < len(method) <= MAX_METHOD or not _METHOD.fullmatch(method):
+        return Bad(Reason.BAD_METHOD)
+    path = path_of(method, target) if _TARGET.fullmatch(target) else None
+    return Bad(Reason.BAD_TARGET) if path is None else Request(method, target, path, end)
 
 
 def _read_request_line(data: bytes) -> Inspection:

@@ -7,12 +7,11 @@ from common.core.ledger import Outcome
 
 
 class Reason(Outcome):
-    """Why the bytes do not start an HTTP/1.x request, or not one that can be sent anywhere."""
+    """Why the bytes do not start an HTTP request, or not one that can be sent anywhere."""
 
     # the request line
     NOT_HTTP = "not_http"
     TLS_HELLO = "tls_hello"
-    HTTP2_PREFACE = "http2_preface"
     EMPTY_LINES = "empty_lines"
     BAD_METHOD = "bad_method"
     BAD_TARGET = "bad_target"
@@ -25,6 +24,22 @@ class Reason(Outcome):
     BAD_FIELD_VALUE = "bad_field_value"  # NUL or a bare CR in it
     SEVERAL_HOSTS = "several_hosts"
     BAD_HOST = "bad_host"
+    # HTTP/2: its framing, its header section
+    HTTP2_PREFACE = "http2_preface"  # not as it should go on
+    HTTP2_NO_SETTINGS = "http2_no_settings"  # another frame first
+    HTTP2_BAD_FRAME = "http2_bad_frame"  # one that cannot come there
+    HTTP2_BAD_STREAM = "http2_bad_stream"
+    HTTP2_FRAME_TOO_LONG = "http2_frame_too_long"
+    HTTP2_TOO_MANY_FRAMES = "http2_too_many_frames"
+    HTTP2_BAD_PADDING = "http2_bad_padding"  # or priority: more than the frame has
+    HTTP2_BAD_HPACK = "http2_bad_hpack"
+    HTTP2_FIELDS_TOO_LARGE = "http2_fields_too_large"
+    HTTP2_PSEUDO_MISSING = "http2_pseudo_missing"
+    HTTP2_PSEUDO_REPEATED = "http2_pseudo_repeated"
+    HTTP2_PSEUDO_UNKNOWN = "http2_pseudo_unknown"
+    HTTP2_PSEUDO_LATE = "http2_pseudo_late"  # behind another field
+    HTTP2_BAD_FIELD_NAME = "http2_bad_field_name"
+    HTTP2_HOST_DIFFERS = "http2_host_differs"
     # routes
     NO_ROUTE = "no_route"  # none is met, and there is no pool for what is left
 
