@@ -87,7 +87,8 @@ soon() { # WHAT COMMAND...: waits until it succeeds
 }
 
 # Sends as the clients, and leaves in an array who answered each: "one", where it was always one.
-declare -A met
+# shellcheck disable=SC2034 # they are given by their names
+declare -A met while_down after
 speak() { # ARRAY DATAGRAMS TEXT
     local -n found=$1
     local address names said status=0
@@ -152,8 +153,8 @@ show_affinity() {
         test "$(printf '%s\n' "${met[@]}" | grep -c ' ')" = 0
     verdict "all three backends were used" test "$used" = "one two three "
 
-    title "What passed the balancer meanwhile"
     local asked answers
+    title "What passed the balancer meanwhile"
     asked=$(packets "dst $vip and dst port $port")
     answers=$(packets "src port $port or src portrange 5301-5303")
     printf '  %-24s %3d\n  %-24s %3d\n' "datagrams to the VIP" "$asked" answers "$answers"
@@ -187,7 +188,6 @@ packets() { # FILTER
 
 show_down_and_up() {
     local moved stayed pids
-    local -A while_down after
     mapfile -t moved < <(clients_of met three)
     mapfile -t stayed < <(clients_of met one; clients_of met two)
     title "The program of backend three ends: its bridge's probe gets no answer"
@@ -201,7 +201,6 @@ show_down_and_up() {
     soon "three is up again" states_are "one up two up three up"
     echo "  backends: $(states)"
     speak after 1 "three is back"
-    local -n first=met
     show_table met while_down after
     verdict "the ${#moved[@]} clients of three moved, and three answered nobody" \
         test "${#moved[@]} $(clients_of while_down three | wc -l)" = "${#moved[@]} 0"
@@ -212,8 +211,10 @@ show_down_and_up() {
 show_forgetting() {
     local talker=10.33.0.1 pids
     local -A anew
+    local silent
+    mapfile -t silent < <(sorted_clients | grep -vx "$talker")
     title "A client who is silent for 4 seconds is forgotten, one who speaks is not"
-    printf '  remembered: %d clients\n' "$(remembered | wc -w)"
+    verdict "all $count are remembered" test "$(remembered | wc -w)" = "$count"
     start_process talker-client "$python" "$demo/generator.py" --source "$talker" --to "$vip:$port" \
         --datagrams 100 --pause 0.3
     soon "only $talker is remembered" remembered_are "$talker"
@@ -223,8 +224,10 @@ show_forgetting() {
     end_processes TERM "${pids[@]}"
     speak anew 1 "here again"
     show_table met anew
-    verdict "all are placed anew, by their addresses where they were at first" \
-        same_for met anew "${!met[@]}"
+    verdict "$talker keeps who it had, ${while_down[$talker]}" \
+        test "${anew[$talker]}" = "${while_down[$talker]}"
+    verdict "the others are placed anew, by their addresses where they were at first" \
+        same_for met anew "${silent[@]}"
 }
 
 "$here/config.sh" # before anything is taken down
