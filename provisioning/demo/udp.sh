@@ -24,22 +24,25 @@ declare -A servers=(
 )
 
 service_up() {
-    local host program
+    local host program pid waiting=()
     on client ip route add local "$network" dev lo
     for host in balancer backend1 backend2; do
         on "$host" ip route add "$network" via "${addresses[client]}"
     done
     on backend1 ip address add "$second_address/24" dev eth0
+    for program in balancer packetbridge-backend1 packetbridge-backend2; do
+        cat "$demo/$program.toml" >>"$lab/etc/$program.toml"
+    done
     for program in hello-backend1 hello-backend2; do
-        server_up "$program"
+        server_up "$program" &
+        waiting+=($!)
     done
     for program in backend1 backend2 balancer; do
-        if [[ $program == balancer ]]; then
-            cat "$demo/balancer.toml" >>"$lab/etc/balancer.toml"
-        else
-            cat "$demo/packetbridge-$program.toml" >>"$lab/etc/packetbridge-$program.toml"
-        fi
-        "$here/lab.sh" restart "$program"
+        { stop_program "$program" && start_program "$program"; } &
+        waiting+=($!)
+    done
+    for pid in "${waiting[@]}"; do
+        wait "$pid"
     done
     soon "all backends are up" states_are "one up two up three up"
 }
