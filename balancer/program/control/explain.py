@@ -76,7 +76,7 @@ def commands(core: Serving) -> dict[str, Command]:
             return explain_datagram.explained(core, url, source, service)
         if method.lower() == "tcp":
             return explain_uninspected.explained(core.services, url, source, service)
-        sender, offered = client(source).address, alpn or []
+        sender, offered = client(source, "source").address, alpn or []
         asked = _service(_speaking(core.services, method, sni, offered), service, urlsplit(url))
         try:
             if asked.inspect == "tls":

@@ -38,7 +38,7 @@ def explained(
     services: Sequence[Service], at: str, source: str, name: str | None
 ) -> dict[str, Any]:
     """``at`` is ADDRESS:PORT of the service, ``source`` ADDRESS or ADDRESS:PORT of the client."""
-    sender = client(source)
+    sender = client(source, "source")
     unread = [each for each in services if each.uninspected]
     service = at_place(unread, at.removeprefix("tcp://"), name, "service that is not inspected")
     assert service.default_pool is not None, "there are no routes without inspection"
