@@ -286,14 +286,20 @@ class Balancer:
         handed += sum(not flow.closing for flow in self.table.opening.values())
         return handed + sum(flow.state is State.WAITING for flow in self.table.waiting.values())
 
-    def kill(self, flow: Flow, now: float) -> None:
-        """End a connection at the operator's word."""
+    def kill(self, flow: Flow | Mapping, now: float) -> None:
+        """End a connection, or forget a mapping, at the operator's word."""
+        if isinstance(flow, Mapping):
+            self.datagrams.kill(flow, now)
+            return
         self._context.wall = now + self._wall_offset
         killing.kill(self._context, flow, now)
 
-    def recall(self, flow: Flow) -> None:
-        """Bring ``flow.seen`` up to date."""
-        self._fast.recall(flow)
+    def recall(self, flow: Flow | Mapping) -> None:
+        """Bring ``flow.seen`` up to date, and what is counted of a mapping."""
+        if isinstance(flow, Mapping):
+            self._fast.mappings.recall(flow)
+        else:
+            self._fast.recall(flow)
 
     def farewell(self, _now: float) -> Iterator[None]:
         """Nothing: without its rules the host itself resets whoever still sends to the VIP."""

@@ -72,7 +72,8 @@ is_ready() { # PROGRAM LOG_END
 wait_until_ready() { # PROGRAM LOG_END
     local deadline=$((SECONDS + ready_timeout_seconds))
     until is_ready "$@"; do
-        [[ -n $(pids_of_program "$1") ]] || give_up "$1" "has ended"
+        # by its PID: at first its stdout is not yet the log
+        start_time_of "$(<"$(pid_file_of "$1")")" >/dev/null || give_up "$1" "has ended"
         ((SECONDS < deadline)) || give_up "$1" "is not ready after $ready_timeout_seconds s"
         sleep 0.05
     done

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.pool import Pool
+from balancer.core.datagrams.engine import Datagrams
+from balancer.core.datagrams.service import DatagramService
 from balancer.core.reading import Unread
 from balancer.core.request.keys import shown
 from balancer.core.request.selector import Selected
 from balancer.core.request.synthetic import UnsendableError, request_bytes
 from balancer.core.request.tls.synthetic import client_hello
 from balancer.core.request.verdict import Bad, NeedMore
-from balancer.program.control.backends import state
+from balancer.program.control import explain_datagram
+from balancer.program.control.choice import choice
 from common.adapters.control.server import Command, CommandError
 from common.program.control.table import command
 
@@ -51,6 +52,11 @@ class Serving(Protocol):
     @property
     def services(self) -> Sequence[Service]: ...
 
+    @property
+    def datagram_services(self) -> Sequence[DatagramService]: ...
+
+    datagrams: Datagrams
+
 
 def commands(core: Serving) -> dict[str, Command]:
     def explain(
@@ -62,6 +68,8 @@ def commands(core: Serving) -> dict[str, Command]:
         sni: str = "",
         alpn: list[str] | None = None,
     ) -> dict[str, Any]:
+        if method.lower() == "udp":
+            return explain_datagram.explained(core, url, source, service)
         try:
             client = IPv4Address(source).packed
         except AddressValueError:
@@ -121,7 +129,7 @@ def _words(service: Service, found: Selected | Bad | NeedMore, source: bytes) ->
             "route": found.route,
             "key": shown(found.key, found.parts),
             "missing": list(found.missing),
-            **_choice(service.pools[found.pool], found.key, source),
+            **choice(service.pools[found.pool], found.key, source),
         }
     # As balancer.core.reading has it of a request that ends there.
     bad = found.reason.value if isinstance(found, Bad) else Unread.HEAD_CUT_SHORT.value
@@ -129,21 +137,4 @@ def _words(service: Service, found: Selected | Bad | NeedMore, source: bytes) ->
         return {"bad": bad}
     pool = service.pools[service.default_pool]
     key = shown(source, ("source",))
-    return {"bad": bad, "key": key, "missing": [], "route": "", **_choice(pool, source, source)}
-
-
-def _choice(pool: Pool, key: bytes, source: bytes) -> dict[str, Any]:
-    hash64 = key_hash(key)
-    order = pool.order(hash64, source, time.monotonic())
-    return {
-        "pool": pool.name,
-        "policy": pool.configured.policy,
-        "hash": f"{hash64:016x}",
-        "backend": order[0].name if order else None,
-        "order": [member.name for member in order],
-        "passed_over": {
-            member.name: member.reason or state(member)
-            for member in pool.members
-            if not member.taking
-        },
-    }
+    return {"bad": bad, "key": key, "missing": [], "route": "", **choice(pool, source, source)}

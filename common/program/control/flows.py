@@ -30,10 +30,11 @@ class Client:
     port: int = 0
 
     def is_of(self, key: bytes) -> bool:
-        """Whether a client's packets of that 12-byte key are its."""
+        """Whether a client's packets of that 12-byte key are its; one with port 0 stands for those
+        of all its ports."""
         if key[:4] != self.address:
             return False
-        return not self.port or int.from_bytes(key[8:10], "big") == self.port
+        return not self.port or int.from_bytes(key[8:10], "big") in (0, self.port)
 
     def __str__(self) -> str:
         text = str(IPv4Address(self.address))
