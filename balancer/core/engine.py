@@ -28,7 +28,7 @@ from balancer.core.datagrams.service import DatagramService
 from balancer.core.datagrams.story import MappingStory
 from balancer.core.fast_path import FastPath, NoFastPath
 from balancer.core.flow import Flow, State, incarnation
-from balancer.core.flow_table import FlowTable
+from balancer.core.flow_table import Ended, FlowTable
 from balancer.core.handover import Handover
 from balancer.core.handshake import Refusal
 from balancer.core.health import PoolHealth
@@ -84,13 +84,6 @@ class Carried(Occurrence):
     """Of IP, in the packets that went on by Python's hand."""
 
     BYTES = "steered_bytes"
-
-
-class Ended(Occurrence):
-    """Why a handed flow was forgotten, other than by a bridge's word."""
-
-    EXPIRED = "flows_expired"
-    REPLACED = "flows_replaced"
 
 
 class Balancer:
@@ -286,14 +279,20 @@ class Balancer:
         handed += sum(not flow.closing for flow in self.table.opening.values())
         return handed + sum(flow.state is State.WAITING for flow in self.table.waiting.values())
 
-    def kill(self, flow: Flow, now: float) -> None:
-        """End a connection at the operator's word."""
+    def kill(self, flow: Flow | Mapping, now: float) -> None:
+        """End a connection, or forget a mapping, at the operator's word."""
+        if isinstance(flow, Mapping):
+            self.datagrams.kill(flow, now)
+            return
         self._context.wall = now + self._wall_offset
         killing.kill(self._context, flow, now)
 
-    def recall(self, flow: Flow) -> None:
-        """Bring ``flow.seen`` up to date."""
-        self._fast.recall(flow)
+    def recall(self, flow: Flow | Mapping) -> None:
+        """Bring ``flow.seen`` up to date, and what is counted of a mapping."""
+        if isinstance(flow, Mapping):
+            self._fast.mappings.recall(flow)
+        else:
+            self._fast.recall(flow)
 
     def farewell(self, _now: float) -> Iterator[None]:
         """Nothing: without its rules the host itself resets whoever still sends to the VIP."""

@@ -14,8 +14,9 @@ from common.core.program_metrics import Build, ProcessNumbers, ProgramMetrics
 
 # Outcomes of packets that were good for something: what docs/counters.md does not call dropped.
 SERVED = frozenset({
-    "steered", "syn", "bare_ack", "head_kept", "answer_accepted", "answer_ended", "backend_refused",
-    "client_closed", "client_closing", "client_reset", "icmp_steered", "icmp_to_host",
+    "steered", "datagram_steered", "syn", "bare_ack", "head_kept", "answer_accepted",
+    "answer_ended", "backend_refused", "client_closed", "client_closing", "client_reset",
+    "icmp_steered", "icmp_to_host",
 })  # fmt: skip
 
 
@@ -40,6 +41,7 @@ class PoolNumbers(Protocol):
 
 _P = "l3dsr_balancer_"
 FLOWS = Family(f"{_P}flows", "gauge", "Connections in progress that a bridge has.")
+MAPPINGS = Family(f"{_P}mappings", "gauge", "UDP clients, or their flows, that have a backend.")
 WAITING = Family(f"{_P}flows_waiting", "gauge", "Connections whose request has not come yet.")
 BUFFERED = Family(
     f"{_P}request_buffer_bytes", "gauge", "Bytes kept of requests that are not whole."
@@ -56,6 +58,15 @@ BYTES = Family(
     "Bytes of IP in these.",
     ("direction", "path"),
 )
+DATAGRAMS = Family(
+    f"{_P}forwarded_datagrams_total",
+    "counter",
+    "UDP datagrams sent on to bridges, by who did it (path: python or kernel).",
+    ("path",),
+)
+DATAGRAM_BYTES = Family(
+    f"{_P}forwarded_datagram_bytes_total", "counter", "Bytes of IP in these.", ("path",)
+)
 HANDSHAKES = Family(
     f"{_P}syns_answered_total", "counter", "SYNs answered with a cookie, by who did it.", ("path",)
 )
@@ -71,6 +82,19 @@ COUNTED = {
     ),
     "redispatched": Family(
         f"{_P}redispatches_total", "counter", "Connections given to another backend, as one failed."
+    ),
+    "mappings_made": Family(
+        f"{_P}mappings_made_total", "counter", "UDP clients, or their flows, that got a backend."
+    ),
+    "mappings_moved": Family(
+        f"{_P}mappings_moved_total",
+        "counter",
+        "UDP clients, or their flows, that lost their backend as it was down or gone.",
+    ),
+    "mappings_evicted": Family(
+        f"{_P}mappings_evicted_total",
+        "counter",
+        "UDP clients, or their flows, forgotten in favour of newer ones, the table being full.",
     ),
 }
 HANDSHAKE = Family(
@@ -95,7 +119,12 @@ DRAINING = Family(
     f"{_P}backend_draining", "gauge", "1 where the backend is being drained, else 0.", _WHO
 )
 WEIGHT = Family(f"{_P}backend_weight", "gauge", "The backend's weight.", _WHO)
-PENDING = Family(f"{_P}backend_flows", "gauge", "Connections in progress with the backend.", _WHO)
+PENDING = Family(
+    f"{_P}backend_flows",
+    "gauge",
+    "Connections in progress with the backend, and UDP clients that have it.",
+    _WHO,
+)
 GIVEN = Family(
     f"{_P}backend_handoffs_total",
     "counter",
@@ -112,12 +141,15 @@ FAILURES = Family(
     (*_WHO, "kind"),
 )
 
-_SHOWN = {*COUNTED, "steered_bytes", "fast_packets", "fast_bytes", "fast_syns"}
+_SHOWN = {
+    *COUNTED, "steered_bytes", "fast_packets", "fast_bytes", "fast_syns",
+    "datagram_bytes", "fast_datagrams", "fast_datagram_bytes",
+}  # fmt: skip
 PROGRAM = ProgramMetrics("balancer", SERVED, _SHOWN)
 FAMILIES = (
     *PROGRAM.families,
-    FLOWS, WAITING, BUFFERED, FORWARDED, BYTES, HANDSHAKES, *COUNTED.values(), HANDSHAKE, HANDOFF,
-    UP, DRAINING, WEIGHT, PENDING, GIVEN, CHANGES, FAILURES,
+    FLOWS, WAITING, BUFFERED, MAPPINGS, FORWARDED, BYTES, DATAGRAMS, DATAGRAM_BYTES, HANDSHAKES,
+    *COUNTED.values(), HANDSHAKE, HANDOFF, UP, DRAINING, WEIGHT, PENDING, GIVEN, CHANGES, FAILURES,
 )  # fmt: skip
 
 
@@ -134,6 +166,13 @@ def rows(
     yield FLOWS.row(numbers.get("flows", 0))
     yield WAITING.row(numbers.get("waiting", 0))
     yield BUFFERED.row(numbers.get("buffered_bytes", 0))
+    yield MAPPINGS.row(numbers.get("mappings", 0))
+    for path, datagrams, size in (
+        ("python", "datagram_steered", "datagram_bytes"),
+        ("kernel", "fast_datagrams", "fast_datagram_bytes"),
+    ):
+        yield DATAGRAMS.row(numbers.get(datagrams, 0), path)
+        yield DATAGRAM_BYTES.row(numbers.get(size, 0), path)
     for path, packets, size, syns in (
         ("python", "steered", "steered_bytes", "syn"),
         ("kernel", "fast_packets", "fast_bytes", "fast_syns"),

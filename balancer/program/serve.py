@@ -59,7 +59,7 @@ def serve(config: Config, again: Callable[[], Config]) -> None:
         fast,
     )
     ready = [
-        f"{service.vip} port {service.port} -> "
+        f"{service.vip} {'UDP ' * (service.protocol == 'udp')}port {service.port} -> "
         + ", ".join(f"{backend.name} ({backend.bridge})" for backend in config.backends_of(service))
         for service in config.services
     ]

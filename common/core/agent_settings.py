@@ -42,10 +42,12 @@ class BridgeCheck:
 class ServerCheck:
     """Connect to a server, and where ``kind`` is http, GET ``path`` of ``host``: the status must be
     in one of the ranges (first, last), and ``body``, if any, in the answer's first MOST_BODY bytes.
+    Where it is udp, send ``send``, hexadecimal: the answer must begin with ``expect``, likewise,
+    and the regular expression ``match`` be found in it.
     """
 
     target: tuple[Any, ...]
-    kind: Literal["tcp", "http"]
+    kind: Literal["tcp", "http", "udp"]
     address: str
     port: int
     rhythm: Rhythm
@@ -54,6 +56,9 @@ class ServerCheck:
     host: str = ""
     status: tuple[tuple[int, int], ...] = ((200, 399),)
     body: str = ""
+    send: str = ""
+    expect: str = ""
+    match: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,10 @@ _GENERAL = (
     "access_format",
     "queues",
 )
-_SERVER = ("target", "kind", "address", "port", "timeout", "path", "host", "status", "body")
+_SERVER = (
+    "target", "kind", "address", "port", "timeout", "path", "host", "status", "body", "send",
+    "expect", "match",
+)  # fmt: skip
 
 
 def _bridge(

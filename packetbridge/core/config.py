@@ -88,6 +88,8 @@ class Backend(Settings):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.protocol == "udp" and self.handoff:
             yield "handoff", "is wrong with protocol 'udp'; right would be false"
+        if self.check is not None and self.check.kind == "udp" and self.protocol != "udp":
+            yield "check", "is of kind 'udp'; right would be one of kind 'tcp' or 'http'"
         if len(set(self.dscps)) < len(self.dscps):
             yield "dscp", f"{list(self.dscps)} repeats a DSCP; right would be each of them once"
         low, high = self.ports

@@ -22,6 +22,10 @@ class Fast(Occurrence):
     DOWN = "fast_packets_down"
     UP_BYTES = "fast_bytes_up"  # in these, of IP
     DOWN_BYTES = "fast_bytes_down"
+    DATAGRAMS_UP = "fast_datagrams_up"
+    DATAGRAMS_DOWN = "fast_datagrams_down"
+    DATAGRAMS_UP_BYTES = "fast_datagram_bytes_up"
+    DATAGRAMS_DOWN_BYTES = "fast_datagram_bytes_down"
     TABLE_FULL = "fast_table_full"  # connections left to Python
     ADOPTED = "flows_adopted"  # of an earlier run
     NOT_ADOPTED = "flows_not_adopted"

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from common.core.health import Judge, Judges, Transition
 from packetbridge.core.config import Backend
 
-Who = tuple[str, int, tuple[int, ...], str, int]
-"""A configured backend: address, port, and DSCPs (none: all); its server's address and port."""
+Who = tuple[str, str, int, tuple[int, ...], str, int]
+"""A configured backend: protocol, address, port, and DSCPs (none: all); its server's address and
+port."""
 
 
 def who(backend: Backend) -> Who:
     """What a configured backend is known by: with another server it is another one."""
-    at = backend.address, backend.port, backend.dscps
+    at = backend.protocol, backend.address, backend.port, backend.dscps
     return (*at, backend.server_address, backend.server_port)
 
 

@@ -5,9 +5,8 @@
  */
 #pragma once
 
-#include <linux/udp.h>
-
 #include "counters.h"
+#include "datagram.h"
 
 /* A way in: what balancers steer datagrams to. */
 struct door_key {
@@ -26,7 +25,7 @@ struct door {
 	__u8 onward; /* the server is on another host: sent on from here */
 	__u8 asks; /* there are clients that the server sees otherwise: `guises` has them */
 	__u8 own; /* it sees none as they are */
-	__u8 closed; /* not configured any more: for those that it has */
+	__u8 known; /* for those that it has: the first datagram of any other is Python's */
 	__u32 mark; /* of packets to a server on this host */
 	__u32 pad;
 	__u64 idle; /* nanoseconds of silence, after which a client is forgotten */
@@ -43,7 +42,8 @@ struct {
 /* The way down: what becomes of a server's answers, by their addresses and ports. Which of the
  * records the map lets go when it is full is the one that was not used for longest, or near it. */
 struct answer {
-	__u64 seen; /* nanoseconds of CLOCK_MONOTONIC: the latest datagram, either way */
+	__u64 seen; /* nanoseconds of CLOCK_MONOTONIC: the latest datagram, either way, */
+	__u64 began; /* and the first */
 	__u64 idle;
 	struct tuple to; /* from the VIP to the client */
 	__be32 bridge; /* with the ports, and the DSCP: how the client's come in */
@@ -106,18 +106,17 @@ enum {
 	OFFSET = 0x1fff,
 };
 
-/* What kind of packet it is, for the way down. */
+/* What kind of packet it is. */
 enum shape {
-	OTHER, /* not of UDP, or for Python */
+	OTHER, /* not of UDP, or nothing that is translated here */
 	WHOLE,
 	FIRST, /* fragment */
 	LATER,
 };
 
-/* Read a datagram's headers, or a fragment's, without IP options. Of a segment's fields these are
- * set: key, ip_at, tcp_at (where the UDP header is), length, payload, tos and ttl; of a later
- * fragment's key the addresses alone. `id` is the IP header's. */
-ALWAYS enum shape read_datagram(struct __sk_buff *skb, __u32 ip_at, struct segment *s, __be16 *id)
+/* Read the headers of one fragment of a datagram, without IP options, as read_datagram does a whole
+ * one's; of a later fragment's key the addresses alone. `id` is the IP header's. */
+ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segment *s, __be16 *id)
 {
 	struct iphdr ip;
 	struct udphdr udp;
@@ -125,51 +124,50 @@ ALWAYS enum shape read_datagram(struct __sk_buff *skb, __u32 ip_at, struct segme
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ip_at, &ip, sizeof(ip)))
 		return OTHER;
-	if (ip.version != 4 || ip.ihl * 4 != sizeof(ip) || ip.protocol != IPPROTO_UDP)
+	fragment = bpf_ntohs(ip.frag_off);
+	if (ip.version != 4 || ip.ihl * 4 != sizeof(ip) || ip.protocol != IPPROTO_UDP ||
+	    !(fragment & IP_FRAGMENT))
 		return OTHER;
 	s->ip_at = ip_at;
 	s->tcp_at = ip_at + sizeof(ip);
 	s->length = bpf_ntohs(ip.tot_len);
-	if (skb->len - ip_at < s->length || s->length < sizeof(ip))
+	if (s->length < sizeof(ip) + sizeof(udp) || skb->len - ip_at < s->length)
 		return OTHER;
+	s->payload = s->length - sizeof(ip);
 	s->key.src = ip.saddr;
 	s->key.dst = ip.daddr;
 	s->tos = ip.tos;
 	s->ttl = ip.ttl;
+	s->protocol = IPPROTO_UDP;
 	*id = ip.id;
-	fragment = bpf_ntohs(ip.frag_off);
 	if (fragment & OFFSET)
 		return LATER;
-	if (s->length < sizeof(ip) + sizeof(udp) ||
-	    bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) || !udp.source || !udp.dest)
+	if (bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) || !udp.source || !udp.dest)
 		return OTHER;
 	s->key.sport = udp.source;
 	s->key.dport = udp.dest;
-	s->payload = s->length - sizeof(ip) - sizeof(udp);
-	if (fragment & MORE_FRAGMENTS)
-		return FIRST;
-	/* of many datagrams in one (GSO, GRO) it may be the first one's */
-	if (bpf_ntohs(udp.len) != s->length - sizeof(ip) && !skb->gso_size)
-		return OTHER;
-	return WHOLE;
+	return FIRST;
 }
 
-/* Write a datagram's new addresses and ports in their place; 0 where that fails midway. A zero
- * checksum stays zero, and one that comes out as zero is all ones (RFC 768). */
+ALWAYS enum shape read_any(struct __sk_buff *skb, __u32 ip_at, struct segment *s, __be16 *id)
+{
+	return read_datagram(skb, ip_at, s) ? WHOLE : read_fragment(skb, ip_at, s, id);
+}
+
+/* Write a datagram's new addresses and ports in their place; 0 where that fails midway. The ports
+ * are no part of what a card, or the stack, sums up later (CHECKSUM_PARTIAL): the addresses are. */
 ALWAYS int rewrite(struct __sk_buff *skb, const struct segment *s, const struct tuple *to, __u8 hop)
 {
-	const __u64 flags = BPF_F_MARK_MANGLED_0;
 	__u32 check = s->tcp_at + offsetof(struct udphdr, check);
 	__be32 old, new;
-	__u64 pseudo;
 
 	__builtin_memcpy(&old, &s->key.sport, sizeof(old));
 	__builtin_memcpy(&new, &to->sport, sizeof(new));
-	pseudo = change(s->key.src, to->src) + change(s->key.dst, to->dst);
-	if (old != new && (bpf_l4_csum_replace(skb, check, 0, folded(change(old, new)), flags) ||
+	if (old != new && (bpf_l4_csum_replace(skb, check, 0, folded(change(old, new)),
+					       BPF_F_MARK_MANGLED_0) ||
 			   bpf_skb_store_bytes(skb, s->tcp_at, &new, sizeof(new), 0)))
 		return 0;
-	return !bpf_l4_csum_replace(skb, check, 0, folded(pseudo), flags | BPF_F_PSEUDO_HDR) &&
+	return mend_udp(skb, s, change(s->key.src, to->src) + change(s->key.dst, to->dst)) &&
 	       write_ip(skb, s, to->src, to->dst, s->tos & ECN_BITS, hop);
 }
 
@@ -198,6 +196,7 @@ ALWAYS int note_mapping(const struct segment *s, const struct door *door, const 
 	__u64 now = bpf_ktime_get_ns();
 	struct answer answer = {
 		.seen = now,
+		.began = now,
 		.idle = door->idle,
 		.to = {
 			.src = door->vip, .dst = s->key.src, .sport = s->key.dport, .dport = s->key.sport,
@@ -214,7 +213,7 @@ ALWAYS int note_mapping(const struct segment *s, const struct door *door, const 
 		known->seen = now;
 		return 1;
 	}
-	return !door->closed && !bpf_map_update_elem(&mappings, &key, &answer, BPF_ANY);
+	return !door->known && !bpf_map_update_elem(&mappings, &key, &answer, BPF_ANY);
 }
 
 /* A client's datagram, steered here. */
@@ -319,7 +318,7 @@ static __noinline int incoming_datagram(struct __sk_buff *skb)
 	struct answer *answer;
 	struct door *door;
 	__be16 id = 0;
-	enum shape shape = read_datagram(skb, ETH_HLEN, &s, &id);
+	enum shape shape = read_any(skb, ETH_HLEN, &s, &id);
 
 	if (shape == OTHER)
 		return NOT_OURS;
@@ -343,7 +342,7 @@ static __noinline int outgoing_datagram(struct __sk_buff *skb)
 	struct segment s = {};
 	struct answer *answer;
 	__be16 id = 0;
-	enum shape shape = read_datagram(skb, ETH_HLEN, &s, &id);
+	enum shape shape = read_any(skb, ETH_HLEN, &s, &id);
 
 	if (shape == OTHER)
 		return NOT_OURS;
@@ -360,9 +359,8 @@ static __noinline int unusual_datagram(struct __sk_buff *skb)
 {
 	struct segment s = {};
 	struct answer *answer;
-	__be16 id = 0;
 
-	if (read_datagram(skb, 0, &s, &id) != WHOLE)
+	if (!read_datagram(skb, 0, &s))
 		return 1;
 	answer = answer_of(&s);
 	return answer && (answer->slow || s.ttl <= answer->hop);

@@ -217,9 +217,12 @@ ALWAYS void note(struct way *way, const struct __sk_buff *skb, const struct segm
 	count(what, &wire);
 }
 
-/* Packets that come in: of clients, steered here by a balancer, and of servers on other hosts. */
-SEC("tc")
-int incoming(struct __sk_buff *skb)
+/* A program's stack has no room for segments and datagrams that come in: two functions. This is what
+ * the first says for the second to be asked. */
+enum { NO_SEGMENT = -2 };
+
+/* Segments that come in: of clients, steered here by a balancer, and of servers on other hosts. */
+static __noinline int incoming_segment(struct __sk_buff *skb)
 {
 	struct options old = {}, new = {};
 	struct segment s = {};
@@ -227,10 +230,8 @@ int incoming(struct __sk_buff *skb)
 	struct way *way;
 	__u8 hop;
 
-	if (!for_us(skb))
-		return NOT_OURS;
 	if (!read_segment(skb, ETH_HLEN, &s))
-		return incoming_datagram(skb);
+		return NO_SEGMENT;
 	way = way_of(&s, s.tos >> 2);
 	if (!way) {
 		way = way_of(&s, FROM_SERVER);
@@ -265,6 +266,17 @@ int incoming(struct __sk_buff *skb)
 		return bpf_redirect_neigh(out, NULL, 0, 0);
 	skb->mark = way->mark;
 	return NOT_OURS;
+}
+
+SEC("tc")
+int incoming(struct __sk_buff *skb)
+{
+	int verdict;
+
+	if (!for_us(skb))
+		return NOT_OURS;
+	verdict = incoming_segment(skb);
+	return verdict == NO_SEGMENT ? incoming_datagram(skb) : verdict;
 }
 
 /* Packets that leave: of a server on this host. Those that are for Python were queued before. The

@@ -144,6 +144,9 @@ def _check(backend: Backend) -> ServerCheck | None:
         host=check.host,
         status=check.status,
         body=check.body,
+        send=check.send.hex(),
+        expect=check.expect.hex(),
+        match=check.match,
     )
 
 

@@ -16,6 +16,7 @@ from common.adapters.bpf.object import Map, Ran, Totals, load_adopting
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import MASK, before
 from common.program.datapath import attach, pin_directory, remove_pins
+from packetbridge.core.config import Config
 from packetbridge.core.fast_path import Ending, Fast, Former
 from packetbridge.core.flow import (
     BOTH,
@@ -27,11 +28,18 @@ from packetbridge.core.flow import (
     SERVER,
     Flow,
 )
+from packetbridge.program.mappings import KEPT, LAYOUTS, KernelMappings
 
 OBJECT = Path(__file__).parent.parent / "fastpath" / "splice.bpf.o"
 NAME = "l3dsr-packetbridge"  # of the filters at tc
 # Packets and bytes, as the object's enum has them.
-TOTALS = ((Fast.UP, Fast.UP_BYTES), (Fast.DOWN, Fast.DOWN_BYTES))
+TOTALS = (
+    (Fast.UP, Fast.UP_BYTES),
+    (Fast.DOWN, Fast.DOWN_BYTES),
+    (Fast.DATAGRAMS_UP, Fast.DATAGRAMS_UP_BYTES),
+    (Fast.DATAGRAMS_DOWN, Fast.DATAGRAMS_DOWN_BYTES),
+)
+MAPPINGS = 4096  # that there is room for where no backend is for datagrams
 
 FROM_SERVER = 255  # in a key, in place of the DSCP that a balancer set
 KEY_BYTES = 16
@@ -104,15 +112,26 @@ NANOSECONDS = 10**9
 
 class KernelPath:
     """Implements packetbridge.core.fast_path.FastPath. Raises BpfError where the kernel refuses
-    it."""
+    it. ``mappings`` are the datagrams' part."""
 
     reports = True
 
     def __init__(
-        self, flows: int, counts: Counter[Outcome | Occurrence], directory: Path | None = None
+        self,
+        flows: int,
+        counts: Counter[Outcome | Occurrence],
+        directory: Path | None = None,
+        mappings: int = MAPPINGS,
     ) -> None:
-        pins = {} if directory is None else {"ways": directory / f"ways-{WAY.fingerprint}"}
-        self._object = load_adopting(OBJECT, [WAY, ENDING], {"ways": 2 * flows}, pins)
+        kept = {"ways": WAY, **KEPT}
+        pins = (
+            {}
+            if directory is None
+            else {name: directory / f"{name}-{kept[name].fingerprint}" for name in kept}
+        )
+        sizes = {"ways": 2 * flows, "mappings": mappings, "guises": mappings}
+        self._object = load_adopting(OBJECT, [WAY, ENDING, *LAYOUTS], sizes, pins)
+        self.mappings = KernelMappings(self._object, counts)
         self._endings = self._object.ring("endings")
         self.records: Map = self._object.map("ways", KEY_BYTES, WAY.size)
         self._totals = Totals(self._object, TOTALS)
@@ -342,6 +361,12 @@ def _keys_of(flow: Flow) -> tuple[bytes, bytes]:
 def _keys(inbound: bytes, dscp: int, outbound: bytes) -> tuple[bytes, bytes]:
     """Of the records: the client's packets and the server's."""
     return inbound + bytes((dscp, 0, 0, 0)), outbound + bytes((FROM_SERVER, 0, 0, 0))
+
+
+def room(config: Config) -> int:
+    """For how many mappings: their memory is taken at the start."""
+    udp = any(backend.protocol == "udp" for backend in config.backends)
+    return config.limits.mappings if udp else min(MAPPINGS, config.limits.mappings)
 
 
 def directory() -> Path:

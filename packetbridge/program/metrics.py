@@ -47,6 +47,9 @@ class EntryRead(Protocol):
     draining: bool
 
     @property
+    def protocol(self) -> str: ...
+
+    @property
     def name(self) -> str: ...
 
     @property
@@ -60,15 +63,15 @@ class Ways:
     """Which configured backend a way in is of."""
 
     def __init__(self, backends: Iterable[Backend]) -> None:
-        self._backends = {
-            (IPv4Address(backend.address).packed, backend.port, dscp): backend
+        self._backends: dict[tuple[str, bytes, int, int], Backend] = {
+            (backend.protocol, IPv4Address(backend.address).packed, backend.port, dscp): backend
             for backend in backends
             for dscp in backend.dscps or (_ANY,)
         }
 
     def backend(self, entry: EntryRead) -> Backend | None:
         """None where it is not configured any more."""
-        at = entry.address, entry.port
+        at = entry.protocol, entry.address, entry.port
         return self._backends.get((*at, entry.dscp)) or self._backends.get((*at, _ANY))
 
 
@@ -76,17 +79,19 @@ _ANY = 0  # no DSCP of ours
 
 _P = "l3dsr_packetbridge_"
 FLOWS = Family(f"{_P}flows", "gauge", "Connections in progress with a server.")
+MAPPINGS = Family(f"{_P}mappings", "gauge", "UDP clients whose answers are translated.")
 HELD = Family(f"{_P}held_bytes", "gauge", "Bytes kept for servers that have not answered yet.")
 FORWARDED = Family(
     f"{_P}forwarded_packets_total",
     "counter",
-    "Packets translated, by direction (to_server, to_client) and by who did it (path).",
+    "Packets translated, of TCP and UDP, by direction (to_server, to_client) and by who did it "
+    "(path).",
     ("direction", "path"),
 )
 BYTES = Family(
     f"{_P}forwarded_bytes_total", "counter", "Bytes of IP in these.", ("direction", "path")
 )
-_WHICH = ("address", "port", "dscp", "server")
+_WHICH = ("address", "port", "dscp", "server", "protocol")
 UP = Family(
     f"{_P}server_up", "gauge", "1 where the server's check says that it is well, else 0.", _WHICH
 )
@@ -94,7 +99,12 @@ DRAINING = Family(f"{_P}server_draining", "gauge", "1 where it is being drained,
 CHANGES = Family(
     f"{_P}server_state_changes_total", "counter", "Times that it went up or down.", _WHICH
 )
-PENDING = Family(f"{_P}server_flows", "gauge", "Connections in progress with the server.", _WHICH)
+PENDING = Family(
+    f"{_P}server_flows",
+    "gauge",
+    "Connections, or UDP clients, in progress with the server.",
+    _WHICH,
+)
 HANDOFFS = Family(f"{_P}server_handoffs_total", "counter", "Connections taken over.", _WHICH)
 OPENED = Family(
     f"{_P}server_flows_opened_total", "counter", "Of these, those that the server took.", _WHICH
@@ -128,13 +138,20 @@ FIRST_BYTE = Family(
 _SHOWN = {
     f"{name}_{way}{unit}"
     for way in ("up", "down")
-    for name, unit in (("spliced", "_bytes"), ("fast_packets", ""), ("fast_bytes", ""))
+    for name, unit in (
+        ("spliced", "_bytes"),
+        ("datagrams", "_bytes"),
+        ("fast_packets", ""),
+        ("fast_bytes", ""),
+        ("fast_datagrams", ""),
+        ("fast_datagram_bytes", ""),
+    )
 }
 PROGRAM = ProgramMetrics("packetbridge", SERVED, _SHOWN)
 FAMILIES = (
     *PROGRAM.families,
-    FLOWS, HELD, FORWARDED, BYTES, UP, DRAINING, CHANGES, PENDING, HANDOFFS, OPENED, FAILURES,
-    SERVER_BYTES, CONNECT, FIRST_BYTE,
+    FLOWS, MAPPINGS, HELD, FORWARDED, BYTES, UP, DRAINING, CHANGES, PENDING, HANDOFFS, OPENED,
+    FAILURES, SERVER_BYTES, CONNECT, FIRST_BYTE,
 )  # fmt: skip
 
 
@@ -150,21 +167,40 @@ def rows(
     yield from PROGRAM.rows(numbers, process, build)
     yield FLOWS.row(numbers.get("flows", 0))
     yield HELD.row(numbers.get("held_bytes", 0))
+    yield MAPPINGS.row(numbers.get("mappings", 0))
     for direction, way in (("to_server", "up"), ("to_client", "down")):
-        for path, packets, size in (
-            ("python", f"spliced_{way}", f"spliced_{way}_bytes"),
-            ("kernel", f"fast_packets_{way}", f"fast_bytes_{way}"),
+        for path, packets, sizes in (
+            (
+                "python",
+                (f"spliced_{way}", f"datagrams_{way}"),
+                (f"spliced_{way}_bytes", f"datagrams_{way}_bytes"),
+            ),
+            (
+                "kernel",
+                (f"fast_packets_{way}", f"fast_datagrams_{way}"),
+                (f"fast_bytes_{way}", f"fast_datagram_bytes_{way}"),
+            ),
         ):
-            yield FORWARDED.row(numbers.get(packets, 0), direction, path)
-            yield BYTES.row(numbers.get(size, 0), direction, path)
+            yield FORWARDED.row(_sum(numbers, packets), direction, path)
+            yield BYTES.row(_sum(numbers, sizes), direction, path)
     for entry in entries:
         backend = ways.backend(entry)
         if backend is not None:
             yield from _entry(entry, backend, health)
 
 
+def _sum(numbers: Mapping[str, int], names: Iterable[str]) -> int:
+    return sum(numbers.get(name, 0) for name in names)
+
+
 def _entry(entry: EntryRead, backend: Backend, health: ServerHealth) -> Iterator[Row]:
-    which = backend.address, str(backend.port), str(entry.dscp), entry.server_name
+    which = (
+        backend.address,
+        str(backend.port),
+        str(entry.dscp),
+        entry.server_name,
+        entry.protocol,
+    )
     judge, figures = health.judge(backend), entry.figures
     yield UP.row(int(entry.up), *which)
     yield DRAINING.row(int(entry.draining), *which)

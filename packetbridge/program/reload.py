@@ -21,7 +21,7 @@ from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 from packetbridge.core.rules import Kernel, rules
-from packetbridge.program import ways
+from packetbridge.program import fast_path, ways
 from packetbridge.program.ways import Host
 
 # What is set up once, for as long as the program runs.
@@ -31,12 +31,14 @@ FORMER_LOOKS = 5.0  # seconds between two looks at whether former ways in still 
 log = logging.getLogger(__name__)
 
 Former = tuple[tuple[Config, Backend], ...]
+Room = tuple[int, int]  # for flows and mappings
 Found = tuple[Config, Host, list[str]]  # what is to be in force, or why it cannot be
 
 
 class Configured:
     """The ``config`` in force, and the way to another. ``again`` reads it from where it stands.
-    The ``kernel``'s path has room for as many flows as there were to be at the start."""
+    The ``kernel``'s path has room for as many flows and mappings as there were to be at the start.
+    """
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class Configured:
     ) -> None:
         self.config = config
         self._host, self._kernel, self._again = host, kernel, again
-        self._room = None if kernel is None else config.limits.flows
+        self._room = None if kernel is None else (config.limits.flows, fast_path.room(config))
         self._loop, self._core = loop, core
         self._former: Former = ()
         self.meanwhile = Meanwhile(loop.watch)
@@ -110,7 +112,7 @@ def _looked_at(
     host: Host,
     kernel: Kernel | None,
     former: Former,
-    room: int | None,
+    room: Room | None,
 ) -> Found:
     """In a child process: the configuration, what its servers are to this host, and its rules in
     place beside those of what is in force."""
@@ -134,16 +136,21 @@ def _install(config: Config, host: Host, kernel: Kernel | None, former: Former) 
     Firewall("packetbridge", *rules(config, host.local, kernel, former)).install()
 
 
-def _fixed(old: Config, new: Config, room: int | None) -> Iterator[str]:
+def _fixed(old: Config, new: Config, room: Room | None) -> Iterator[str]:
     yield from fixed(FIXED, old, new)
-    if room is not None and new.limits.flows > room:
-        more = f"{new.limits.flows} is more than at the start"
-        yield f"limits.flows: {more}; right would be up to {room}, or a restart"
+    if room is None:
+        return
+    wanted = {"flows": new.limits.flows, "mappings": fast_path.room(new)}
+    for (name, most), there in zip(wanted.items(), room, strict=True):
+        if most > there:
+            more = f"{most} is more than there was room for at the start"
+            yield f"limits.{name}: {more}; right would be up to {there}, or a restart"
 
 
 def _leads(way: tuple[Config, Backend], entry: Entry) -> bool:
     """Whether an entry is one of a backend's."""
     config, backend = way
-    names = {f"{backend.address}:{backend.port}/{dscp}" for dscp in config.dscps(backend)}
+    udp = "/udp" if backend.protocol == "udp" else ""
+    names = {f"{backend.address}:{backend.port}/{dscp}{udp}" for dscp in config.dscps(backend)}
     server = f"{backend.server_address}:{backend.server_port}"
     return entry.name in names and entry.server_name == server

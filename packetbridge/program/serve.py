@@ -57,6 +57,7 @@ def serve(config: Config, again: Callable[[], Config]) -> None:
         now,
         wall_offset(),
         fast,
+        None if fast is None else fast.mappings,
     )
     ready = [
         f"{backend.address} port {backend.port} -> {backend.server_address}:{backend.server_port}, "
@@ -87,7 +88,9 @@ def serve(config: Config, again: Callable[[], Config]) -> None:
 
 def _load(config: Config, host: Host, ledger: Ledger) -> tuple[KernelPath, Kernel]:
     """The kernel's path, in place; raises BpfError where the kernel refuses a part of it."""
-    fast = KernelPath(config.limits.flows, ledger.counts, fast_path.directory())
+    fast = KernelPath(
+        config.limits.flows, ledger.counts, fast_path.directory(), fast_path.room(config)
+    )
     try:
         kernel = Kernel(fast_path.unusual(), fast.attach())
         Firewall("check", *rules(config, host.local, kernel)).probe()

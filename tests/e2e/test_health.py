@@ -165,7 +165,7 @@ def test_metrics_are_what_happened(lab: Lab) -> None:
     before, bridge = metrics(lab), metrics(lab, BRIDGE1, BRIDGE_PORT)
     for _ in range(7):
         assert lab.curl(path).status == 200
-    which = BRIDGE1, "1", "80", "192.168.33.30:80"
+    which = BRIDGE1, "1", "80", "tcp", "192.168.33.30:80"
 
     def grown(name: str, *labels: str, program: str = "balancer", address: str = VIP) -> float:
         port = BALANCER_PORT if program == "balancer" else BRIDGE_PORT

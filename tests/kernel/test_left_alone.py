@@ -91,7 +91,8 @@ def test_each_direction_is_counted_in_its_record_and_in_all(
     for _ in range(2):
         splicing.run("incoming", ETHERNET + up)
     splicing.run("outgoing", ETHERNET + down, struct.pack("176xI", MSS))
-    assert splicing.gauges() == {
+    counted = {name: count for name, count in splicing.gauges().items() if count}
+    assert counted == {
         "fast_packets_up": 2,
         "fast_bytes_up": 100,
         "fast_packets_down": 3,

@@ -26,6 +26,7 @@ ELSEWHERE = {
         "tests/bench/test_choice.py",
         '"-m", "tests.bench.choice"',
     ),
+    ".venv/bin/python -m tests.bench.udp": ("tests/bench/test_udp.py", '"-m", "tests.bench.udp"'),
     "ip route add BRIDGE via ROUTER mtu 1400": (
         "tests/e2e/test_routed_hosts.py",
         '"ip", "route", "add", destination, "via", FRONT, "mtu"',
@@ -66,6 +67,10 @@ ELSEWHERE = {
     "balancer explain GET http://192.168.33.10/a": (
         CONTROL,
         '"explain", "GET", f"http://{VIP}/a"',
+    ),
+    "balancer explain --service names --sni a.example --alpn h2": (
+        "tests/e2e/test_tls.py",
+        "explain --service names --sni a.example --alpn y",
     ),
     "balancer top": (CONTROL, '"top", "--frames", "1"'),
     "balancer shell": (CONTROL, 'line(lab, "balancer", "shell")'),

@@ -190,7 +190,8 @@ def test_a_frame_of_top_has_rates() -> None:
 
 
 def test_hostile_names_are_shown_as_they_are() -> None:
-    row = dict.fromkeys(("id", "client", "service", "backend", "state", "path"), "[red]x[/red]")
+    names = ("id", "client", "protocol", "service", "backend", "state", "path")
+    row = dict.fromkeys(names, "[red]x[/red]")
     assert "[red]x[/red]" in plain(*tables.flows([row | {"age": 1.0, "idle": 0.0}]))
 
 

@@ -81,8 +81,12 @@ def _flows(controlled: Controlled) -> click.Command:
         click.option("--backend", metavar="NAME", help="Only at this backend."),
         click.option(
             "--state",
-            type=click.Choice(["waiting", "closed", "handed", "closing"]),
-            help="Only in this state: without a request, ended without one, at a bridge, over.",
+            type=click.Choice(["waiting", "opening", "closed", "handed", "closing", "mapped"]),
+            help="Only in this state: without a request, not inspected and unproven, ended without "
+            "a request, at a bridge, over; of UDP.",
+        ),
+        click.option(
+            "--protocol", type=click.Choice(["tcp", "udp"]), help="Only connections, or UDP's."
         ),
         LIMIT,
         JSON,
@@ -95,6 +99,8 @@ def _explain(controlled: Controlled) -> click.Command:
         method: str,
         url: str,
         headers: tuple[str, ...],
+        sni: str,
+        alpn: tuple[str, ...],
         source: str,
         service: str | None,
         as_json: bool,
@@ -102,14 +108,18 @@ def _explain(controlled: Controlled) -> click.Command:
         """Say where a request would go now, and why: route, pool, key, hash and backend, and who
         would be asked after it.
 
-        URL is http://HOST/PATH or /PATH. The running {name} finds it by the functions that it takes
-        real requests through; nothing is sent or counted.
+        URL is http://HOST/PATH or /PATH. For a service of TLS there are --sni and --alpn in place
+        of METHOD and URL. Where nothing is read METHOD is tcp or udp, and URL the service's
+        ADDRESS:PORT. The running {name} finds it by the functions that it takes real requests
+        through; nothing is sent or counted.
         """
         found = remote.ask(
             "explain",
             method=method,
             url=url,
             headers=list(headers),
+            sni=sni,
+            alpn=list(alpn),
             source=source,
             service=service,
         )
@@ -123,17 +133,19 @@ def _explain(controlled: Controlled) -> click.Command:
     return controlled.command(
         explain,
         "explain",
-        click.argument("method"),
-        click.argument("url"),
+        click.argument("method", default=""),
+        click.argument("url", default=""),
         click.option(
             "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Repeat for more."
         ),
+        click.option("--sni", metavar="NAME", default="", help="The server's name, of TLS."),
+        click.option("--alpn", metavar="PROTOCOL", multiple=True, help="Repeat for more."),
         click.option(
             "--source",
-            metavar="ADDRESS",
+            metavar="ADDRESS[:PORT]",
             default="0.0.0.0",
             show_default=True,
-            help="The client's address.",
+            help="The client's address; its port counts only where nothing is read.",
         ),
         click.option("--service", metavar="NAME", help="Where the URL does not say which."),
         JSON,

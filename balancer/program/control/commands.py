@@ -5,7 +5,9 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import Any
 
+from balancer.core.datagrams.service import DatagramService
 from balancer.core.engine import Balancer
+from balancer.core.service import Service
 from balancer.program.control import backends, explain, flows, one_flow
 from balancer.program.control.backends import Configured
 from common.adapters.control.server import Command
@@ -29,14 +31,8 @@ def commands(
         return {
             "datapath": datapath,
             "services": [
-                {
-                    "name": service.name,
-                    "vip": str(IPv4Address(service.vip)),
-                    "port": service.port,
-                    "dscp": service.dscp,
-                    "pools": list(service.pools),
-                }
-                for service in core.services
+                *(_service(service, "tcp", list(service.pools)) for service in core.services),
+                *(_service(each, "udp", [each.pool.name]) for each in core.datagram_services),
             ],
         }
 
@@ -47,4 +43,15 @@ def commands(
         **explain.commands(core),
         **Tracing(loop, flows.Flows(core)).commands(),
         **one_flow.commands(loop, core),
+    }
+
+
+def _service(service: Service | DatagramService, protocol: str, pools: list[str]) -> dict[str, Any]:
+    return {
+        "name": service.name,
+        "vip": str(IPv4Address(service.vip)),
+        "port": service.port,
+        "protocol": protocol,
+        "dscp": service.dscp,
+        "pools": pools,
     }

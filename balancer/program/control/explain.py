@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.pool import Pool
+from balancer.core.datagrams.engine import Datagrams
+from balancer.core.datagrams.service import DatagramService
 from balancer.core.reading import Unread
 from balancer.core.request.keys import shown
-from balancer.core.request.selector import Selected, Selector
+from balancer.core.request.selector import Selected
 from balancer.core.request.synthetic import UnsendableError, request_bytes
+from balancer.core.request.tls.synthetic import client_hello
 from balancer.core.request.verdict import Bad, NeedMore
-from balancer.program.control.backends import state
+from balancer.program.control import explain_datagram, explain_uninspected
+from balancer.program.control.choice import choice
 from common.adapters.control.server import Command, CommandError
+from common.program.control.flows import client
 from common.program.control.table import command
+
+
+class Selecting(Protocol):
+    """Of what a service speaks."""
+
+    def inspect(self, data: bytes, limit: int, source: bytes) -> NeedMore | Bad | Selected: ...
 
 
 class Service(Protocol):
@@ -32,7 +41,13 @@ class Service(Protocol):
     pools: Mapping[str, Pool]
 
     @property
-    def selector(self) -> Selector: ...
+    def inspect(self) -> str: ...
+
+    @property
+    def selector(self) -> Selecting: ...
+
+    @property
+    def uninspected(self) -> bool: ...
 
 
 class Serving(Protocol):
@@ -41,28 +56,52 @@ class Serving(Protocol):
     @property
     def services(self) -> Sequence[Service]: ...
 
+    @property
+    def datagram_services(self) -> Sequence[DatagramService]: ...
+
+    datagrams: Datagrams
+
 
 def commands(core: Serving) -> dict[str, Command]:
     def explain(
-        method: str,
-        url: str,
+        method: str = "",
+        url: str = "",
         headers: list[str] | None = None,
         source: str = "0.0.0.0",
         service: str | None = None,
+        sni: str = "",
+        alpn: list[str] | None = None,
     ) -> dict[str, Any]:
+        if method.lower() == "udp":
+            return explain_datagram.explained(core, url, source, service)
+        if method.lower() == "tcp":
+            return explain_uninspected.explained(core.services, url, source, service)
+        sender, offered = client(source, "source").address, alpn or []
+        asked = _service(_speaking(core.services, method, sni, offered), service, urlsplit(url))
         try:
-            head = request_bytes(method, url, headers or [])
-            client = IPv4Address(source).packed
+            if asked.inspect == "tls":
+                head = client_hello(sni, offered)
+            else:
+                head = request_bytes(method, url, headers or [])
         except UnsendableError as error:
             raise CommandError(str(error)) from None
-        except AddressValueError:
-            right = "right would be a client's IPv4 address"
-            raise CommandError(f"source: {source!r} is wrong; {right}") from None
-        asked = _service(core.services, service, urlsplit(url))
-        found = asked.selector.inspect(head, asked.max_head, client)
-        return {"service": asked.name, "source": source, **_words(asked, found, client)}
+        found = asked.selector.inspect(head, asked.max_head, sender)
+        return {"service": asked.name, "source": source, **_words(asked, found, sender)}
 
     return {"explain": command(explain)}
+
+
+def _speaking(
+    services: Sequence[Service], method: str, sni: str, alpn: Sequence[str]
+) -> Sequence[Service]:
+    """Those that can be meant: by HTTP's words, by TLS's, or by none."""
+    if method and (sni or alpn):
+        raise CommandError("--sni and --alpn are for TLS; right would be they, or METHOD and URL")
+    kind = "http" if method else "tls" if sni or alpn else ""
+    meant = [each for each in services if kind in ("", each.inspect)]
+    if not meant:
+        raise CommandError(f"there is no service with inspect = '{kind}'")
+    return meant
 
 
 def _service(services: Sequence[Service], name: str | None, url: SplitResult) -> Service:
@@ -91,7 +130,7 @@ def _words(service: Service, found: Selected | Bad | NeedMore, source: bytes) ->
             "route": found.route,
             "key": shown(found.key, found.parts),
             "missing": list(found.missing),
-            **_choice(service.pools[found.pool], found.key, source),
+            **choice(service.pools[found.pool], found.key, source),
         }
     # As balancer.core.reading has it of a request that ends there.
     bad = found.reason.value if isinstance(found, Bad) else Unread.HEAD_CUT_SHORT.value
@@ -99,21 +138,4 @@ def _words(service: Service, found: Selected | Bad | NeedMore, source: bytes) ->
         return {"bad": bad}
     pool = service.pools[service.default_pool]
     key = shown(source, ("source",))
-    return {"bad": bad, "key": key, "missing": [], "route": "", **_choice(pool, source, source)}
-
-
-def _choice(pool: Pool, key: bytes, source: bytes) -> dict[str, Any]:
-    hash64 = key_hash(key)
-    order = pool.order(hash64, source, time.monotonic())
-    return {
-        "pool": pool.name,
-        "policy": pool.configured.policy,
-        "hash": f"{hash64:016x}",
-        "backend": order[0].name if order else None,
-        "order": [member.name for member in order],
-        "passed_over": {
-            member.name: member.reason or state(member)
-            for member in pool.members
-            if not member.taking
-        },
-    }
+    return {"bad": bad, "key": key, "missing": [], "route": "", **choice(pool, source, source)}

@@ -12,14 +12,20 @@ from common.program.control.rendering import duration, pairs, table
 
 def status(found: dict[str, Any]) -> list[RenderableType]:
     rows = [
-        (each["name"], f"{each['vip']}:{each['port']}", each["dscp"], ", ".join(each["pools"]))
+        (
+            each["name"],
+            f"{each['vip']}:{each['port']}",
+            each["protocol"],
+            each["dscp"],
+            ", ".join(each["pools"]),
+        )
         for each in found["services"]
     ]
-    return basics.tables(found, [table(("service", "address", "dscp", "pools"), rows)])
+    return basics.tables(found, [table(("service", "address", "protocol", "dscp", "pools"), rows)])
 
 
 def flows(found: list[dict[str, Any]]) -> list[RenderableType]:
-    names = ("id", "client", "service", "backend", "state", "path", "age", "idle")
+    names = ("id", "client", "protocol", "service", "backend", "state", "path", "age", "idle")
     rows = [
         [duration(each[name]) if name in ("age", "idle") else each[name] for name in names]
         for each in found
@@ -40,7 +46,8 @@ def explained(found: dict[str, Any]) -> list[RenderableType]:
         "key": found["key"],
         "missing": ", ".join(found["missing"]),
         "hash": found["hash"],
-        "backend": found["backend"] or "nobody takes new connections",
+        "backend": (found["backend"] or "nobody takes new connections")
+        + " (it has it already)" * found.get("mapped", False),
         "then": ", ".join(found["order"][1:]),
     }
     passed = [f"{name} ({why})" for name, why in found["passed_over"].items()]

@@ -1,4 +1,5 @@
-"""Asking servers and bridges whether they are well: TCP connects, and HTTP GETs, by asyncio.
+"""Asking servers and bridges whether they are well: TCP connects, HTTP GETs and datagrams, by
+asyncio.
 
 Each function gives what is wrong, in few words that an operator finds the place by, or ''. They
 never raise for what the other side does, and take the check's time-out at most.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 
 import aiohttp
@@ -40,6 +42,8 @@ async def server(http: aiohttp.ClientSession, check: ServerCheck) -> str:
         async with asyncio.timeout(check.timeout):
             if check.kind == "tcp":
                 await _connect(check.address, check.port)
+            elif check.kind == "udp":
+                await _exchange(check)
             else:
                 await _look_at(http, check)
     except TimeoutError:
@@ -75,6 +79,43 @@ async def _connect(address: str, port: int) -> None:
     except OSError as error:
         raise AskError(words(error)) from None
     writer.transport.abort()  # RST: nothing is left to wait for at either side
+
+
+class _Answers(asyncio.DatagramProtocol):
+    """Has the first datagram that comes to its socket, or the error that does."""
+
+    def __init__(self) -> None:
+        self.first: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, _addr: object) -> None:
+        if not self.first.done():
+            self.first.set_result(data)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self.first.done():
+            self.first.set_exception(exc)
+
+
+async def _exchange(check: ServerCheck) -> None:
+    """The socket is connected: it hears the server alone, and ICMP's word that its port is closed.
+    A datagram that is lost is a bad check as one that is not answered."""
+    loop = asyncio.get_running_loop()
+    transport = None
+    try:
+        transport, answers = await loop.create_datagram_endpoint(
+            _Answers, remote_addr=(check.address, check.port), family=socket.AF_INET
+        )
+        transport.sendto(bytes.fromhex(check.send))
+        answer = await answers.first
+    except OSError as error:
+        raise AskError(words(error)) from None
+    finally:
+        if transport is not None:
+            transport.abort()
+    if not answer.startswith(bytes.fromhex(check.expect)):
+        raise AskError(f"the answer begins with {answer[:16].hex(' ') or 'nothing'}")
+    if check.match and not re.search(check.match.encode("latin-1"), answer, re.DOTALL):
+        raise AskError(f"'{check.match[:40]}' is not found in the answer")
 
 
 async def _look_at(http: aiohttp.ClientSession, check: ServerCheck) -> None:

@@ -59,7 +59,11 @@ class Map:
         self._functions.bpf_map_delete_elem(self.fd, key)
 
     def keys(self) -> Iterator[bytes]:
-        """Keys of all records that stay; those written or removed meanwhile may be missing.
+        """Keys of all records that stay; those written or removed meanwhile may be missing."""
+        return (key for key, _ in self.items())
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Those records themselves, as they were when they were read: a batch at a time.
 
         In batches, whose place is kept by hash bucket: with a key for the place the kernel would
         begin again whenever that key is gone."""
@@ -80,8 +84,13 @@ class Map:
             if result != 0 and not done:
                 raise BpfError(f"map: {os.strerror(-result)}")
             place = following
-            for at in range(0, count.value * self._key_size, self._key_size):
-                yield keys.raw[at : at + self._key_size]
+            found, held = keys.raw, values.raw
+            for at in range(count.value):
+                key, value = at * self._key_size, at * self._value_size
+                yield (
+                    found[key : key + self._key_size],
+                    held[value : value + self._value_size],
+                )
 
 
 class Totals:

@@ -30,10 +30,11 @@ class Client:
     port: int = 0
 
     def is_of(self, key: bytes) -> bool:
-        """Whether a client's packets of that 12-byte key are its."""
+        """Whether a client's packets of that 12-byte key are its; one with port 0 stands for those
+        of all its ports."""
         if key[:4] != self.address:
             return False
-        return not self.port or int.from_bytes(key[8:10], "big") == self.port
+        return not self.port or int.from_bytes(key[8:10], "big") in (0, self.port)
 
     def __str__(self) -> str:
         text = str(IPv4Address(self.address))
@@ -105,8 +106,8 @@ def check_state(state: str | None, states: Collection[str]) -> None:
         raise CommandError(f"state: {state!r} is wrong; right would be one of {', '.join(states)}")
 
 
-def client(text: str) -> Client:
-    """ADDRESS or ADDRESS:PORT; raises CommandError."""
+def client(text: str, name: str = "client") -> Client:
+    """ADDRESS or ADDRESS:PORT; raises CommandError, which has the argument's ``name``."""
     found = _CLIENT.fullmatch(text)
     try:
         if found is None or int(found[2] or 0) > 65535:
@@ -114,7 +115,7 @@ def client(text: str) -> Client:
         return Client(IPv4Address(found[1]).packed, int(found[2] or 0))
     except ValueError:
         right = "right would be ADDRESS or ADDRESS:PORT, such as 192.168.33.1:40000"
-        raise CommandError(f"client: {text!r} is wrong; {right}") from None
+        raise CommandError(f"{name}: {text!r} is wrong; {right}") from None
 
 
 def which(text: str) -> str | Client:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from scapy.layers.inet import IP
+from scapy.layers.inet import IP, UDP
 from scapy.packet import Packet
 from scapy.utils import PcapWriter
 
@@ -20,6 +20,7 @@ from common.program.decoding.wording import (
     at,
     handoff_option,
     offer_words,
+    plural,
     tcp_words,
 )
 
@@ -63,7 +64,9 @@ class Traced:
     def _words(self, packet: Packet) -> str:
         seen = tcp_fields(packet, 0.0)
         if isinstance(seen, str):
-            return str(packet.summary())
+            return (
+                _datagram(packet) if packet.proto == 17 and UDP in packet else str(packet.summary())
+            )
         way = f"{at(seen.src)} > {at(seen.dst)}" + f" dscp={seen.dscp}" * (seen.dscp > 0)
         option, fault = handoff_option(seen.options)
         base, other = self._numbers(seen)
@@ -115,6 +118,12 @@ class Capture:
         where: TracebackType | None,
     ) -> None:
         self._writer.close()
+
+
+def _datagram(packet: Packet) -> str:
+    udp, dscp = packet[UDP], packet.tos >> 2
+    way = f"{packet.src}:{udp.sport} > {packet.dst}:{udp.dport}" + f" dscp={dscp}" * (dscp > 0)
+    return f"{way}  udp {plural(len(udp.payload), 'byte')}"
 
 
 def _packet(text: str) -> Packet:

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from typing import Any, Generic, TypeVar
 
 from common.adapters.control.server import Command, CommandError, Later, Pages
+from common.core.datagram import UDP
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ICMP, TCP
 from common.program.control.flows import Client, Flows, which
@@ -187,7 +188,7 @@ class Trace(Generic[F]):
         at = (packet[0] & 15) * 4
         if packet[9] == ICMP:
             return self._concerns(packet[at + 8 :])  # what it quotes
-        if packet[9] != TCP:
+        if packet[9] not in (TCP, UDP):
             return False
         key = packet[12:20] + packet[at : at + 4]
         is_of = self._client.is_of
