@@ -189,7 +189,7 @@ class Balancer:
 
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
-        busy = self._adoption.pending or self.datagrams.adopting or self._chores
+        busy = self._adoption.pending or self.datagrams.adoption.pending or self._chores
         return 0.0 if busy else self._context.schedule.next()
 
     def timers(self, now: float, wall_offset: float) -> None:
@@ -200,8 +200,8 @@ class Balancer:
         self._context.schedule.run(now, self._end_idle)
         if self._adoption.pending:
             self._adoption.step(now)
-        if self.datagrams.adopting:
-            self.datagrams.step(now)
+        if self.datagrams.adoption.pending:
+            self.datagrams.adoption.step(now)
         self._chores.step(now)
         if now >= self._renewed + RENEWING or abs(wall_offset - self._told_offset) > SAME_CLOCK:
             self._renew(now)

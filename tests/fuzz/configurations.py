@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from balancer.core import config
+from tests.fuzz import datagrams
 from tests.fuzz.place import PORT, Place
 
 POLICIES = ("maglev", "ring", "rendezvous", "round-robin", "least-pending", "source")
@@ -36,6 +37,8 @@ class Configurations:
         vips = vips if rng.random() < 0.9 else vips[:1]
         routes = [self._route(names, vips) for _ in range(rng.choice((0, 0, 1, 3, 6)))]
         services = tuple(self._service(vip, dscp, names, routes) for dscp, vip in vips)
+        services += datagrams.services(rng, vips)
+        pools += (datagrams.pool(rng, self._backends()),)
         closing = rng.choice((5.0, 15.0))
         timeouts = config.Timeouts(request=60.0, closing=closing, idle=rng.choice((120.0, 960.0)))
         return config.Config(services, tuple(routes), pools, limits=self._limits, timeouts=timeouts)
