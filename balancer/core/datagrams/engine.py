@@ -28,6 +28,8 @@ from common.core.segment import FRAGMENT_BITS, IP_HEADER
 
 LOOKED_AT = 512  # mappings in one go, each with a word to the kernel where it is to go
 
+QUEUED_BYTES = 4016  # of a packet, the most that a queue hands over
+
 # version and length, total length, fragment, source port, UDP length
 _PEEK = struct.Struct("!BxHxxH12xHxxH")
 
@@ -39,6 +41,7 @@ class Steered(Outcome):
     NO_SERVICE = "udp_no_service"
     NO_BACKEND = "udp_no_backend"
     OVER_LIMIT = "udp_over_rate_limit"
+    TOO_LARGE = "datagram_too_large"  # for a queue: what comes of it is cut off
 
 
 class Carried(Occurrence):
@@ -86,6 +89,8 @@ class Datagrams:
                 self._steered += 1
                 self._bytes += length
                 return mapping.target.steering.plain(data)
+        if QUEUED_BYTES <= len(data) < int.from_bytes(data[2:4], "big"):
+            return self._context.ledger.drop(Steered.TOO_LARGE, data)
         return self._slow(Datagram(data), now)
 
     def find(self, key: bytes, now: float) -> Mapping | None:
