@@ -33,6 +33,10 @@ def balancer_adds_up(core: Balancer, known: Iterable[Member]) -> None:
         assert not flow.holds
         kept += 0 if flow.head is None else flow.head.kept_bytes
     assert table.buffered_bytes == kept
+    for key, mapping in core.datagrams.table.mappings.items():
+        assert mapping.key == key
+        assert not mapping.gone
+        holding[mapping.target.member] += 1
     pools = core.pools.values()
     there = chain.from_iterable((*pool.members, *pool.departed) for pool in pools)
     for member in {*holding, *known, *there}:

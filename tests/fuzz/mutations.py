@@ -45,6 +45,8 @@ def valid(packet: bytes) -> bool:
         return False
     if ones_sum(packet[:at]):
         return False
+    if packet[9] == 17:
+        return _udp_valid(packet, packet[at:])
     return tcp_valid(packet) if packet[9] == 6 else packet[9] != 1 or not ones_sum(packet[at:])
 
 
@@ -53,6 +55,14 @@ def tcp_valid(packet: bytes) -> bool:
     IP header is as right as it came: the kernel lets no other in."""
     body = packet[(packet[0] & 15) * 4 :]
     return len(body) >= 20 and not (ones_sum(body) + _pseudo(packet, len(body))) % 0xFFFF
+
+
+def _udp_valid(packet: bytes, body: bytes) -> bool:
+    """Whether the checksum of a datagram is right, where it has one."""
+    if len(body) < 8 or int.from_bytes(body[4:6], "big") != len(body):
+        return False
+    total = ones_sum(packet[12:20]) + 17 + len(body) + ones_sum(body)
+    return body[6:8] == b"\0\0" or not total % 0xFFFF
 
 
 def repair(packet: bytes) -> bytes:

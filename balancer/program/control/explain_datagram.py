@@ -33,6 +33,9 @@ def explained(core: Serving, at: str, source: str, name: str | None) -> dict[str
     known = core.datagrams.find(key, time.monotonic())
     port = f" port={sender.port}" if service.per_flow else ""
     found = choice(service.pool, service.chosen_by(key), sender.address)
+    if known is not None:
+        has = known.target.name
+        found |= {"backend": has, "order": [has, *(one for one in found["order"] if one != has)]}
     return {
         "service": service.name,
         "source": source,
@@ -40,7 +43,6 @@ def explained(core: Serving, at: str, source: str, name: str | None) -> dict[str
         "key": f"source={IPv4Address(sender.address)}{port}",
         "missing": [],
         **found,
-        "backend": found["backend"] if known is None else known.target.name,
         "mapped": known is not None,
     }
 
