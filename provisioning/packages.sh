@@ -14,7 +14,7 @@ packages=(
 )
 others=(
     # the lab and the tests
-    nginx curl nghttp2-client wrk tcpdump ethtool openssh-server openssh-client nftables
+    nginx openssl curl nghttp2-client wrk tcpdump ethtool openssh-server openssh-client nftables
     # the tests of the units and of the installation
     systemd man-db mandoc zsh
     # promtool, which judges the example of alerts
