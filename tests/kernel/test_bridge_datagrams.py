@@ -198,6 +198,24 @@ def test_a_clients_datagram_makes_the_way_for_the_answer(place: Place) -> None:
     assert (gauges["fast_datagrams_down"], gauges["fast_datagram_bytes_down"]) == (1, 34)
 
 
+def test_a_way_ins_figures_are_the_kernels_as_well(place: Place) -> None:
+    """With what many processors have counted."""
+    for port in (40000, 40001, 40000):
+        place.up(query(port, payload=bytes(72)))
+    place.down(answer(payload=bytes(172)))
+    for sent in fragments(answer(payload=bytes(2000)), 1480):
+        place.path.run("outgoing", ETHERNET + sent)
+    _look_through(place, time.monotonic())
+    figures, other = (entry.figures for entry in place.entries)
+    assert (figures.opened, figures.up_bytes, figures.flows) == (2, 300, 2)
+    assert figures.down_bytes == 200 + 1500 + 548
+    assert (other.opened, other.up_bytes, other.down_bytes) == (0, 0, 0)
+    place.core.reconfigure(place.entries, config.Limits(), config.Timeouts())
+    place.up(query(payload=bytes(72)))
+    _look_through(place, time.monotonic())
+    assert figures.up_bytes == 400
+
+
 def test_python_sees_the_kernels_mappings_and_the_kernel_pythons(place: Place) -> None:
     place.up(query())
     assert place.python(answer()) == build(VIP, CLIENT, PORT, 40000, b"answer", ttl=63)
