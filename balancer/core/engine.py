@@ -28,7 +28,7 @@ from balancer.core.datagrams.service import DatagramService
 from balancer.core.datagrams.story import MappingStory
 from balancer.core.fast_path import FastPath, NoFastPath
 from balancer.core.flow import Flow, State, incarnation
-from balancer.core.flow_table import FlowTable
+from balancer.core.flow_table import Ended, FlowTable
 from balancer.core.handover import Handover
 from balancer.core.handshake import Refusal
 from balancer.core.health import PoolHealth
@@ -84,13 +84,6 @@ class Carried(Occurrence):
     """Of IP, in the packets that went on by Python's hand."""
 
     BYTES = "steered_bytes"
-
-
-class Ended(Occurrence):
-    """Why a handed flow was forgotten, other than by a bridge's word."""
-
-    EXPIRED = "flows_expired"
-    REPLACED = "flows_replaced"
 
 
 class Balancer:

@@ -29,6 +29,13 @@ class Admitted(Occurrence):
     OPENING_EVICTED = "opening_evicted"  # the oldest that nobody reads, likewise: see below
 
 
+class Ended(Occurrence):
+    """Why a handed or opening flow was forgotten, other than by a bridge's word."""
+
+    EXPIRED = "flows_expired"
+    REPLACED = "flows_replaced"
+
+
 class FlowTable:
     """``waiting`` holds connections without a request, oldest first; ``handed`` those at a bridge;
     ``opening`` those that nobody reads and whose client has not proven its address, oldest first.

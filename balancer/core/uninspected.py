@@ -24,6 +24,7 @@ from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.pool import Pool
 from balancer.core.context import Context, Served
 from balancer.core.flow import Flow, State
+from balancer.core.flow_table import Ended
 from balancer.core.handing import Handoffs, name_silent
 from balancer.core.handover import Failure, make_room
 from balancer.core.handshake import Refusal
@@ -100,7 +101,8 @@ class Steered:
             return context.ledger.drop(Refusal.BAD_SYN, segment.data)
         segment.check_checksum()
         if flow is not None and flow.closing:  # as its bridge says; this is the next one
-            context.table.remove(flow, now, "replaced")
+            context.ledger.counts[Ended.REPLACED] += 1
+            context.table.remove(flow, now, Ended.REPLACED)
             flow = None
         if flow is None:
             return self._begin(service, segment, now, draining)
@@ -116,6 +118,8 @@ class Steered:
         context = self._context
         if draining:
             return handshake.refuse_syn(context, segment, Refusal.DRAINING)
+        if not service.uninspected:  # any more
+            return handshake.answer_syn(context, service, segment, None)
         pool = _pool(context, service)
         key, part = source_key(pool, segment.key)
         limit = context.catalogue.limits.get(pool.name)

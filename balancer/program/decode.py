@@ -137,7 +137,7 @@ class Story:
         tally(flow, seen, "request", "client")
         note = confirmed(seen, flow)
         guess(flow, seen, "c", "b")
-        words = tcp_words(seen, flow.c, flow.b) + request_words(seen, flow)
+        words = tcp_words(seen, flow.c, flow.b) + _said(self._services[seen.dst], seen, flow)
         flow.add(seen, way, words + note + fault)
 
     def _from_vip(self, seen: Seen, fault: str) -> None:
@@ -147,7 +147,9 @@ class Story:
             flow.learn("c", seen.ack - 1)
             if (seen.ack - 1) & MASK != flow.offered:
                 flow.learn("b", seen.seq, certain=True)
-            words = f"SYN-ACK  b={seen.seq} {cookie_words(seen.seq)} {offer_words(seen.options)}"
+            unread = self._services[seen.src].inspect == "none"
+            whose = "the server's own" if unread else cookie_words(seen.seq)
+            words = f"SYN-ACK  b={seen.seq} {whose} {offer_words(seen.options)}"
         elif seen.flags & SYN:
             words = "SYN alone: asks the client for a challenge ACK"
         else:
@@ -174,7 +176,7 @@ class Story:
                 flow.bridges[bridge] = flow.bridges.get(bridge, 0) + 1
                 flow.learn("c", seen.seq - 1, certain=True)
                 flow.learn("b", seen.ack - 1, certain=True)
-        words = f"{head}  {tcp_words(seen, flow.c, flow.b)}{request_words(seen, flow)}"
+        words = f"{head}  {tcp_words(seen, flow.c, flow.b)}{_said(service, seen, flow)}"
         flow.add(seen, way, words + note + fault)
 
     def _to_backend(self, seen: Seen, flow: Flow) -> None:
@@ -208,3 +210,8 @@ class Story:
         vips = {vip for vip, _ in self._services}
         role = "VIP " if address[0] in vips else "bridge " * (address[0] in self._bridges)
         return role + at(address)
+
+
+def _said(service: Service, seen: Seen, flow: Flow) -> str:
+    """What a client asks in its first bytes, where the balancer reads that."""
+    return "" if service.inspect == "none" else request_words(seen, flow)

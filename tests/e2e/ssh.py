@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.lab import BRIDGE1, BRIDGE2, SERVER1, SERVER2, VIP, Lab, until
+from tests.e2e.controlled import told
+from tests.e2e.lab import BRIDGE1, BRIDGE2, CONFIGURATIONS, SERVER1, SERVER2, VIP, Lab, until
 
 PORT = 2222  # each source goes to one backend,
-SPREAD = 2223  # and here each connection has a backend of its own
+SPREAD = 2223  # and here each connection has a backend of its own,
+REMOTE, NEAR = 2224, 2225  # here the first bridge's server sees the bridge, from afar or not
 SERVERS = {"backend1": SERVER1, "backend2": SERVER2}
 BRIDGES = {"backend1": BRIDGE1, "backend2": BRIDGE2}
 
@@ -22,7 +24,7 @@ name = "{name}"
 policy = "{policy}"
 key = "{key}"
 {more}
-backends = [{{ name = "backend1", bridge = "{one}" }}, {{ name = "backend2", bridge = "{two}" }}]
+backends = [{backends}]
 
 [[services]]
 name = "{name}"
@@ -44,33 +46,50 @@ handoff = false
 
 
 def services(more: str = "") -> str:
-    """For the balancer; ``more`` is for both pools."""
-    common = {"one": BRIDGE1, "two": BRIDGE2, "vip": VIP, "more": more}
-    by_source = POOL.format(name="ssh", policy="maglev", key="source", port=PORT, **common)
-    spread = {"name": "spread", "policy": "round-robin", "key": "source-port"}
-    return by_source + POOL.format(port=SPREAD, **spread, **common)
+    """For the balancer; ``more`` is for all pools."""
+    first, second = (
+        f'{{ name = "{name}", bridge = "{address}" }}' for name, address in BRIDGES.items()
+    )
+    both = {"vip": VIP, "more": more, "backends": f"{first}, {second}"}
+    spread = {"policy": "round-robin", "key": "source-port"}
+    one = {"policy": "maglev", "key": "source"}
+    return (
+        POOL.format(name="ssh", port=PORT, **one, **both)
+        + POOL.format(name="spread", port=SPREAD, **spread, **both)
+        + POOL.format(name="remote", port=REMOTE, **one, **both | {"backends": first})
+        + POOL.format(name="near", port=NEAR, **one, **both | {"backends": first})
+    )
 
 
 def entries(backend: str, more: str = "") -> str:
-    """For a bridge: both ports lead to its one server."""
-    ways = {"bridge": BRIDGES[backend], "server": SERVERS[backend], "at": PORT, "more": more}
-    return "".join(ENTRY.format(port=port, **ways) for port in (PORT, SPREAD))
+    """For a bridge: all ports lead to one server, but for the first bridge's ``REMOTE``."""
+    ways = {"bridge": BRIDGES[backend], "at": PORT}
+    own = {"server": SERVERS[backend], "more": more}
+    text = "".join(ENTRY.format(port=port, **own, **ways) for port in (PORT, SPREAD))
+    if backend == "backend1":
+        for port, server in ((REMOTE, "backend2"), (NEAR, "backend1")):
+            seen_as = f'source = "bridge"\nports = "{port}0-{port}9"\n{more}'
+            text += ENTRY.format(port=port, server=SERVERS[server], more=seen_as, **ways)
+    return text
 
 
 @contextmanager
-def configured(lab: Lab, more: str = "", of_bridges: str = "", head: str = "") -> Iterator[None]:
-    """Both services at all three programs, which restart for it. ``head`` stands first in each
-    bridge's file's additions."""
-
-    def add(text: str) -> Callable[[str], str]:
-        return lambda before: before + text
-
-    with lab.configured(
-        balancer=add(services(more)),
-        backend1=add(head + entries("backend1", of_bridges)),
-        backend2=add(head + entries("backend2", of_bridges)),
-    ):
+def configured(lab: Lab, more: str, of_bridges: str, tail: str) -> Iterator[None]:
+    """All services at all three programs, which read their files again for it; ``more`` is for the
+    pools, ``of_bridges`` for their backends, and the bridges' files end with the ``tail``."""
+    added = {"balancer": services(more)}
+    added |= {host: entries(host, of_bridges) + tail for host in SERVERS}
+    files = {program: lab.directory / "etc" / CONFIGURATIONS[program] for program in added}
+    before = {program: file.read_text() for program, file in files.items()}
+    try:
+        for program in (*SERVERS, "balancer"):
+            files[program].write_text(before[program] + added[program])
+            told(lab, program, "reload")
         yield
+    finally:
+        for program, file in files.items():
+            file.write_text(before[program])
+            told(lab, program, "reload")
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,7 @@ class Client:
 
     lab: Lab
     directory: Path
+    daemons: dict[str, subprocess.Popen[bytes]]  # sshd by its host
 
     def command(self, *words: str, port: int = PORT) -> list[str]:
         """The command line of ``ssh`` for those words; on the far side the shell is root's."""
@@ -96,6 +116,35 @@ class Client:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
+    def banner(self, port: int = PORT) -> str:
+        """The backend of a connection, by what it says first; the client says nothing."""
+        with self.lab.connect(to=(VIP, port)) as tcp, tcp.makefile() as lines:
+            return lines.readline().split()[-1]
+
+    def start(self, host: str) -> None:
+        """sshd on a server's host; its sessions outlive it."""
+        settings = {
+            "ListenAddress": f"{SERVERS[host]}:{PORT}",
+            "HostKey": self.directory / "host",
+            "AuthorizedKeysFile": self.directory / "key.pub",
+            "PermitRootLogin": "prohibit-password",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PidFile": "none",
+            "MaxStartups": "100",
+            "VersionAddendum": host,
+        }
+        file, log = (self.directory / f"{host}.{kind}" for kind in ("conf", "log"))
+        file.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        log.unlink(missing_ok=True)
+        sshd = ["/usr/sbin/sshd", "-D", "-E", str(log), "-f", str(file)]
+        self.daemons[host] = subprocess.Popen(self.lab.command(host, *sshd))
+        until(lambda: log.exists() and "listening" in log.read_text(), 5, "sshd listens")
+
+    def stop(self, host: str) -> None:
+        self.daemons[host].terminate()
+        self.daemons[host].wait(5)
+
     @contextmanager
     def shell(self, port: int = PORT) -> Iterator[Shell]:
         """A session that stays; its client is killed at the end."""
@@ -106,6 +155,8 @@ class Client:
                 yield Shell(process)
             finally:
                 process.kill()
+                with suppress(BrokenPipeError):  # what it had not got
+                    process.communicate()
 
     def _ssh(self, port: int) -> list[str]:
         settings = {
@@ -163,33 +214,11 @@ def servers(lab: Lab) -> Iterator[Client]:
     for name in ("host", "key"):
         keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)]
         subprocess.run(keygen, check=True)
-    with ExitStack() as running:
+    client = Client(lab, directory, {})
+    try:
         for host in SERVERS:
-            running.enter_context(sshd(lab, host))
-        yield Client(lab, directory)
-
-
-@contextmanager
-def sshd(lab: Lab, host: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One of them; its sessions end with it."""
-    directory, address = lab.directory / "ssh", SERVERS[host]
-    settings = {
-        "ListenAddress": f"{address}:{PORT}",
-        "HostKey": directory / "host",
-        "AuthorizedKeysFile": directory / "key.pub",
-        "PermitRootLogin": "prohibit-password",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PidFile": "none",
-        "MaxStartups": "100",
-    }
-    file = directory / f"{host}.conf"
-    file.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-    log = directory / f"{host}.log"
-    command = lab.command(host, "/usr/sbin/sshd", "-D", "-E", str(log), "-f", str(file))
-    with subprocess.Popen(command) as process:
-        try:
-            until(lambda: log.exists() and "listening" in log.read_text(), 5, "sshd listens")
-            yield process
-        finally:
-            process.terminate()
+            client.start(host)
+        yield client
+    finally:
+        for host in client.daemons:
+            client.stop(host)

@@ -195,7 +195,7 @@ def test_where_nobody_is_there_the_client_is_told_and_the_connection_ends_in_ord
     assert stage.reply()["ack"] == (client.c + 2 + len(REQUEST)) % 2**32
     assert stage.count("not_served") == 1
     stage.at(40)
-    assert stage.core.gauges() == {"flows": 0, "waiting": 0, "buffered_bytes": 0, "mappings": 0}
+    assert set(stage.core.gauges().values()) == {0}
 
 
 @pytest.mark.parametrize("over", ["429", "reset"])

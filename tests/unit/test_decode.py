@@ -414,3 +414,18 @@ def test_a_damaged_file_is_told_or_refused(tmp_path: Path, data: st.DataObject) 
     except DecodeError:
         return
     assert any("TCP packet" in line for line in lines)
+
+
+def test_what_is_not_inspected_has_the_servers_own_handshake(tmp_path: Path) -> None:
+    service = Service("ssh", VIP[0], VIP[1], 1, inspect="none", backends=(Backend("1", BRIDGE[0]),))
+    tos = {"tos": 1 << 2}
+    packets = [
+        tcp_packet(CLIENT, VIP, seq=C, flags="S", options=OFFER),
+        tcp_packet(CLIENT, BRIDGE, seq=C, flags="S", options=OFFER, **tos),
+        tcp_packet(VIP, CLIENT, seq=R, ack=C + 1, flags="SA", options=OFFER),
+        tcp_packet(CLIENT, BRIDGE, seq=C + 1, ack=R + 1, flags="PA", payload=b"SSH-2.0-x", **tos),
+    ]
+    lines: list[str] = []
+    decode(str(write(tmp_path / "c.pcap", packets)), Config((service,)), lines.append)
+    assert any("SYN-ACK  b=5000 the server's own" in line for line in lines)
+    assert not any("cookie" in line or "no HTTP" in line for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from ipaddress import IPv4Address
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from balancer.core import config
-from balancer.core.catalogue import built
+from balancer.core.catalogue import built, even
 from balancer.core.engine import Balancer
 from balancer.core.service import Paths
 from balancer.program.control import explain
@@ -176,3 +177,40 @@ def test_what_is_shown(core: Balancer) -> None:
 def test_what_cannot_be_explained(core: Balancer, request_: dict[str, Any], error: str) -> None:
     with pytest.raises(CommandError, match=error):
         explain.commands(core)["explain"].run({"method": "GET", **request_})
+
+
+@pytest.mark.parametrize("key", [(), ("source",), ("source-port",)])
+def test_of_what_is_not_read_by_the_source(key: tuple[str, ...]) -> None:
+    """A hundred clients' SYNs go where it says."""
+    pool = config.Pool("p", backends(1), key=key)
+    services = (config.Service("ssh", VIP, 22, 1, "p", inspect="none"),)
+    core = Balancer(
+        built(whole := config.Config(services, (), (pool,)), even(whole), T0),
+        config.Limits(),
+        config.Timeouts(),
+        Keyring([derive(models.SHARED_KEY)]),
+        Ledger(),
+        T0,
+        WALL - T0,
+    )
+    ask = explain.commands(core)["explain"].run
+    said = set()
+    for port in range(2000, 2100):
+        told = ask({"method": "tcp", "url": f"tcp://{VIP}:22", "source": f"198.51.100.7:{port}"})
+        along = IPv4Address("198.51.100.7").packed + IPv4Address(VIP).packed
+        verdict = core.packet(build_along(along + struct.pack("!HH", port, 22), SYN, seq=1), T0)
+        assert verdict is not None
+        found = core.pools["p"].find(told["backend"])
+        assert found is not None
+        assert str(IPv4Address(verdict[16:20])) == found.bridge
+        said.add((told["key"], told["backend"]))
+    assert len({backend for _, backend in said}) == (5 if "source-port" in key else 1)
+    assert ("source=198.51.100.7 port=2000" in dict(said)) is ("source-port" in key)
+    with pytest.raises(CommandError, match="there is no service with inspect = 'http'"):
+        ask({"method": "GET", "url": f"http://{VIP}:22/"})
+
+
+def test_tcp_is_for_what_is_not_read(core: Balancer) -> None:
+    ask = explain.commands(core)["explain"].run
+    with pytest.raises(CommandError, match=f"there is no service that is not inspected {VIP}:80"):
+        ask({"method": "tcp", "url": f"{VIP}:80"})

@@ -11,10 +11,12 @@ from packetbridge.core.states import Event, State, TransitionError, after
 LIVE = ("handoff", "syn_sent", "spliced", "closing", "linger")
 LISTED = {
     ("handoff", "syn_out"): "syn_sent",
+    ("handoff", "passed_on"): "spliced",
     ("syn_sent", "syn_out"): "syn_sent",
     ("syn_sent", "connected"): "spliced",
     ("syn_sent", "unreachable"): "gone",
     ("syn_sent", "reset"): "gone",
+    ("spliced", "unreachable"): "gone",
     ("spliced", "fin_one"): "closing",
     ("spliced", "reset"): "linger",
     ("closing", "fin_one"): "closing",

@@ -16,7 +16,7 @@ from common.program.control.flows import MOST, at, check_state, client, first, k
 from common.program.control.pages import paged
 from common.program.control.table import command
 
-STATES = ("waiting", "closed", "handed", "closing", "mapped")
+STATES = ("waiting", "opening", "closed", "handed", "closing", "mapped")
 PROTOCOLS = ("tcp", "udp")
 
 Known = Flow | Mapping

@@ -1,0 +1,130 @@
+"""A real DNS server behind the VIP, asked by real programs, on both data paths."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.e2e import datagrams
+from tests.e2e.capture import capture
+from tests.e2e.conftest import lacking
+from tests.e2e.datagrams import address, many_addresses
+from tests.e2e.lab import BRIDGE1, CLIENT, SERVER2, VIP, Lab
+from tests.e2e.nameservers import HOSTS, PORT, TOOLS, Nameserver, dig, dnsperf, nameservers
+from tests.e2e.pooled import FIRST, extended
+from tests.soak import Amount
+
+pytestmark = pytest.mark.root
+
+UDP = socket.IPPROTO_UDP
+BOTH_NAMES = {"backend1", "backend2"}
+FEW = [address(number) for number in range(1, 9)]
+RATE = {"nfqueue": 1000, "ebpf": 10_000}  # queries a second that are no load
+QUERIES = {"nfqueue": (3_200, 96_000), "ebpf": (51_200, 1_000_000)}
+
+
+@pytest.fixture(scope="module", params=["nfqueue", "ebpf"])
+def path(running_lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
+    if missing := lacking(*TOOLS):
+        pytest.skip(f"needs {missing}")
+    with (
+        datagrams.ready(running_lab, request.param, PORT),
+        many_addresses(running_lab),
+        datagrams.balanced(running_lab, port=PORT),
+    ):
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def running_servers(running_lab: Lab) -> Iterator[dict[str, Nameserver]]:
+    with nameservers(running_lab) as servers:
+        yield servers
+
+
+@pytest.fixture
+def servers(lab: Lab, running_servers: dict[str, Nameserver], path: str) -> dict[str, Nameserver]:
+    return running_servers
+
+
+def test_questions_are_answered_by_the_vip(lab: Lab, servers: dict[str, Nameserver]) -> None:
+    """dig takes no answer from elsewhere; the balancer sees questions only."""
+    with (
+        capture(lab, "client", protocol=UDP) as at_client,
+        capture(lab, "balancer", protocol=UDP) as at_balancer,
+    ):
+        for number in range(1, 11):
+            reply = dig(lab, f"host{number}")
+            assert reply.records == [("A", f"192.0.2.{number}")], reply.said
+            assert f"SERVER: {VIP}#53({VIP}) (UDP)" in reply.said
+    answers = [packet for packet in at_client.packets if not packet.outgoing]
+    assert len(answers) == 10
+    assert {(packet.source, packet.ports[0]) for packet in answers} == {(VIP, PORT)}
+    assert {packet.ports[1] for packet in at_balancer.packets} == {PORT}
+    assert {packet.source for packet in at_balancer.packets} == {CLIENT}
+
+
+def test_a_resolver_stays_with_its_server(lab: Lab, servers: dict[str, Nameserver]) -> None:
+    """dig asks from a new port each time."""
+
+    def who() -> dict[str, list[str]]:
+        return {source: dig(lab, "who", "TXT", "-b", source).texts for source in FEW}
+
+    first = who()
+    assert {name for (name,) in first.values()} == BOTH_NAMES
+    assert [who() for _ in range(2)] == [first] * 2
+
+
+def test_answers_over_the_mtu_are_whole(lab: Lab, servers: dict[str, Nameserver]) -> None:
+    """With EDNS (RFC 6891), in fragments; and truncated for who takes no more than 1,232 bytes."""
+    for name, size in (("1400", 1400), ("large", 2300)):
+        reply = dig(lab, name, "TXT", "+bufsize=4096")
+        assert reply.size > size, reply.said
+        assert len(reply.texts) == size // 190
+        assert all(text.endswith("x" * 188) for text in reply.texts)
+        assert dig(lab, name, "TXT", "+bufsize=1232").truncated
+
+
+def test_a_server_that_ended_is_known_at_once(lab: Lab, servers: dict[str, Nameserver]) -> None:
+    """Its host's ICMP error reaches dig, as from the VIP."""
+    (name,) = dig(lab, "who", "TXT").texts
+    servers[name].stop()
+    try:
+        reply = dig(lab, "host1")
+        assert reply.records == []
+        assert "connection refused" in reply.said
+    finally:
+        servers[name].start()
+    assert dig(lab, "who", "TXT").texts == [name]
+
+
+def test_a_server_elsewhere(lab: Lab, servers: dict[str, Nameserver]) -> None:
+    """It answers the bridge, the bridge the client; long answers, too."""
+    port = 1053
+    entry = datagrams.entry(BRIDGE1, SERVER2, port, 'source = "bridge"\nports = "20000-20999"')
+    entry = entry.replace(f'"{SERVER2}:{port}"', f'"{SERVER2}:{PORT}"')
+    with (
+        extended(lab, "backend1", entry),
+        datagrams.balanced(lab, backends=FIRST, port=port),
+    ):
+        for source in FEW[:3]:
+            options = ("-p", f"{port}", "-b", source)
+            assert dig(lab, "who", "TXT", *options).texts == ["backend2"]
+            assert len(dig(lab, "large", "TXT", "+bufsize=4096", *options).texts) == 12
+
+
+def test_no_query_is_lost(
+    lab: Lab,
+    servers: dict[str, Nameserver],
+    path: str,
+    amount: Amount,
+    report: Callable[[str], None],
+) -> None:
+    """At a rate that is no load for the direct path, from some ports of a client's."""
+    rate, runs = RATE[path], amount(*QUERIES[path]) // HOSTS
+    options = ("-Q", f"{rate}", "-c", "8", "-t", "5", "-n", f"{runs}")
+    load = dnsperf(lab, *options, seconds=runs * HOSTS / rate)
+    report(f"{load.sent:,} queries at {load.rate:,.0f}/s on {path}, {load.lost} lost")
+    assert load.sent == runs * HOSTS
+    assert load.lost == 0, load.said
