@@ -78,6 +78,9 @@ def bridge_adds_up(core: Bridge, known: Iterable[Entry]) -> None:
             asking[flow.entry] += 1
             assert flow in flow.entry.asking
         held += 0 if flow.opening is None else flow.opening.held_bytes
+    for mapping in core.datagrams.mappings._outbound.values():
+        assert core.datagrams.mappings._inbound[mapping.entry, mapping.inbound] is mapping
+        flows[mapping.entry] += 1
     assert sum(map(len, table.inbound)) == len(table.outbound)
     assert table.held_bytes == held
     for entry in {*flows, *known, *core.entries}:
