@@ -87,10 +87,16 @@ def ready(lab: Lab, datapath: str, port: int = PORT) -> Iterator[None]:
 
 @contextmanager
 def balanced(
-    lab: Lab, more: str = "", service_more: str = "", backends: str = BOTH, port: int = PORT
+    lab: Lab,
+    more: str = "",
+    service_more: str = "",
+    backends: str = BOTH,
+    port: int = PORT,
+    name: str = "p",
 ) -> Iterator[None]:
-    """The service is the balancer's only one; ``more`` is of its pool."""
-    text = service(port, service_more) + pool(backends=backends, more=more)
+    """The service is the balancer's only one; ``more`` is of its pool. With a ``name`` of its own
+    it has no clients yet."""
+    text = service(port, service_more, name) + pool(name, backends, more)
     with in_force(lab, text):
         yield
 
