@@ -19,7 +19,7 @@ venv: bpf ## make .venv with both programs and the test tools in it
 FASTPATH := balancer/fastpath/steer.bpf.o packetbridge/fastpath/splice.bpf.o
 bpf: $(FASTPATH) ## compile the eBPF programs
 
-%.bpf.o: %.bpf.c $(wildcard common/fastpath/*.h balancer/fastpath/*.h) provisioning/bpf.sh | packages
+%.bpf.o: %.bpf.c $(wildcard common/fastpath/*.h balancer/fastpath/*.h packetbridge/fastpath/*.h) provisioning/bpf.sh | packages
 	@echo "compiling $< ..."
 	@provisioning/bpf.sh $< $@
 

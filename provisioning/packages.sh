@@ -14,7 +14,7 @@ packages=(
 )
 others=(
     # the lab and the tests
-    nginx curl nghttp2-client wrk tcpdump ethtool openssh-server openssh-client nftables
+    nginx openssl curl nghttp2-client wrk tcpdump ethtool openssh-server openssh-client nftables
     # a DNS server, and what asks it: the services over UDP
     knot bind9-dnsutils dnsperf
     # the tests of the units and of the installation

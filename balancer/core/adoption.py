@@ -47,6 +47,7 @@ class Adoption:
             flow = Flow(former.key, service, c, former.b, min(former.seen or now, now))
             flow.target, flow.handoff_bytes = target, former.handoff_bytes
             flow.handed_at = now - LONG_AGO
+            flow.is_http = None
             if former.suspect:  # what answers the SYN may be still to come
                 flow.suspect_until = now + cookie.LIFETIME
             if self._context.table.adopt(flow):

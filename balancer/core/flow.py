@@ -87,7 +87,8 @@ class Flow:
         self.attempt = 0  # at the one that it is handed to, if that has given it back before
         self.answered = False  # its bridge has said that it is there, or a server was heard
         self.silent_at = 0.0  # when a bridge that was asked is taken for silent; 0: not asked
-        self.is_http = True  # what the client speaks, as far as it was read: HTTP/1, in text
+        # whether the client speaks HTTP/1, as far as it was read; None: that was before a restart
+        self.is_http: bool | None = service.inspect == "http"
         self.syn: Segment | None = None  # while OPENING: for the next backend
         self.said = b""  # what we have answered ourselves, in place of a backend,
         self.taken = 0  # and so much of what the client sent has been acknowledged for it

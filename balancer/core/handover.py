@@ -58,7 +58,8 @@ class Handover:
         context.ledger.counts[Handoffs.BEGUN] += 1
         if context.ledger.verbose:
             line = bytes(head.data).lstrip().partition(b"\n")[0].rstrip()
-            asked, chosen_by = (_readable(text) for text in (line, key))
+            said = b"TLS" if flow.service.inspect == "tls" else line
+            asked, chosen_by = (_readable(text) for text in (said, key))
             context.ledger.event(f"{flow}: {asked}; key {chosen_by} -> {target.name}")
         if head.owned:
             handing.send_owned(self._context, flow, head, target, now)

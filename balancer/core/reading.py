@@ -114,9 +114,14 @@ class Reading:
         """What the head says, of which ``had`` bytes were looked at before: most of those that
         are dribbled cannot change the answer, and so cost little."""
         service, selector = flow.service, flow.service.selector
-        if had and len(head.data) < service.max_head and not selector.may_decide(head.data, had):
+        size = len(head.data)
+        waits = size < head.awaited or not selector.may_decide(head.data, had)
+        if had and size < service.max_head and waits:
             return NEED_MORE
-        return selector.inspect(bytes(head.data), service.max_head, flow.key[:4])
+        found = selector.inspect(bytes(head.data), service.max_head, flow.key[:4])
+        if isinstance(found, NeedMore):
+            head.awaited = found.until
+        return found
 
     def _make_room(self, flow: Flow, now: float) -> None:
         """Give up the oldest heads for a new one: who sends only beginnings loses them first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from balancer.core.context import Context
 from balancer.core.flow import Flow, State
+from balancer.core.request import line
 from balancer.core.request.head import offset_of
 from common.core import tcp_options
 from common.core.ledger import Occurrence
@@ -46,9 +47,13 @@ def reply_instead(
     retry_after: int,
     now: float,
 ) -> None:
-    """Answer in place of a backend, where the client speaks HTTP; reset it otherwise. It has
-    had nothing from anybody. ``segment`` is the last of its head, unless that is all our own."""
+    """Answer in place of a backend, where the client speaks HTTP/1; reset it otherwise. It has
+    had nothing from anybody. ``segment`` is the last of its head, unless that is all our own; or
+    the first, of what was read before a restart."""
     head = flow.head
+    if flow.is_http is None and segment is not None:
+        read = line.inspect(segment.payload, flow.service.max_head)
+        flow.is_http = isinstance(read, line.Request)
     if not flow.is_http:
         context.reset_client(flow)
         context.table.remove(flow, now, kind)

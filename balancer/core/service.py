@@ -10,6 +10,7 @@ from balancer.core import config as settings
 from balancer.core.choice.member import Member
 from balancer.core.choice.pool import Pool
 from balancer.core.request.selector import Selector
+from balancer.core.request.tls.selector import TlsSelector
 from balancer.core.steering import Steering
 from common.core import handoff
 from common.core.segment import MIN_PACKET
@@ -70,9 +71,7 @@ class Service:
         self.idle_timeout = configured.idle_timeout or timeouts.idle
         self.pools = pools
         self.default_pool = configured.default_pool
-        read = () if self.uninspected else [pool.configured for pool in pools.values()]
-        default = None if self.uninspected else configured.default_pool
-        self.selector = Selector(routes, read, default)
+        self.selector = _selector(configured, routes, pools)
         self._ways = paths.to_bridges
         mtus = [self._ways[member.bridge] for pool in pools.values() for member in pool.members]
         # Room for the handoff option: a client's full segment must still fit with it (RFC 9293
@@ -116,3 +115,15 @@ class Service:
         """A member that was not there when the service was configured, which goes on for its
         connections alone, has the smallest path of those that were."""
         return self._ways.get(member.bridge, self._narrowest)
+
+
+def _selector(
+    configured: settings.Service, routes: tuple[settings.Route, ...], pools: Mapping[str, Pool]
+) -> Selector | TlsSelector:
+    """What reads the clients' first bytes; of nobody's where nothing is inspected."""
+    reached = [pool.configured for pool in pools.values()]
+    if configured.inspect == "tls":
+        return TlsSelector(routes, reached, configured.default_pool, configured.natural_key)
+    if configured.inspect == "none":
+        return Selector((), (), None)
+    return Selector(routes, reached, configured.default_pool)

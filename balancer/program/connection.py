@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from balancer.core.cookie import MSS_STEPS
 from balancer.core.request.http2 import message as http2
 from balancer.core.request.line import Request, inspect
+from balancer.core.request.tls import client_hello
+from balancer.core.request.tls.client_hello import ClientHello
 from balancer.core.request.verdict import Bad, Reason
 from common.core.segment import ACK, FIN, MASK, RST
 from common.program.decoding.capture import Seen
@@ -22,9 +24,11 @@ class Flow:
     `c`, `b`, `r` are the initial sequence numbers of client, balancer and backend. Where the
     capture lacks a SYN, they are taken from the first packet seen, and named in `guessed`.
     `offered` is the c of a later SYN, which anyone can send: it holds once it has been answered.
+    `hello` are the first bytes of a client of TLS, `tls` says that it is one.
     """
 
     title: str
+    tls: bool = False
     offered: int | None = None
     c: int | None = None
     b: int | None = None
@@ -34,6 +38,7 @@ class Flow:
     counts: Counter[str] = field(default_factory=Counter)
     bridges: dict[str, int] = field(default_factory=dict)
     request: str = ""
+    hello: bytes = b""
     first: float = 0.0
     last: float = 0.0
 
@@ -47,7 +52,7 @@ class Flow:
         """A new connection of the same addresses: nothing of the one before holds."""
         self.c, self.b, self.r, self.offered = c, b & MASK, None, None
         self.guessed.clear()
-        self.request = ""
+        self.request, self.hello = "", b""
 
     def restart_backend(self, r: int) -> None:
         """A SYN-ACK of the backend, perhaps of another one than before."""
@@ -97,7 +102,11 @@ def tally(flow: Flow, seen: Seen, what: str, sender: str) -> None:
 
 def request_words(seen: Seen, flow: Flow) -> str:
     """The request in a client's first bytes; kept for the summary."""
-    if not seen.payload or flow.c is None or relative(seen.seq, flow.c) != 1:
+    if not seen.payload or flow.c is None:
+        return ""
+    if flow.tls:
+        return _hello_words(seen.payload, relative(seen.seq, flow.c) - 1, flow)
+    if relative(seen.seq, flow.c) != 1:
         return ""
     answer = inspect(seen.payload, len(seen.payload) + 1)
     if answer == Bad(Reason.HTTP2_PREFACE):
@@ -120,6 +129,26 @@ def _http2_words(payload: bytes, flow: Flow) -> str:
         flow.request = f"no HTTP/2 ({answer.reason})"
     else:
         return "  incomplete HTTP/2 head"
+    return f"  {flow.request}"
+
+
+def _hello_words(payload: bytes, at: int, flow: Flow) -> str:
+    """The ClientHello, at the segment that ends it; ``at`` is the payload's place in the stream."""
+    size = len(flow.hello)
+    if flow.request:
+        return f"  {flow.request}" if at == 0 else ""
+    if not at <= size < at + len(payload):
+        return ""
+    flow.hello += payload[size - at :]
+    answer = client_hello.inspect(flow.hello, MOST_BYTES)
+    if isinstance(answer, ClientHello):
+        words = ["TLS", answer.name.decode("ascii") or "without a name"]
+        names = b",".join(answer.protocols).decode("ascii", "backslashreplace")
+        flow.request = " ".join([*words, names] if names else words)
+    elif isinstance(answer, Bad):
+        flow.request = f"no TLS ({answer.reason})"
+    else:
+        return "  incomplete ClientHello"
     return f"  {flow.request}"
 
 

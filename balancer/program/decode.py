@@ -117,7 +117,8 @@ class Story:
     def _flow(self, client: Address, vip: Address) -> Flow:
         key = (client, vip)
         if key not in self._flows:
-            self._flows[key] = Flow(f"flow client {at(client)} -> VIP {at(vip)}")
+            tls = vip in self._services and self._services[vip].inspect == "tls"
+            self._flows[key] = Flow(f"flow client {at(client)} -> VIP {at(vip)}", tls)
         self._latest[client] = self._flows[key]
         return self._flows[key]
 

@@ -8,7 +8,7 @@ from balancer.core.config import Config, Service
 from common.adapters import routes
 from common.adapters.checks import Problem
 from common.adapters.rehearsal import Hook, Sample, eaten
-from common.adapters.samples import CLIENT, PORT, fragmentation_needed, segment
+from common.adapters.samples import CLIENT, PORT, datagram, fragmentation_needed, segment
 
 
 def eaten_packets(config: Config) -> list[Problem]:
@@ -19,25 +19,28 @@ def eaten_packets(config: Config) -> list[Problem]:
 
 
 def _samples(config: Config, service: Service, addresses: dict[str, str]) -> Iterator[Sample]:
-    vip, port, dscp = service.vip, service.port, service.dscp
+    vip, port, dscp, protocol = service.vip, service.port, service.dscp, service.protocol
+    packet = segment if protocol == "tcp" else datagram
     backends = config.backends_of(service)
     bridges = {backend.bridge: routes.route_to(backend.bridge) for backend in backends}
     first = next(iter(bridges.values())).interface
     clients = config.interface or addresses.get(vip, first)
-    answer = segment(vip, port, CLIENT, PORT)
-    yield Sample(
-        f"{service.name} to clients",
-        Hook.OUTPUT,
-        answer,
-        f"-s {vip} -p tcp --sport {port}",
-        clients,
-        clients,
-    )
+    answer = packet(vip, port, CLIENT, PORT)
+    if protocol == "tcp":  # of UDP nothing is answered from here
+        yield Sample(
+            f"{service.name} to clients",
+            Hook.OUTPUT,
+            answer,
+            f"-s {vip} -p tcp --sport {port}",
+            clients,
+            clients,
+        )
     for bridge, route in bridges.items():
-        steered = segment(CLIENT, PORT, bridge, port, dscp)
-        what, match = f"clients' to bridge {bridge}", f"-d {bridge} -p tcp --dport {port}"
+        steered = packet(CLIENT, PORT, bridge, port, dscp)
+        what, match = f"clients' to bridge {bridge}", f"-d {bridge} -p {protocol} --dport {port}"
         yield Sample(what, Hook.FORWARD, steered, match, clients, route.interface)
-        yield Sample(what, Hook.OUTPUT, steered, match, clients, route.interface)
+        if protocol == "tcp":  # handoffs that are repeated; datagrams are forwarded only
+            yield Sample(what, Hook.OUTPUT, steered, match, clients, route.interface)
         yield Sample(
             f"ICMP errors to bridge {bridge}",
             Hook.FORWARD,

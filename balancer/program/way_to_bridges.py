@@ -18,7 +18,9 @@ def examine(config: Config, root: bool) -> Iterator[Line]:
     """For each service and bridge whether the DSCP arrives, and who answers; for each bridge its
     clock."""
     targets = {
-        Target(service.vip, service.port, service.dscp, backend.bridge): backend.name
+        Target(
+            service.vip, service.port, service.dscp, backend.bridge, service.protocol == "udp"
+        ): backend.name
         for service in config.services
         for backend in config.backends_of(service)
     }
@@ -33,14 +35,15 @@ def examine(config: Config, root: bool) -> Iterator[Line]:
     answers = dict(zip(targets, ask(list(targets), keys), strict=True))
     for target, heard in answers.items():
         yield from _way(target, targets[target], heard)
-    clocks = {target.bridge: heard.ahead for target, heard in answers.items()}
+    # of UDP nothing is signed
+    clocks = {target.bridge: heard.ahead for target, heard in answers.items() if not target.udp}
     for bridge, ahead in clocks.items():
         yield _clock(bridge, ahead)
 
 
 def _way(target: Target, name: str, heard: Heard) -> Iterator[Line]:
     subject, bridge = f"DSCP {target.dscp} to {target.bridge}", f"bridge {target.bridge}"
-    service = f"{target.vip} port {target.port}"
+    service = f"{target.vip} {'UDP ' * target.udp}port {target.port}"
     if heard.ahead is not None:
         yield Line(Verdict.OK, subject, f"arrives: {name} takes packets for {service}")
         return
@@ -62,6 +65,10 @@ def _way(target: Target, name: str, heard: Heard) -> Iterator[Line]:
             "for chain in PREROUTING FORWARD OUTPUT POSTROUTING; do "
             f"iptables -t mangle -I $chain 1 {exempt}; done",
         )
+        return
+    if target.udp:
+        what = f"whether {name} takes packets for {service} is not asked"
+        yield Line(Verdict.NOT_JUDGED, bridge, what)
         return
     yield Line(
         Verdict.NOT_OK,

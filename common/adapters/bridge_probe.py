@@ -43,12 +43,14 @@ _FILTER = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service at one of its bridges."""
+    """A service at one of its bridges. One of ``udp`` is not asked: nobody listens there to a
+    question in a handoff's form."""
 
     vip: str
     port: int
     dscp: int
     bridge: str
+    udp: bool = False
 
 
 @dataclass(slots=True)
@@ -72,10 +74,10 @@ def ask(targets: Sequence[Target], keys: Keys) -> list[Heard]:
         for _ in range(ROUNDS):
             sent = time.time()
             for question, each in zip(questions, heard, strict=True):
-                if each.ahead is None:
+                if question is not None and each.ahead is None:
                     each.refused = _sent(raw.send, 0, question.packet(keys, time.time()))
             if _answers(listener, questions, heard, keys, sent):
-                return heard
+                break
         for _ in range(ROUNDS):
             for number, (target, each) in enumerate(zip(targets, heard, strict=True)):
                 if each.ahead is None and each.dscp is None:
@@ -85,8 +87,10 @@ def ask(targets: Sequence[Target], keys: Keys) -> list[Heard]:
     return heard
 
 
-def _question(target: Target, stack: ExitStack) -> Question:
+def _question(target: Target, stack: ExitStack) -> Question | None:
     """Its source port is kept from other connections of this host's until ``stack`` ends."""
+    if target.udp:
+        return None
     kept = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
     kept.setsockopt(socket.IPPROTO_IP, _FREEBIND, 1)  # a VIP may be routed here, and held by none
     kept.bind((target.vip, 0))
@@ -111,7 +115,7 @@ def _sent(send: Callable[..., None], *arguments: object) -> OSError | None:
 
 def _answers(
     listener: socket.socket,
-    questions: Sequence[Question],
+    questions: Sequence[Question | None],
     heard: Sequence[Heard],
     keys: Keys,
     sent: float,
@@ -119,11 +123,14 @@ def _answers(
     """Note answers, for a while; whether each question has one then."""
 
     def answered() -> bool:
-        return all(each.ahead is not None for each in heard)
+        asked = zip(questions, heard, strict=True)
+        return all(question is None or each.ahead is not None for question, each in asked)
 
     for packet in _received(listener, answered):
         middle = (sent + time.time()) / 2
         for question, each in zip(questions, heard, strict=True):
+            if question is None:
+                continue
             try:
                 ahead = question.ahead(keys, packet, middle)
             except MalformedError:

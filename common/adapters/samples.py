@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
+from common.core import datagram as udp
 from common.core import icmp
 from common.core.checksum import internet_checksum
 from common.core.segment import ACK, DEFAULT_TTL, ICMP, IP_HEADER, build
@@ -17,8 +18,13 @@ def segment(src: str, sport: int, dst: str, dport: int, dscp: int = 0) -> bytes:
     return build(_packed(src), _packed(dst), sport, dport, seq=1, ack=1, flags=ACK, tos=dscp << 2)
 
 
+def datagram(src: str, sport: int, dst: str, dport: int, dscp: int = 0) -> bytes:
+    """One without payload."""
+    return udp.build(_packed(src), _packed(dst), sport, dport, tos=dscp << 2)
+
+
 def fragmentation_needed(dst: str, about: bytes, dscp: int = 0) -> bytes:
-    """A router's word to ``dst`` that the segment ``about`` was too large (RFC 1191)."""
+    """A router's word to ``dst`` that the packet ``about`` was too large (RFC 1191)."""
     quoted = about[: IP_HEADER.size + icmp.QUOTED_BYTES]
     head = bytes(icmp.FRAGMENTATION_NEEDED)
     tail = (1400).to_bytes(4, "big") + quoted

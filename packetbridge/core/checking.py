@@ -78,14 +78,14 @@ class Check(Settings):
     host: Annotated[str, HOST] = ""
     status: Annotated[tuple[tuple[int, int], ...], STATUSES] = ((200, 399),)
     body: Annotated[str, TEXT] = ""
-    send: Annotated[bytes, DATAGRAM] = b""
-    expect: Annotated[bytes, DATAGRAM] = b""
-    match: Annotated[str, EXPRESSION] = ""
     interval: Annotated[float, seconds(0.05, 3600)] = 2.0
     timeout: Annotated[float, seconds(0.05, 60)] = 1.0
     jitter: Annotated[float, settings.number(0, 1)] = 0.1
     rise: Annotated[int, whole(1, 100)] = 2
     fall: Annotated[int, whole(1, 100)] = 3
+    send: Annotated[bytes, DATAGRAM] = b""
+    expect: Annotated[bytes, DATAGRAM] = b""
+    match: Annotated[str, EXPRESSION] = ""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.kind == "udp" and not self.send:

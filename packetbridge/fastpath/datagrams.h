@@ -25,7 +25,7 @@ struct door {
 	__u8 onward; /* the server is on another host: sent on from here */
 	__u8 asks; /* there are clients that the server sees otherwise: `guises` has them */
 	__u8 own; /* it sees none as they are */
-	__u8 closed; /* not configured any more: for those that it has */
+	__u8 known; /* for those that it has: the first datagram of any other is Python's */
 	__u32 mark; /* of packets to a server on this host */
 	__u32 pad;
 	__u64 idle; /* nanoseconds of silence, after which a client is forgotten */
@@ -42,7 +42,8 @@ struct {
 /* The way down: what becomes of a server's answers, by their addresses and ports. Which of the
  * records the map lets go when it is full is the one that was not used for longest, or near it. */
 struct answer {
-	__u64 seen; /* nanoseconds of CLOCK_MONOTONIC: the latest datagram, either way */
+	__u64 seen; /* nanoseconds of CLOCK_MONOTONIC: the latest datagram, either way, */
+	__u64 began; /* and the first */
 	__u64 idle;
 	struct tuple to; /* from the VIP to the client */
 	__be32 bridge; /* with the ports, and the DSCP: how the client's come in */
@@ -195,6 +196,7 @@ ALWAYS int note_mapping(const struct segment *s, const struct door *door, const 
 	__u64 now = bpf_ktime_get_ns();
 	struct answer answer = {
 		.seen = now,
+		.began = now,
 		.idle = door->idle,
 		.to = {
 			.src = door->vip, .dst = s->key.src, .sport = s->key.dport, .dport = s->key.sport,
@@ -211,7 +213,7 @@ ALWAYS int note_mapping(const struct segment *s, const struct door *door, const 
 		known->seen = now;
 		return 1;
 	}
-	return !door->closed && !bpf_map_update_elem(&mappings, &key, &answer, BPF_ANY);
+	return !door->known && !bpf_map_update_elem(&mappings, &key, &answer, BPF_ANY);
 }
 
 /* A client's datagram, steered here. */

@@ -217,8 +217,8 @@ ALWAYS void note(struct way *way, const struct __sk_buff *skb, const struct segm
 	count(what, &wire);
 }
 
-/* Each of the three programs is two functions, for segments and for datagrams: a program's stack has
- * no room for both. This is what the first says for the second to be asked. */
+/* A program's stack has no room for segments and datagrams that come in: two functions. This is what
+ * the first says for the second to be asked. */
 enum { NO_SEGMENT = -2 };
 
 /* Segments that come in: of clients, steered here by a balancer, and of servers on other hosts. */
@@ -279,17 +279,18 @@ int incoming(struct __sk_buff *skb)
 	return verdict == NO_SEGMENT ? incoming_datagram(skb) : verdict;
 }
 
-/* Segments that leave: of a server on this host. Those that are for Python were queued before. The
+/* Packets that leave: of a server on this host. Those that are for Python were queued before. The
  * mark tells a spliced connection's from those of a direct one, which may have the same addresses
  * and ports once the spliced one is over. */
-static __noinline int outgoing_segment(struct __sk_buff *skb)
+SEC("tc")
+int outgoing(struct __sk_buff *skb)
 {
 	struct options old = {}, new = {};
 	struct segment s = {};
 	struct way *way;
 
 	if (!read_segment(skb, ETH_HLEN, &s))
-		return NO_SEGMENT;
+		return outgoing_datagram(skb);
 	way = way_of(&s, FROM_SERVER);
 	if (!way || way->onward || skb->mark != way->mark)
 		return NOT_OURS;
@@ -299,36 +300,20 @@ static __noinline int outgoing_segment(struct __sk_buff *skb)
 	return NOT_OURS;
 }
 
-SEC("tc")
-int outgoing(struct __sk_buff *skb)
-{
-	int verdict = outgoing_segment(skb);
-
-	return verdict == NO_SEGMENT ? outgoing_datagram(skb) : verdict;
-}
-
-/* Whether a server's segment is for Python. */
-static __noinline int unusual_segment(struct __sk_buff *skb)
+/* Whether a server's packet is for Python: asked by netfilter's OUTPUT, which is before egress. */
+SEC("socket")
+int unusual(struct __sk_buff *skb)
 {
 	struct options old = {}, new = {};
 	struct segment s = {};
 	struct way *way;
 
 	if (!read_segment(skb, 0, &s))
-		return NO_SEGMENT;
+		return unusual_datagram(skb);
 	way = way_of(&s, FROM_SERVER);
 	if (!way)
 		return 1;
 	return !note_ends(way, &s) || !plain(&s, way) || !read_options(skb, &s, way, &old, &new);
-}
-
-/* Whether a server's packet is: asked by netfilter's OUTPUT, which is before egress. */
-SEC("socket")
-int unusual(struct __sk_buff *skb)
-{
-	int verdict = unusual_segment(skb);
-
-	return verdict == NO_SEGMENT ? unusual_datagram(skb) : verdict;
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -32,7 +32,7 @@ DOOR = Layout(
         ("onward", "B"),
         ("asks", "B"),
         ("own", "B"),
-        ("closed", "B"),
+        ("known", "B"),
         ("mark", "I"),
         ("pad", "I"),
         ("idle", "Q"),
@@ -42,6 +42,7 @@ ANSWER = Layout(
     "answer",
     [
         ("seen", "Q"),
+        ("began", "Q"),
         ("idle", "Q"),
         ("to", "12s"),
         ("bridge", "4s"),
@@ -62,6 +63,7 @@ class Answer(NamedTuple):
     """struct answer, read."""
 
     seen: int
+    began: int
     idle: int
     to: bytes
     bridge: bytes
@@ -139,6 +141,7 @@ class KernelMappings:
         mapping.slow = self._withheld is not None and self._withheld(mapping)
         record = ANSWER.pack(
             int(now * NANOSECONDS),
+            int(mapping.began * NANOSECONDS),
             int(self._idle * NANOSECONDS),
             mapping.addressing.down(mapping.outbound),
             entry.address,
@@ -181,7 +184,10 @@ class KernelMappings:
         return now + ROUND
 
     def withhold(self, wanted: Callable[[Mapping], bool] | None) -> None:
+        """Until the end of it Python sees every new client first."""
         self._withheld = wanted
+        for entry in self._entries.values():
+            self._open(entry)
 
     def renew(self, mapping: Mapping) -> None:
         self.heard(mapping, mapping.seen)
@@ -211,6 +217,7 @@ class KernelMappings:
         if entry is None or entry.vip != to[:4] or entry.server_key != key[:4] + key[8:10]:
             return None
         mapping = Mapping(entry, to[4:8] + answer.bridge + to[10:] + to[8:10], key, seen)
+        mapping.began = answer.began / NANOSECONDS
         mapping.slow = bool(answer.slow)
         return mapping
 
@@ -229,7 +236,7 @@ class KernelMappings:
             not entry.local,
             entry in self._asks,
             entry.own_source,
-            entry.removed,
+            entry.removed or self._withheld is not None,
             entry.mark,
             0,
             int(self._idle * NANOSECONDS),

@@ -94,7 +94,8 @@ def _network(
 
 
 def _local_servers(here: list[Backend]) -> Iterator[Prerequisite]:
-    if here:
+    of_tcp = [b for b in here if b.protocol == "tcp"]
+    if of_tcp:
         yield Prerequisite(
             "tcp_fwmark_accept",
             "is on: the server's packets carry the bridge's mark",
@@ -106,7 +107,7 @@ def _local_servers(here: list[Backend]) -> Iterator[Prerequisite]:
             "let a server here learn of narrow paths",
             partial(checks.local_routes, known),
         )
-    if any(backend.hold_handshake == "off" for backend in here):
+    if any(backend.hold_handshake == "off" for backend in of_tcp):
         yield Prerequisite(
             "congestion control", "is not BBR: handshakes are not held", checks.congestion
         )

@@ -17,7 +17,8 @@ write_configuration() {
             >"$lab/etc/packetbridge-$host.toml"
         # root: the checkout may lie where nobody else can read, under /root for instance.
         "$root/provisioning/nginx.sh" "$host" "$(server_address "$host")" root \
-            "$lab/www" "$lab/log" "$(pid_file_of "nginx-$host")" >"$lab/etc/nginx-$host.conf"
+            "$lab/www" "$lab/log" "$(pid_file_of "nginx-$host")" "$lab/etc/tls-$host" \
+            >"$lab/etc/nginx-$host.conf"
     done
 }
 
@@ -71,7 +72,8 @@ is_ready() { # PROGRAM LOG_END
 wait_until_ready() { # PROGRAM LOG_END
     local deadline=$((SECONDS + ready_timeout_seconds))
     until is_ready "$@"; do
-        [[ -n $(pids_of_program "$1") ]] || give_up "$1" "has ended"
+        # by its PID: at first its stdout is not yet the log
+        start_time_of "$(<"$(pid_file_of "$1")")" >/dev/null || give_up "$1" "has ended"
         ((SECONDS < deadline)) || give_up "$1" "is not ready after $ready_timeout_seconds s"
         sleep 0.05
     done

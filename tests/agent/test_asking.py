@@ -6,8 +6,10 @@ import asyncio
 import json
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +188,64 @@ def test_what_is_no_bridges_answer_is_named(answer: Answer, said: str) -> None:
     with server(answer) as port, pytest.raises(asking.AskError, match=said) as error:
         asked(port, 0.3)
     assert str(error.value).startswith(f"bridge at 127.0.0.1:{port}: ")
+
+
+# --- by datagrams ---
+
+
+@contextmanager
+def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
+    """A server of datagrams; gives its port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.settimeout(0.05)
+        over = threading.Event()
+
+        def run() -> None:
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    asked, who = listening.recvfrom(2000)
+                    said = answer(asked)
+                    if said is not None:
+                        listening.sendto(said, who)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield listening.getsockname()[1]
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({}, ""),
+        ({"expect": b"\x12\x34\x81".hex()}, ""),
+        ({"expect": b"\x12\x35".hex()}, "the answer begins with 12 34 81 80"),
+        ({"match": r"\x81.$"}, ""),
+        ({"match": "^x"}, "'^x' is not found in the answer"),
+        ({"expect": "1234", "match": "x"}, "'x' is not found in the answer"),
+    ],
+)
+def test_by_udp_the_answer_decides(wanted: dict[str, str], said: str) -> None:
+    with answering(lambda asked: asked + b"\x81\x80") as port:
+        assert checked(port, "udp", send="1234", **wanted) == said
+
+
+def test_who_does_not_answer_a_datagram_is_not_well() -> None:
+    with answering(lambda _: None) as port:
+        assert checked(port, "udp", timeout=0.2, send="00") == "no answer within 0.2 s"
+
+
+def test_a_closed_port_is_told_at_once() -> None:
+    with answering(lambda _: None) as port:
+        pass
+    began = time.monotonic()
+    assert checked(port, "udp", timeout=5.0, send="00") == "connection refused"
+    assert time.monotonic() - began < 2
+
+
+def test_an_answer_of_nothing_is_one() -> None:
+    with answering(lambda _: b"") as port:
+        assert checked(port, "udp", send="00") == ""
+        assert checked(port, "udp", send="00", expect="00") == "the answer begins with nothing"

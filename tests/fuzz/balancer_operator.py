@@ -16,6 +16,7 @@ from balancer.core.engine import Balancer
 from balancer.core.flow import Flow, State
 from balancer.core.request.selector import Selected
 from balancer.core.request.synthetic import UnsendableError, request_bytes
+from balancer.core.request.tls.synthetic import client_hello
 from tests.fuzz.configurations import Configurations
 from tests.fuzz.invariants import chosen_alike
 from tests.fuzz.place import Place
@@ -25,6 +26,8 @@ KEPT = 100  # members that are not in a pool any more
 MTUS = (1500, 1500, 1400, 600)
 URLS = ("/", "/0?sid=1", "http://a.h:80/abc#x", "*", "h:443", "ftp://h/", "/\xe9", "http://a.h")
 HEADERS = ("Host: a.h", "X-Tenant: b", "Cookie: a=1; sid=2", "bad header", "Host: h")
+NAMES = ("a.h", "", "X.Example.", "a b", "b\xfccher.example")
+PROTOCOLS = ("h2", "x", "", "http/1.1")
 
 
 class BalancerOperator:
@@ -143,7 +146,10 @@ class BalancerOperator:
         service = rng.choice(core.services)
         headers = rng.sample(HEADERS, rng.randint(0, 3))
         try:
-            head = request_bytes(rng.choice(("GET", "CONNECT", "@")), rng.choice(URLS), headers)
+            if service.inspect == "tls":
+                head = client_hello(rng.choice(NAMES), rng.sample(PROTOCOLS, rng.randint(0, 2)))
+            else:
+                head = request_bytes(rng.choice(("GET", "CONNECT", "@")), rng.choice(URLS), headers)
         except UnsendableError:
             return
         found = service.selector.inspect(head, service.max_head, source)

@@ -22,6 +22,7 @@ from tests.fuzz import recorded
 from tests.fuzz.balancer_operator import BalancerOperator
 from tests.fuzz.bridges import Bridges
 from tests.fuzz.configurations import Configurations
+from tests.fuzz.hellos import hello
 from tests.fuzz.invariants import balancer_adds_up
 from tests.fuzz.kernels import Shaking
 from tests.fuzz.mutations import OPTIONS, repair, tcp_valid, valid
@@ -201,7 +202,7 @@ class Client:
         if draw < 0.05:
             yield from self._closed_early()
             return
-        data = request(rng)
+        data = hello(rng) if self._is_asked_for_tls() else request(rng)
         ended = rng.random() < 0.1
         for at, piece in pieces(rng, data):
             last = at + len(piece) == len(data)
@@ -218,6 +219,12 @@ class Client:
             yield self._answer(Kind.ACCEPTED, len(data))
         if self.key in self.side.core.table.handed or rng.random() < 0.2:
             yield from self._spliced(data)
+
+    def _is_asked_for_tls(self) -> bool:
+        """Mostly as the service has it that it talks to."""
+        services = self.side.core.services
+        kinds = {each.vip: each.inspect for each in services if each.port == PORT}
+        return (kinds.get(self.vip) == "tls") != (self.rng.random() < 0.05)
 
     def challenged(self) -> Fed:
         """A SYN within the connection (RFC 5961 section 4)."""

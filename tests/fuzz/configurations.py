@@ -12,10 +12,17 @@ KEYS = (
     ("path",), ("path",), ("uri",), ("source",), ("host",), ("query:sid",), ("header:X-Tenant",),
     ("cookie:sid", "host"), ("query:sid", "source", "path"),
 )  # fmt: skip
+# What a service speaks, and keys that can be had of all in that column.
+SPOKEN = {
+    ("http", "http"): KEYS,
+    ("tls", "tls"): (("sni",), ("alpn",), ("sni", "alpn"), ("source",), ()),
+    ("http", "tls"): ((), ("source",)),
+}
 PATHS = ("/", "/0", "/abc")
 REGEXES = ("/[0-7]", "/.*c", "/(a|b|c)+")
 HEADERS = ((("x-tenant", "*"),), (("x-tenant", "b"), ("host", "*")), (("user-agent", "fuzz"),))
 HOSTS = (("h",), ("a.h", "*.example"), ("*.h",))
+PROTOCOLS = (("h2",), ("x", "http/1.1"))
 MOST_POOLS = 4
 
 
@@ -25,17 +32,22 @@ class Configurations:
     def __init__(self, rng: random.Random, place: Place, limits: config.Limits) -> None:
         self._rng, self._place, self._limits = rng, place, limits
         first = place.bridges[0].rpartition(".")[0]
+        self._spoken = ("http", "http")
         self.bridges = (*place.bridges, *(f"{first}.{last}" for last in range(60, 66)))
 
     def any(self) -> config.Config:
         """Another one each time; most names stay."""
         rng = self._rng
         names = rng.sample([f"p{n}" for n in range(MOST_POOLS)], rng.randint(1, MOST_POOLS))
+        self._spoken = rng.choices(list(SPOKEN), (4, 1, 2))[0]
         pools = tuple(self._pool(name) for name in names)
         vips = list(self._place.vips.items())
         vips = vips if rng.random() < 0.9 else vips[:1]
         routes = [self._route(names, vips) for _ in range(rng.choice((0, 0, 1, 3, 6)))]
-        services = tuple(self._service(vip, dscp, names, routes) for dscp, vip in vips)
+        services = tuple(
+            self._service(vip, dscp, names, routes, inspect)
+            for (dscp, vip), inspect in zip(vips, self._spoken, strict=False)
+        )
         closing = rng.choice((5.0, 15.0))
         timeouts = config.Timeouts(request=60.0, closing=closing, idle=rng.choice((120.0, 960.0)))
         return config.Config(services, tuple(routes), pools, limits=self._limits, timeouts=timeouts)
@@ -56,8 +68,8 @@ class Configurations:
             name,
             self._backends(),
             policy,
-            key=rng.choice(KEYS),
-            missing=rng.choice(KEYS),
+            key=rng.choice(SPOKEN[self._spoken]),
+            missing=rng.choice(SPOKEN[self._spoken]) or ("source",),
             bounded_load=rng.choice((0.0, 1.1, 1.25, 2.0)) if hashed else 0.0,
             table_size=rng.choice((0, 17, 251)),
             points=rng.choice((1, 20)),
@@ -79,10 +91,14 @@ class Configurations:
 
     def _route(self, pools: list[str], vips: list[tuple[int, str]]) -> config.Route:
         rng = self._rng
+        service = rng.choice((None, None, vips[0][1]))
+        if self._spoken[-1] == "tls" and (service is None or self._spoken[0] == "tls"):
+            protocols, hosts = rng.choice(((), (), *PROTOCOLS)), rng.choice(((), (), *HOSTS))
+            return config.Route(rng.choice(pools), service=service, host=hosts, alpn=protocols)
         where = rng.choice(("path_prefix", "path_regex", None))
         return config.Route(
             rng.choice(pools),
-            service=rng.choice((None, None, vips[0][1])),
+            service=service,
             port=rng.choice((None, None, PORT)),
             host=rng.choice(((), (), *HOSTS)),
             path_prefix=rng.choice(PATHS) if where == "path_prefix" else None,
@@ -92,11 +108,13 @@ class Configurations:
         )
 
     def _service(
-        self, vip: str, dscp: int, pools: list[str], routes: list[config.Route]
+        self, vip: str, dscp: int, pools: list[str], routes: list[config.Route], inspect: str
     ) -> config.Service:
         rng = self._rng
         own = rng.random() < 0.2
-        routed = any(route.service in (None, vip) for route in routes)
+        routed = any(
+            route.service in (None, vip) and not route.unreadable(inspect) for route in routes
+        )
         return config.Service(
             vip,
             vip,
@@ -104,6 +122,7 @@ class Configurations:
             dscp,
             None if own or (routed and rng.random() < 0.1) else rng.choice(pools),
             self._backends() if own else (),
+            inspect=inspect,
             bad_request=rng.choice(("reset", "source-hash")),
             max_head=rng.choice((1024, 2048, 16384, 16384)),
             window_scale=rng.choice((0, 7, 7)),

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import random
 
+from tests.fuzz import http2
+
 _HEADERS = b"Host: h\r\nUser-Agent: fuzz\r\nAccept: */*\r\n"
+
+HTTP2 = 0.15  # of what clients say
 
 
 def request(rng: random.Random) -> bytes:
     """What a client says first."""
     path = b"/" + rng.randbytes(4).hex().encode()
+    if rng.random() < HTTP2:
+        return http2.beginning(rng, path)
     return rng.choice(_KINDS) % {b"path": path, b"cookies": b"c" * rng.choice((10, 3000, 9000))}
 
 

@@ -1,337 +1,269 @@
-"""Datagrams in the kernel beside Python's translation, and the records that the kernel makes."""
+"""Datagrams in the kernel beside Python's: the same packets, the same bytes; what is left to it,
+what is counted, and what a restart finds."""
 
 from __future__ import annotations
 
 import random
+import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from ipaddress import IPv4Address
 
 import pytest
 
+from balancer.core.datagrams.mapping import Mapping
+from balancer.core.datagrams.service import DatagramService
+from balancer.program.fast_mappings import KernelMappings
+from balancer.program.fast_path import KernelPath
+from common.adapters.bpf.object import Map
 from common.core import checksum
 from common.core.datagram import Datagram, build
 from common.core.errors import MalformedError
-from common.core.keys import Keyring, derive
-from common.core.ledger import Ledger
 from common.core.segment import IP_HEADER
-from packetbridge.core import config
-from packetbridge.core.engine import Bridge
-from packetbridge.core.entry import Entry
-from packetbridge.program import fast_path
-from packetbridge.program.fast_path import KernelPath
-from tests.kernel.flows import BRIDGE, CLIENT, DSCP, ETHERNET, MARK, NOT_OURS, SERVER, VIP
+from tests.kernel.flows import ETHERNET, NOT_OURS
 from tests.soak import Amount
-from tests.unit import models
+from tests.unit.datagram_stage import BRIDGES, CLIENT, VIP, Stage
 
 pytestmark = pytest.mark.root
 
-PORT, SERVER_PORT = 53, 5353
-OTHER_VIP, OTHER_DSCP = bytes((192, 0, 2, 11)), 10
-FRAGMENT = 0x2000
-
-
-class Place:
-    """A bridge for two VIPs whose mappings are the kernel's."""
-
-    def __init__(self, *, local: bool = True, mappings: int = 4096, **backend: Any) -> None:
-        self.ledger = Ledger()
-        self.path = KernelPath(2, self.ledger.counts, None, mappings)
-        settings = {"protocol": "udp", "handoff": False} | backend
-        addresses = _text(BRIDGE), PORT, _text(SERVER), SERVER_PORT
-        configured = config.Backend(*addresses, **settings)
-        self.entries = [
-            Entry(configured, dscp, _text(vip), MARK, local, False)
-            for dscp, vip in ((DSCP, VIP), (OTHER_DSCP, OTHER_VIP))
-        ]
-        for entry in self.entries:
-            entry.mark = 0  # as packets of a test run have none
-        self.core = Bridge(
-            self.entries,
-            config.Limits(),
-            config.Timeouts(),
-            Keyring([derive(models.SHARED_KEY)]),
-            self.ledger,
-            time.monotonic(),
-            0.0,
-            self.path,
-            self.path.mappings,
-        )
-
-    def up(self, packet: bytes) -> bytes | None:
-        """What the kernel makes of what comes in; None where it leaves it alone."""
-        return self._ran("incoming", packet)
-
-    def down(self, packet: bytes) -> bytes | None:
-        """What it makes of what leaves, unless Python is to."""
-        if self.path.run("unusual", ETHERNET + packet).verdict:
-            return None
-        return self._ran("outgoing", packet)
-
-    def python(self, packet: bytes) -> bytes | None:
-        return self.core.packet(packet, time.monotonic())
-
-    def mappings(self) -> list[str]:
-        return sorted(map(str, self.core.datagrams.every(time.monotonic())))
-
-    def _ran(self, program: str, packet: bytes) -> bytes | None:
-        verdict, out, _ = self.path.run(program, ETHERNET + packet)
-        assert verdict == NOT_OURS
-        return None if out == ETHERNET + packet else out[len(ETHERNET) :]
+SOURCE, SERVICE = IPv4Address(CLIENT[0]).packed, IPv4Address(VIP[0]).packed
+OTHER_HOST = b"\x02" + ETHERNET[1:]  # as the interface of a test run has an address of zeros
+ROOM = 50
+# What a datagram's words add up to, if its sum is to be zero, that is all ones, at the first bridge
+ONES_THERE = int.from_bytes(SERVICE, "big") - int.from_bytes(IPv4Address(BRIDGES[0]).packed, "big")
 
 
 @pytest.fixture
-def place() -> Place:
-    return Place()
+def path() -> KernelPath:
+    return KernelPath(1, Counter(), mappings=ROOM)
 
 
-def _text(address: bytes) -> str:
-    return ".".join(map(str, address))
+def service(stage: Stage | None = None) -> DatagramService:
+    return (stage or Stage()).core.datagram_services[0]
 
 
-def query(
-    port: int = 40000, *, dscp: int = DSCP, payload: bytes = b"query", **changes: Any
-) -> bytes:
-    return build(CLIENT, BRIDGE, port, PORT, payload, tos=dscp << 2, **changes)
+def key(port: int = 0, number: int = 7) -> bytes:
+    return (
+        SOURCE[:3] + bytes([number]) + SERVICE + port.to_bytes(2, "big") + (53).to_bytes(2, "big")
+    )
 
 
-def answer(port: int = 40000, payload: bytes = b"answer", **changes: Any) -> bytes:
-    return build(SERVER, CLIENT, SERVER_PORT, port, payload, **changes)
+def mapped(path: KernelPath, at: bytes, backend: int = 0) -> Mapping:
+    """A mapping that the kernel has."""
+    by = service()
+    mapping = Mapping(at, by, list(by.targets)[backend], 0.0)
+    path.mappings.steer(mapping)
+    path.mappings.settle()
+    assert mapping.fast
+    return mapping
 
 
-# --- the same bytes ---
+def datagram(port: int = CLIENT[1], payload: bytes = b"question", **changes: int) -> bytes:
+    return build(SOURCE, SERVICE, port, 53, payload, **changes)
+
+
+def bridge_of(path: KernelPath, data: bytes) -> str | None:
+    """Where a packet goes to; None where it is left alone."""
+    verdict, out, _ = path.run("steer", ETHERNET + data)
+    assert verdict == NOT_OURS  # goes on, there being no route for it in a test run
+    return None if out == ETHERNET + data else str(IPv4Address(out[30:34]))
 
 
 class Datagrams:
-    """Datagrams at random: sound more often than not."""
+    """At random: well-formed more often than not, checksums near all that can be."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
-    def packet(self, src: bytes, dst: bytes, sport: int, dport: int, tos: int) -> bytes:
-        pick, bits = self._random.random, self._random.getrandbits
-        payload = self._random.randbytes(self._random.choice((0, 1, 2, 7, 64, 600)))
-        checked = pick() < 0.8
-        packet = bytearray(build(src, dst, sport, dport, payload, tos=tos, checked=checked))
-        if checked and len(payload) >= 2 and pick() < 0.3:  # sums on both sides of zero
-            packet[-2:] = b"\0\0" if len(payload) % 2 == 0 else packet[-2:]
-            packet[26:28] = self._random.choice((b"\xff\xff", b"\xff\xfe", b"\0\x01"))
-        if pick() < 0.05:
-            packet[26:28] = bits(16).to_bytes(2, "big")
-        packet[8] = self._random.choice((0, 1, 2, 64, 255))
-        packet[4:6] = bits(16).to_bytes(2, "big")
-        packet[6:8] = b"\x40\0" if pick() < 0.95 else bits(16).to_bytes(2, "big")
-        if pick() < 0.03:
-            packet[24:26] = bits(16).to_bytes(2, "big")
-        if pick() < 0.03:
-            packet[0] = bits(8)
-        if pick() < 0.03:
-            packet[9] = bits(8)
-        packet[10:12] = b"\0\0"
-        packet[10:12] = checksum.internet_checksum(bytes(packet[:20])).to_bytes(2, "big")
-        return bytes(packet if pick() < 0.97 else packet[: self._random.randint(20, len(packet))])
-
-
-@pytest.mark.parametrize("direction", ["up", "down"])
-@pytest.mark.parametrize("moved", [False, True])
-def test_both_paths_make_the_same_bytes(
-    direction: str, moved: bool, amount: Amount, report: Callable[[str], None]
-) -> None:
-    """``moved``: the server sees another port than the client's, as another VIP has that."""
-    packets, place, python = Datagrams(5), Place(), Place()
-    if moved:
-        for each in (place, python):
-            assert each.python(query(dscp=OTHER_DSCP)) is not None
-            assert each.python(query()) is not None
-    elif direction == "down":
-        assert place.python(query()) is not None
-        assert python.python(query()) is not None
-    sees = [
-        m.outbound for m in place.core.datagrams.every(time.monotonic()) if m.entry.dscp == DSCP
-    ]
-    port = int.from_bytes(sees[0][10:], "big") if moved else 40000
-    outcome: Counter[str] = Counter()
-    count = amount(20_000, 500_000)
-    for number in range(count):
-        if direction == "up":
-            data = packets.packet(CLIENT, BRIDGE, 40000, PORT, DSCP << 2 | number & 3)
-            made = place.up(data)
-        else:
-            data = packets.packet(SERVER, CLIENT, SERVER_PORT, port, number & 0xFF)
-            made = place.down(data)
-        if not _plain(data):
-            assert made is None or data[6] & 0x3F or data[7], data.hex()
-            outcome["left alone"] += 1
-            continue
-        expected = python.python(data)
-        assert made == expected, (
-            f"\n{data.hex()}\n{made and made.hex()}\n{expected and expected.hex()}"
+    def packet(self, port: int) -> bytes:
+        pick, dice = self._random.random, self._random
+        payload = dice.randbytes(dice.choice((0, 1, 2, 7, 64)))
+        length = 8 + len(payload) if pick() < 0.95 else dice.choice((0, 7, 8, 9, 65535))
+        sport = port if pick() < 0.97 else 0
+        udp = struct.pack("!HHHH", sport, 53, length, 0) + payload
+        pseudo = checksum.pseudo_header_sum(SOURCE, SERVICE, 17, length)
+        total = pseudo + checksum.word_sum(udp)
+        if pick() < 0.3 and len(payload) >= 2:  # sums that are all ones, or will be
+            wanted = dice.choice((0, ONES_THERE, dice.getrandbits(16)))
+            word = (wanted - total + int.from_bytes(payload[:2], "big")) % 0xFFFF
+            payload = word.to_bytes(2, "big") + payload[2:]
+            total = pseudo + checksum.word_sum(udp[:8] + payload)
+        udp_sum = checksum.from_sum(total) or 0xFFFF
+        if pick() < 0.2:  # none, or a wrong one
+            udp_sum = dice.choice((0, 0, 0xFFFF, dice.getrandbits(16)))
+        udp = udp[:6] + udp_sum.to_bytes(2, "big") + payload
+        options = dice.randbytes(4 * dice.randint(0, 10)) if pick() < 0.05 else b""
+        words = 5 + len(options) // 4
+        head = struct.pack(
+            "!BBHHHBBH4s4s",
+            0x40 | words if pick() < 0.98 else dice.getrandbits(8),
+            dice.getrandbits(8),
+            4 * words + len(udp),
+            dice.getrandbits(16),
+            dice.choice((0, 0x4000)) if pick() < 0.95 else dice.getrandbits(16),
+            dice.choice((0, 1, 2, 64, 255)),
+            17 if pick() < 0.98 else dice.getrandbits(8),
+            0,
+            SOURCE,
+            SERVICE,
         )
-        outcome["translated"] += 1
-        if number % 100_000 == 0:
-            amount.progress(number, count)
-    report(f"{direction}: {dict(outcome)}")
-    assert min(outcome.values()) > count / 10
+        head += options
+        ip_sum = checksum.updated(0xFFFF, checksum.word_sum(head))
+        packet = head[:10] + ip_sum.to_bytes(2, "big") + head[12:] + udp
+        return packet if pick() < 0.97 else packet[: dice.randint(20, len(packet))]
 
 
-def _plain(data: bytes) -> bool:
+def steered(mapping: Mapping, data: bytes) -> bytes | None:
+    """What Python makes of it; None where the packet is for Python."""
     try:
         found = Datagram(data)
     except MalformedError:
-        return False
-    return found.ip_bytes == IP_HEADER.size and found.ttl > 1
+        return None
+    if found.ip_bytes != IP_HEADER.size or found.ttl < 2:
+        return None
+    return mapping.target.steering.datagram(found)
 
 
-# --- the records ---
+def test_steering(path: KernelPath, amount: Amount, report: Callable[[str], None]) -> None:
+    """Half of the ports have a mapping of their own, at another backend."""
+    shared = mapped(path, key())
+    own = {port: mapped(path, key(port), 1 + port % 2) for port in range(1, 20)}
+    packets, outcome = Datagrams(9), Counter[str]()
+    count = amount(50_000, 1_000_000)
+    for number in range(count):
+        port = 1 + number % 40
+        data = packets.packet(port)
+        verdict, out, _ = path.run("steer", ETHERNET + data)
+        expected = steered(own.get(port, shared), data)
+        assert verdict == NOT_OURS
+        assert out[14:] == (data if expected is None else expected), data.hex()
+        outcome["left alone" if expected is None else "steered"] += 1
+        outcome["no checksum"] += expected is not None and data[26:28] == b"\0\0"
+        outcome["all ones"] += expected is not None and expected[26:28] == b"\xff\xff"
+        if number % 100_000 == 0:
+            amount.progress(number, count)
+    report(f"{dict(outcome)}")
+    assert outcome["left alone"] > count / 10
+    assert outcome["steered"] > count / 3
+    assert min(outcome["no checksum"], outcome["all ones"]) > count / 500
 
 
-def test_a_clients_datagram_makes_the_way_for_the_answer(place: Place) -> None:
-    assert place.down(answer()) is None, "a direct one"
-    made = place.up(query(payload=b"q", ttl=9))
-    assert made == build(CLIENT, SERVER, 40000, SERVER_PORT, b"q", ttl=8)
-    assert place.down(answer()) == build(VIP, CLIENT, PORT, 40000, b"answer", ttl=63)
-    (mapping,) = place.core.datagrams.every(time.monotonic())
-    assert str(mapping) == f"{_text(CLIENT)}:40000 -> {_text(SERVER)}:5353"
-    gauges = place.core.gauges()
-    assert (gauges["fast_datagrams_up"], gauges["fast_datagram_bytes_up"]) == (1, 29)
-    assert (gauges["fast_datagrams_down"], gauges["fast_datagram_bytes_down"]) == (1, 34)
+def test_a_flows_own_mapping_goes_before_the_clients(path: KernelPath) -> None:
+    assert bridge_of(path, datagram()) is None
+    mapped(path, key(), 0)
+    assert bridge_of(path, datagram()) == BRIDGES[0]
+    mapped(path, key(CLIENT[1]), 1)
+    assert bridge_of(path, datagram()) == BRIDGES[1]
+    assert bridge_of(path, datagram(1)) == BRIDGES[0]
+    assert bridge_of(path, build(SOURCE, SERVICE, 1, 54, b"")) is None
+    assert bridge_of(path, build(SERVICE, SOURCE, 1, 53, b"")) is None
 
 
-def test_python_sees_the_kernels_mappings_and_the_kernel_pythons(place: Place) -> None:
-    place.up(query())
-    assert place.python(answer()) == build(VIP, CLIENT, PORT, 40000, b"answer", ttl=63)
-    assert place.python(query(40001)) is not None
-    assert place.down(answer(40001)) is not None
+def test_a_frame_for_another_host_is_left_alone(path: KernelPath) -> None:
+    mapped(path, key())
+    packet = OTHER_HOST + datagram()
+    assert path.run("steer", packet)[:2] == (NOT_OURS, packet)
 
 
-def test_no_checksum_stays_none_and_zero_becomes_all_ones(place: Place) -> None:
-    made = place.up(query(checked=False))
-    assert made == build(CLIENT, SERVER, 40000, SERVER_PORT, b"query", ttl=63, checked=False)
-    plain = build(CLIENT, SERVER, 40000, SERVER_PORT, b"\0\0", ttl=63)
-    zero = place.up(query(payload=plain[26:28]))
-    assert zero is not None
-    assert zero[26:28] == b"\xff\xff"
+def test_what_the_kernel_saw_is_recalled_and_counted(path: KernelPath) -> None:
+    mapping = mapped(path, key())
+    for payload in (0, 100):
+        path.run("steer", ETHERNET + datagram(payload=bytes(payload)))
+    path.run("steer", ETHERNET + datagram(payload=bytes(2500)), struct.pack("176xI", 1000))
+    path.mappings.recall(mapping)
+    assert (mapping.fast_datagrams, mapping.fast_size) == (5, 28 * 5 + 2600)
+    assert abs(mapping.seen - time.monotonic()) < 1
+    found = path.gauges()
+    assert found["fast_datagrams"] == found["fast_datagrams_unrouted"] == 5
+    assert found["fast_datagram_bytes"] == 28 * 5 + 2600
+    assert found["fast_packets"] == 0
 
 
-def test_a_client_of_two_vips_is_pythons_to_tell_apart_and_then_the_kernels(place: Place) -> None:
-    first = place.up(query())
-    assert first is not None
-    assert place.up(query(dscp=OTHER_DSCP)) is None, "its port is the other VIP's"
-    second = place.python(query(dscp=OTHER_DSCP))
-    assert second is not None
-    assert second[20:22] != first[20:22]
-    assert place.up(query(dscp=OTHER_DSCP)) == second, "from now on the kernel knows"
-    assert place.up(query()) == first
-    for port, vip in ((40000, VIP), (int.from_bytes(second[20:22], "big"), OTHER_VIP)):
-        assert place.down(answer(port)) == build(vip, CLIENT, PORT, 40000, b"answer", ttl=63)
-    assert len(place.mappings()) == 2
+def test_a_full_table_leaves_the_rest_to_python(path: KernelPath) -> None:
+    assert isinstance(path.mappings, KernelMappings)
+    by = service()
+    mappings = [Mapping(key(1, number), by, next(by.targets), 0.0) for number in range(ROOM + 5)]
+    for mapping in mappings:
+        path.mappings.steer(mapping)
+    path.mappings.settle()
+    assert sum(mapping.fast for mapping in mappings) == ROOM
+    path.mappings.forget(mappings[0])
+    path.mappings.renew(mappings[-1])
+    assert mappings[-1].fast
+    assert len(list(path.mappings.records.keys())) == ROOM
 
 
-def test_the_bridges_own_source_is_pythons_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Place(source="bridge", ports=(5000, 5001), local=False)
-    assert place.up(query()) is None
-    assert place.python(query()) is None
-    ((_, first),) = place.core.out
-    assert first[12:16] == BRIDGE
-    assert place.path.mappings.of_client(place.entries[0], query()[12:24], time.monotonic())
+def test_a_record_that_cannot_be_brought_up_to_date_goes(
+    path: KernelPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapping = mapped(path, key())
+    monkeypatch.setattr(Map, "put", lambda *_: False)
+    path.mappings.renew(mapping)
+    assert not mapping.fast
+    assert bridge_of(path, datagram()) is None
 
 
-def test_what_is_idle_is_nobodys_and_goes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.core.reconfigure(place.entries, config.Limits(), config.Timeouts(udp=1.0))
-    place.up(query())
-    place.up(query(40001))
-    now = time.monotonic()
-    _look_through(place, now)
-    assert place.core.gauges()["mappings"] == 2
-    assert place.entries[0].figures.flows == 2
-    deadline = now + 1.1
-    while time.monotonic() < deadline:
-        time.sleep(0.05)
-        place.up(query(40001))
-    assert place.down(answer()) is None
-    assert place.down(answer(40001)) is not None
-    assert len(list(place.path.mappings.records.keys())) == 2
-    _look_through(place, time.monotonic())
-    assert len(list(place.path.mappings.records.keys())) == 1
-    assert place.core.gauges()["mappings"] == 1
-    assert place.core.counts()["mappings_expired"] == 1
+def test_what_is_withheld_is_pythons_until_it_is_given_back(path: KernelPath) -> None:
+    mapping = mapped(path, key())
+    path.run("steer", ETHERNET + datagram())
+    path.mappings.withhold(lambda each: each is mapping)
+    path.mappings.renew(mapping)
+    assert bridge_of(path, datagram()) is None
+    assert (mapping.fast, mapping.fast_datagrams) == (False, 1)
+    path.mappings.withhold(None)
+    path.mappings.renew(mapping)
+    assert bridge_of(path, datagram()) == BRIDGES[0]
 
 
-def _look_through(place: Place, now: float) -> None:
-    while place.path.mappings.step(now) < now + 1:
-        pass
+def test_the_core_and_the_kernel_agree(path: KernelPath) -> None:
+    """From the first datagram, which is Python's, to the mapping's end."""
+    stage = Stage(fast=path, pool={"policy": "round-robin"}, limits={"mappings": 2})
+    bridge = stage.send()
+    assert bridge_of(path, datagram()) is None, "until the turn is over"
+    stage.core.settle()
+    assert bridge_of(path, datagram(1)) == bridge
+    down = f"b{BRIDGES.index(str(bridge))}"
+    stage.check(down, well=False)
+    stage.settle()
+    assert bridge_of(path, datagram()) is None
+    other = stage.send()
+    stage.core.settle()
+    assert bridge_of(path, datagram()) == other != bridge
+    stage.reload(pool={"policy": "round-robin"}, limits={"mappings": 2}, dscp=9)
+    assert path.run("steer", ETHERNET + datagram()).packet[15] == 9 << 2
+    for number in (1, 2, 3):
+        stage.quick((f"198.51.0.{number}", 5))
+    stage.core.settle()
+    assert bridge_of(path, datagram()) is None, "it has made room"
 
 
-def test_a_full_map_lets_the_oldest_go() -> None:
-    place = Place(mappings=512)
-    for port in range(1024, 6024):
-        assert place.up(query(port)) is not None
-    assert 0 < len(place.mappings()) <= 512
-    assert place.down(answer(6023)) is not None, "the latest is there"
+def test_who_is_heard_of_by_the_kernel_alone_stays(path: KernelPath) -> None:
+    stage = Stage(fast=path, limits={"mappings": 2})
+    stage.now = time.monotonic()
+    stage.send()
+    stage.quick(("198.51.0.1", 5))
+    stage.core.settle()
+    stage.now += 1
+    path.run("steer", ETHERNET + datagram())
+    stage.quick(("198.51.0.2", 5))
+    assert key() in stage.table.mappings
+    assert stage.count("mappings_evicted") == 1
 
 
-def test_a_way_in_that_is_gone_is_for_those_that_it_has(place: Place) -> None:
-    place.up(query())
-    _look_through(place, time.monotonic())
-    place.core.reconfigure(place.entries[1:], config.Limits(), config.Timeouts())
-    assert place.up(query()) is not None
-    assert place.up(query(40001)) is None
-    assert place.python(query(40001)) is None
-    assert place.core.counts()["datagram_former_entry"] == 1
-    assert place.core.former() == [place.entries[0]]
-
-
-def test_what_an_earlier_run_knew_goes_on() -> None:
-    """The maps are pinned: nothing is to be adopted."""
-    directory = fast_path.directory().parent / "l3dsr-test-datagrams"
-    try:
-        first = KernelPath(2, Counter(), directory)
-        place = Place()
-        place.core.datagrams.mappings = first.mappings
-        place.core.datagrams.follow()
-        packet = query()
-        assert first.run("incoming", ETHERNET + packet).packet != ETHERNET + packet
-        second = KernelPath(2, Counter(), directory)
-        assert second.run("outgoing", ETHERNET + answer()).packet != ETHERNET + answer()
-        assert second.run("incoming", ETHERNET + packet).packet != ETHERNET + packet
-    finally:
-        for pin in directory.glob("*"):
-            pin.unlink()
-        directory.rmdir()
-
-
-# --- fragments ---
-
-
-def fragments(packet: bytes, size: int) -> Iterator[bytes]:
-    payload = packet[20:]
-    for at in range(0, len(payload), size):
-        more = FRAGMENT if at + size < len(payload) else 0
-        head = bytearray(packet[:20])
-        part = payload[at : at + size]
-        head[2:4] = (20 + len(part)).to_bytes(2, "big")
-        head[4:6] = b"\x12\x34"
-        head[6:8] = (more | at // 8).to_bytes(2, "big")
-        head[10:12] = b"\0\0"
-        head[10:12] = checksum.internet_checksum(bytes(head)).to_bytes(2, "big")
-        yield bytes(head) + part
-
-
-def test_an_answer_in_fragments_is_translated_whole(place: Place) -> None:
-    place.up(query())
-    payload = random.Random(1).randbytes(4000)
-    whole = build(VIP, CLIENT, PORT, 40000, payload, ttl=63)
-    for sent, expected in zip(
-        fragments(answer(payload=payload), 1480), fragments(whole, 1480), strict=True
-    ):
-        verdict, out, _ = place.path.run("outgoing", ETHERNET + sent)
-        assert (verdict, out[14:]) == (NOT_OURS, expected)
-
-
-def test_fragments_of_others_are_left_alone(place: Place) -> None:
-    place.up(query())
-    for sent in fragments(answer(40001, payload=bytes(4000)), 1480):
-        assert place.path.run("outgoing", ETHERNET + sent)[:2] == (NOT_OURS, ETHERNET + sent)
-    for sent in fragments(query(payload=bytes(4000)), 1480):
-        assert place.up(sent) is None, "the stack's to put together"
+def test_a_restart_moves_nobody(path: KernelPath) -> None:
+    """The records are those that an earlier run would have left."""
+    for number in range(40):
+        mapped(path, key(0, number), number % 3)
+    mapped(path, key(CLIENT[1], 99))  # of another kind of key than is configured now
+    later = KernelMappings(path.mappings.records, Counter())  # type: ignore[attr-defined]
+    path.mappings = later
+    stage = Stage(fast=path, pool={"policy": "round-robin"}, bridges=BRIDGES[:2])
+    first = stage.send((str(IPv4Address(key(0, 4)[:4])), 5))
+    assert first == BRIDGES[1], "asked for before its turn"
+    stage.settle()
+    assert stage.count("mappings_adopted") == 27 - 1 * (40 % 3 == 2)
+    assert stage.count("mappings_not_adopted") == 14
+    assert sum(stage.pending().values()) == len(stage.table.mappings)
+    assert all(mapping.fast for mapping in stage.table.mappings.values())
+    assert {at[3] for at in stage.table.mappings} == {n for n in range(40) if n % 3 != 2}

@@ -68,6 +68,10 @@ ELSEWHERE = {
         CONTROL,
         '"explain", "GET", f"http://{VIP}/a"',
     ),
+    "balancer explain --service names --sni a.example --alpn h2": (
+        "tests/e2e/test_tls.py",
+        "explain --service names --sni a.example --alpn y",
+    ),
     "balancer top": (CONTROL, '"top", "--frames", "1"'),
     "balancer shell": (CONTROL, 'line(lab, "balancer", "shell")'),
     "balancer trace 192.168.33.1 --seconds 5 --write client.pcap": (

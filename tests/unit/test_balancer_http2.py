@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from balancer.core.config import RateLimit, Route
+from balancer.core.fast_path import Former
 from tests.unit import models
-from tests.unit.balancer_stage import BRIDGES, REQUEST, Client, Stage, handoff_of
+from tests.unit.balancer_stage import BRIDGES, REQUEST, VIP, Client, Stage, handoff_of
 from tests.unit.http2_heads import GET, START, compressed, frame, head, headers, with_fields
 from tests.unit.scapy_oracle import fields
+from tests.unit.test_balancer_lifetimes import Remembering
 
 HEAD = head(GET)
 LIMITED = {"limit": RateLimit(rate=0.001, burst=1, per="key")}
@@ -33,6 +37,26 @@ def test_no_backend_is_told_by_a_reset() -> None:
     assert stage.count("backend_refused") == 1
     assert stage.count("replied_503") == 0
     assert stage.core.gauges()["flows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [(HEAD, b""), (REQUEST, b"HTTP/1.1 503")], ids=("2", "1")
+)
+def test_after_a_restart_what_comes_back_says_what_it_is(data: bytes, said: bytes) -> None:
+    """Of a connection that the kernel went on steering, and that its bridge then gave back."""
+    kernel = Remembering()
+    stage = Stage(bridges=BRIDGES[:1], pool={"retries": 0}, fast=kernel)
+    client = Client(stage)
+    bridge, first = socket.inet_aton(BRIDGES[0]), (client.c + 1) % 2**32
+    flow = models.flow_bytes(client.address, VIP)
+    kernel.kept[flow] = Former(flow, bridge, first, client.b, 0, stage.now, suspect=False)
+    client.send(at=len(data))  # by which the balancer learns of it
+    assert stage.count("flows_adopted") == 1
+    stage.sent()
+    assert stage.packet(client.answer(models.REFUSED, rest=data)) is None
+    answer = stage.reply()
+    assert answer["payload"].startswith(said)
+    assert ("R" in answer["flags"]) == (not said)
 
 
 def test_too_many_requests_are_told_by_a_reset() -> None:
@@ -60,6 +84,7 @@ def test_too_many_requests_are_told_by_a_reset() -> None:
         (head(with_fields(path=None)), "http2_pseudo_missing"),
         (head(with_fields((b"X", b"y"))), "http2_bad_field_name"),
     ],
+    ids=("HPACK", "frame", "path", "name"),
 )
 def test_a_bad_head_is_reset_by_name(data: bytes, reason: str) -> None:
     stage = Stage()
@@ -67,7 +92,8 @@ def test_a_bad_head_is_reset_by_name(data: bytes, reason: str) -> None:
     assert client.send(data) is None
     assert is_reset(stage, client)
     assert stage.count(reason) == 1
-    assert stage.core.gauges() == {"flows": 0, "waiting": 0, "buffered_bytes": 0}
+    gauges = stage.core.gauges()
+    assert (gauges["flows"], gauges["waiting"], gauges["buffered_bytes"]) == (0, 0, 0)
 
 
 def test_a_bad_head_may_go_by_the_clients_address() -> None:

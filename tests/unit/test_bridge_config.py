@@ -84,6 +84,53 @@ fall = 9
     )
 
 
+UDP = BACKEND + 'protocol = "udp"\n'
+
+
+def test_a_check_by_datagrams() -> None:
+    keys = """[backends.check]
+kind = "udp"
+send = "hex:12 34 0100"
+expect = "hex: 1234"
+match = '\\x81\\x80'
+"""
+    (backend,) = config.parse(BALANCER + UDP + keys, "p.toml").backends
+    check = backend.check
+    assert check is not None
+    assert (check.send, check.expect, check.match) == (b"\x12\x34\1\0", b"\x12\x34", r"\x81\x80")
+    (backend,) = config.parse(BALANCER + UDP + keys.replace("hex:12 34 0100", "PING"), "p").backends
+    assert backend.check is not None
+    assert backend.check.send == b"PING"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            UDP + "[backends.check]\nkind = 'udp'",
+            "check.send: is missing; right would be a datagram",
+        ),
+        (
+            UDP + "[backends.check]\nkind = 'udp'\nsend = 'hex:1'",
+            "check.send: 'hex:1' is wrong; right would be a text, or 'hex:' and hexadecimal digits",
+        ),
+        (
+            UDP + "[backends.check]\nkind = 'udp'\nsend = 'x'\nmatch = '('",
+            "check.match: '(' is wrong; right would be a regular expression for bytes",
+        ),
+        (UDP + "[backends.check]\nsend = 'x'", "check.send: is for kind 'udp', not 'tcp'"),
+        (
+            BACKEND + "[backends.check]\nkind = 'udp'\nsend = 'x'",
+            "backends[0].check: is of kind 'udp'; right would be one of kind 'tcp' or 'http'",
+        ),
+    ],
+)
+def test_a_wrong_check_by_datagrams(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        config.parse(BALANCER + text, "p.toml")
+    assert problem in str(error.value)
+
+
 def test_it_answers_where_balancers_look_unless_told_otherwise() -> None:
     other = BACKEND.replace("10.0.0.11", "10.0.0.12")
     text = BALANCER + BACKEND + BACKEND.replace("port = 80", "port = 81") + other

@@ -15,12 +15,14 @@ COOKIE = "cookie"
 
 class Asked(NamedTuple):
     """``host`` as in Authority, and only if it is asked for; ``source`` are the client's 4 address
-    bytes; ``fields`` have the names that are asked for."""
+    bytes; ``fields`` have the names that are asked for. Of TLS, ``host`` is the server's name, and
+    ``protocols`` are those that the client offers."""
 
     request: Request
     source: bytes
     host: bytes
     fields: Values
+    protocols: tuple[bytes, ...] = ()
 
 
 class Reader:

@@ -18,6 +18,7 @@ class Head:
 
     __slots__ = (
         "arrived",
+        "awaited",
         "confirmed",
         "data",
         "due",
@@ -39,6 +40,7 @@ class Head:
         self.fin_at: int | None = None
         self.kept_bytes = 0  # of packets, data and later: what the table's bound counts
         self.arrived = 0  # segments since the last acknowledgment
+        self.awaited = 0  # before there are so many bytes, the request cannot be whole
         self.due = 0.0  # when to acknowledge, if nothing more comes
         self.stamp: tuple[int, int] | None = None  # newest TSval, and the TSecr beside it
         self.window = 0

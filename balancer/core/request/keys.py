@@ -106,6 +106,8 @@ _KINDS: dict[str, Callable[[str], Taken]] = {
     "uri": lambda _: _uri,
     "host": lambda _: lambda asked: asked.host,
     "source": lambda _: lambda asked: asked.source,
+    "sni": lambda _: lambda asked: asked.host,
+    "alpn": lambda _: lambda asked: b",".join(asked.protocols),
     "query": _parameter,
     "header": _header,
     "cookie": _cookie,

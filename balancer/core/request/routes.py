@@ -26,7 +26,7 @@ _LONGEST_NAME = 64
 class Compiled:
     """One route. ``name`` is its own, or what it asks for in words."""
 
-    __slots__ = ("_headers", "_hosts", "_methods", "_suffixes", "name", "pool")
+    __slots__ = ("_headers", "_hosts", "_methods", "_protocols", "_suffixes", "name", "pool")
 
     def __init__(self, route: Route) -> None:
         self.name = route.name or _in_words(route)
@@ -35,6 +35,7 @@ class Compiled:
         self._hosts = frozenset(host for host in hosts if not host.startswith(b"*"))
         self._suffixes = tuple(host[1:] for host in hosts if host.startswith(b"*"))
         self._methods = frozenset(method.encode("ascii") for method in route.method)
+        self._protocols = frozenset(protocol.encode("ascii") for protocol in route.alpn)
         self._headers = [
             (name.encode("ascii"), None if value == "*" else value.encode("ascii"))
             for name, value in route.header
@@ -46,8 +47,11 @@ class Compiled:
         return host in self._hosts or host.endswith(self._suffixes)
 
     def meets_rest(self, asked: Asked) -> bool:
-        """Whether the method (RFC 9110 section 9.1: case-sensitive) and the fields are right."""
+        """Whether the method (RFC 9110 section 9.1: case-sensitive), the fields and the protocols
+        are right."""
         if self._methods and asked.request.method not in self._methods:
+            return False
+        if self._protocols and self._protocols.isdisjoint(asked.protocols):
             return False
         return all(_has(asked.fields, name, value) for name, value in self._headers)
 
@@ -147,6 +151,7 @@ def _in_words(route: Route) -> str:
     where = ",".join(route.host) + (route.path_prefix or "")
     regex = f"~{route.path_regex}" if route.path_regex is not None else ""
     headers = (f"{name}={value}" for name, value in route.header)
-    words = [",".join(route.method), where + regex, *headers]
+    alpn = "alpn=" * bool(route.alpn) + ",".join(route.alpn)
+    words = [",".join(route.method), where + regex, *headers, alpn]
     text = " ".join(word for word in words if word) or "any"
     return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 3] + "..."

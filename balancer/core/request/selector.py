@@ -27,7 +27,8 @@ class Selected(NamedTuple):
     ``key`` is what the pool chooses a backend by. ``route`` is the name of the route that was met,
     "" for the service's own pool. ``parts`` are what the key is made of, as the configuration
     writes them (``path``, ``cookie:NAME``; ``keys.shown`` tells them apart again); ``missing`` what
-    the request lacks of the pool's key. ``http`` is the version that the client speaks, 1 or 2.
+    the request lacks of the pool's key. ``http`` is the version that the client speaks, 1 or 2;
+    0: another protocol.
     """
 
     pool: str

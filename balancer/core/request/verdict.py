@@ -7,7 +7,7 @@ from common.core.ledger import Outcome
 
 
 class Reason(Outcome):
-    """Why the bytes do not start an HTTP request, or not one that can be sent anywhere."""
+    """Why the bytes do not start what the service speaks, or nothing that can be sent anywhere."""
 
     # the request line
     NOT_HTTP = "not_http"
@@ -24,6 +24,20 @@ class Reason(Outcome):
     BAD_FIELD_VALUE = "bad_field_value"  # NUL or a bare CR in it
     SEVERAL_HOSTS = "several_hosts"
     BAD_HOST = "bad_host"
+    # TLS: what is no record of a handshake,
+    NOT_TLS = "not_tls"
+    PLAIN_HTTP = "plain_http"
+    SSLV2_HELLO = "sslv2_hello"
+    TLS_ALERT = "tls_alert"
+    TLS_RECORD_TYPE = "tls_record_type"
+    TLS_RECORD_VERSION = "tls_record_version"
+    TLS_RECORD_LENGTH = "tls_record_length"  # nothing in it, or too much
+    # and what the handshake begins with
+    NO_CLIENT_HELLO = "no_client_hello"
+    BAD_CLIENT_HELLO = "bad_client_hello"  # lengths that do not add up
+    REPEATED_EXTENSION = "repeated_extension"
+    BAD_SERVER_NAME = "bad_server_name"
+    BAD_ALPN = "bad_alpn"
     # HTTP/2: its framing, its header section
     HTTP2_PREFACE = "http2_preface"  # not as it should go on
     HTTP2_NO_SETTINGS = "http2_no_settings"  # another frame first
@@ -46,7 +60,10 @@ class Reason(Outcome):
 
 @dataclass(frozen=True, slots=True)
 class NeedMore:
-    """What is needed is not complete yet, and right so far."""
+    """What is needed is not complete yet, and right so far. Before there are ``until`` bytes from
+    the first one on, it cannot be complete."""
+
+    until: int = 0
 
 
 @dataclass(frozen=True, slots=True)

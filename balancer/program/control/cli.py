@@ -99,6 +99,8 @@ def _explain(controlled: Controlled) -> click.Command:
         method: str,
         url: str,
         headers: tuple[str, ...],
+        sni: str,
+        alpn: tuple[str, ...],
         source: str,
         service: str | None,
         as_json: bool,
@@ -106,15 +108,18 @@ def _explain(controlled: Controlled) -> click.Command:
         """Say where a request would go now, and why: route, pool, key, hash and backend, and who
         would be asked after it.
 
-        URL is http://HOST/PATH or /PATH. For a datagram, METHOD is udp, and URL the service's
-        ADDRESS:PORT. The running {name} finds it by the functions that it takes real requests
-        through; nothing is sent or counted.
+        URL is http://HOST/PATH or /PATH. For a service of TLS there are --sni and --alpn in place
+        of METHOD and URL. For a datagram, METHOD is udp, and URL the service's ADDRESS:PORT. The
+        running {name} finds it by the functions that it takes real requests through; nothing is
+        sent or counted.
         """
         found = remote.ask(
             "explain",
             method=method,
             url=url,
             headers=list(headers),
+            sni=sni,
+            alpn=list(alpn),
             source=source,
             service=service,
         )
@@ -128,11 +133,13 @@ def _explain(controlled: Controlled) -> click.Command:
     return controlled.command(
         explain,
         "explain",
-        click.argument("method"),
-        click.argument("url"),
+        click.argument("method", default=""),
+        click.argument("url", default=""),
         click.option(
             "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Repeat for more."
         ),
+        click.option("--sni", metavar="NAME", default="", help="The server's name, of TLS."),
+        click.option("--alpn", metavar="PROTOCOL", multiple=True, help="Repeat for more."),
         click.option(
             "--source",
             metavar="ADDRESS[:PORT]",

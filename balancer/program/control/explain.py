@@ -12,13 +12,20 @@ from balancer.core.datagrams.engine import Datagrams
 from balancer.core.datagrams.service import DatagramService
 from balancer.core.reading import Unread
 from balancer.core.request.keys import shown
-from balancer.core.request.selector import Selected, Selector
+from balancer.core.request.selector import Selected
 from balancer.core.request.synthetic import UnsendableError, request_bytes
+from balancer.core.request.tls.synthetic import client_hello
 from balancer.core.request.verdict import Bad, NeedMore
 from balancer.program.control import explain_datagram
 from balancer.program.control.choice import choice
 from common.adapters.control.server import Command, CommandError
 from common.program.control.table import command
+
+
+class Selecting(Protocol):
+    """Of what a service speaks."""
+
+    def inspect(self, data: bytes, limit: int, source: bytes) -> NeedMore | Bad | Selected: ...
 
 
 class Service(Protocol):
@@ -33,7 +40,10 @@ class Service(Protocol):
     pools: Mapping[str, Pool]
 
     @property
-    def selector(self) -> Selector: ...
+    def inspect(self) -> str: ...
+
+    @property
+    def selector(self) -> Selecting: ...
 
 
 class Serving(Protocol):
@@ -50,27 +60,47 @@ class Serving(Protocol):
 
 def commands(core: Serving) -> dict[str, Command]:
     def explain(
-        method: str,
-        url: str,
+        method: str = "",
+        url: str = "",
         headers: list[str] | None = None,
         source: str = "0.0.0.0",
         service: str | None = None,
+        sni: str = "",
+        alpn: list[str] | None = None,
     ) -> dict[str, Any]:
         if method.lower() == "udp":
             return explain_datagram.explained(core, url, source, service)
         try:
-            head = request_bytes(method, url, headers or [])
             client = IPv4Address(source).packed
-        except UnsendableError as error:
-            raise CommandError(str(error)) from None
         except AddressValueError:
             right = "right would be a client's IPv4 address"
             raise CommandError(f"source: {source!r} is wrong; {right}") from None
-        asked = _service(core.services, service, urlsplit(url))
+        offered = alpn or []
+        asked = _service(_speaking(core.services, method, sni, offered), service, urlsplit(url))
+        try:
+            if asked.inspect == "tls":
+                head = client_hello(sni, offered)
+            else:
+                head = request_bytes(method, url, headers or [])
+        except UnsendableError as error:
+            raise CommandError(str(error)) from None
         found = asked.selector.inspect(head, asked.max_head, client)
         return {"service": asked.name, "source": source, **_words(asked, found, client)}
 
     return {"explain": command(explain)}
+
+
+def _speaking(
+    services: Sequence[Service], method: str, sni: str, alpn: Sequence[str]
+) -> Sequence[Service]:
+    """Those that can be meant: by HTTP's words, by TLS's, or by none."""
+    if method and (sni or alpn):
+        raise CommandError("--sni and --alpn are for TLS; right would be they, or METHOD and URL")
+    kind = "http" if method else "tls" if sni or alpn else ""
+    meant = [each for each in services if kind in ("", each.inspect)]
+    if not meant:
+        raise CommandError(f"there is no service with inspect = '{kind}'")
+    return meant
 
 
 def _service(services: Sequence[Service], name: str | None, url: SplitResult) -> Service:

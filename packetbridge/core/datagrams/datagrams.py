@@ -53,6 +53,7 @@ class Datagrams:
         self._ways = ways
         self._entries = ways.datagrams
         self._sources = Sources()
+        self.in_kernel = mappings is not None
         self.mappings: Mappings = Table(context.ledger) if mappings is None else mappings
         self.due = 0.0  # when `timers` is to be called
         self.configure(limits, timeouts)
@@ -94,6 +95,10 @@ class Datagrams:
     def end(self, mapping: Mapping) -> None:
         """Forget a mapping: the client's next datagram makes another."""
         self.mappings.remove(mapping)
+
+    def of_server(self, outbound: bytes, now: float) -> Mapping | None:
+        """The mapping of a server's datagram with that key."""
+        return self.mappings.of_server(outbound, now)
 
     def every(self, now: float) -> Iterator[Mapping]:
         """All mappings, little by little."""

@@ -8,21 +8,21 @@ from packetbridge.core.entry import Entry
 
 class Mapping:
     """``inbound`` is the 12-byte key of the client's datagrams as they come to this bridge,
-    ``outbound`` that of the server's; ``seen`` when the last of either came. ``slow``: Python
-    translates it also where the kernel could.
+    ``outbound`` that of the server's; ``began`` and ``seen`` are when the first and the last of
+    either came. ``slow``: Python translates it also where the kernel could.
 
     The server sees the client by its own address and port, unless the bridge gives it another, as
     configured, or as another VIP's mapping has it already.
     """
 
-    __slots__ = ("addressing", "entry", "inbound", "outbound", "seen", "slow")
+    __slots__ = ("addressing", "began", "entry", "inbound", "outbound", "seen", "slow")
 
     def __init__(self, entry: Entry, inbound: bytes, outbound: bytes, now: float) -> None:
         self.entry = entry
         self.inbound = inbound
         self.outbound = outbound
         self.addressing = entry.addressing(inbound, outbound)
-        self.seen = now
+        self.began = self.seen = now
         self.slow = False
 
     @property

@@ -5,7 +5,7 @@ maps, which then are all that there is (packetbridge/program/mappings.py).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from common.core.ledger import Ledger, Occurrence
@@ -52,6 +52,13 @@ class Mappings(Protocol):
 
     def step(self, now: float) -> float:
         """Let some of those go that do not count any more; when to be called again."""
+
+    def withhold(self, wanted: Callable[[Mapping], bool] | None) -> None:
+        """Leave to Python those that are ``wanted``, of those that begin from now on, or are
+        renewed; None: no more."""
+
+    def renew(self, mapping: Mapping) -> None:
+        """Have what ``withhold`` said hold for one that there is."""
 
     def __len__(self) -> int:
         """How many there are, or were when they were last looked through."""
@@ -118,6 +125,12 @@ class Table:
             self.remove(mapping)
             self._ledger.counts[Counted.EXPIRED] += 1
         return now
+
+    def withhold(self, wanted: Callable[[Mapping], bool] | None) -> None:
+        """They are Python's all of them."""
+
+    def renew(self, mapping: Mapping) -> None:
+        pass
 
     def _counting(self, mapping: Mapping | None, now: float) -> Mapping | None:
         return None if mapping is None or now - mapping.seen > self._idle else mapping

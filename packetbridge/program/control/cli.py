@@ -50,10 +50,11 @@ def _flows(controlled: Controlled) -> click.Command:
         click.option("--backend", metavar="ADDRESS:PORT", help="Only at this backend."),
         click.option(
             "--state",
-            type=click.Choice(["syn_sent", "spliced", "closing", "linger"]),
+            type=click.Choice(["syn_sent", "spliced", "closing", "linger", "mapped"]),
             help="Only in this state: the server is being asked, both sides stand, one has ended, "
-            "both have.",
+            "both have; mapped, of UDP.",
         ),
+        click.option("--protocol", type=click.Choice(["tcp", "udp"]), help="Only of this one."),
         LIMIT,
         JSON,
     )

@@ -1,21 +1,30 @@
-"""`flows` and `kill`: the bridge's connections."""
+"""`flows` and `kill`: the bridge's connections, and the mappings of UDP clients beside them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
-from common.adapters.control.server import Command, Pages
+from common.adapters.control.server import Command, CommandError, Pages
 from common.core.flow_id import flow_id
+from common.core.segment import reverse
 from common.program.control.flows import MOST, at, check_state, client, first, killing, those
 from common.program.control.pages import paged
 from common.program.control.table import command
+from packetbridge.core.datagrams.mapping import Mapping
 from packetbridge.core.engine import Bridge
 from packetbridge.core.flow import IN_KERNEL, Flow
 from packetbridge.core.states import State
 
-STATES = tuple(state.value for state in State if state not in (State.HANDOFF, State.GONE))
+STATES = (
+    *(state.value for state in State if state not in (State.HANDOFF, State.GONE)),
+    "mapped",
+)
+PROTOCOLS = ("tcp", "udp")
+
+Known = Flow | Mapping
 
 
 def commands(core: Bridge) -> dict[str, Command]:
@@ -25,9 +34,10 @@ def commands(core: Bridge) -> dict[str, Command]:
         client: str | None = None,
         backend: str | None = None,
         state: str | None = None,
+        protocol: str | None = None,
         limit: int = MOST,
     ) -> Pages:
-        wanted = _wanted(client, backend, state)
+        wanted = _wanted(client, backend, state, protocol)
         now = time.monotonic()
         rows = (None if flow is None else _row(core, flow, now) for flow in known.those(wanted))
         return paged(first(rows, limit))
@@ -40,57 +50,90 @@ class Flows:
 
     def __init__(self, core: Bridge) -> None:
         self._core = core
-        self.withhold, self.renew = core.fast.withhold, core.fast.renew
 
-    def those(self, wanted: Callable[[Flow], bool]) -> Iterator[Flow | None]:
-        return those(self._core.table.every(), _is_gone, wanted)
+    def those(self, wanted: Callable[[Known], bool]) -> Iterator[Known | None]:
+        every: Iterator[Known]
+        every = chain(self._core.table.every(), self._core.datagrams.every(time.monotonic()))
+        return those(every, _is_gone, wanted)
 
-    def key(self, flow: Flow) -> bytes:
+    def key(self, flow: Known) -> bytes:
         return flow.client_key
 
-    def identity(self, flow: Flow) -> str:
-        return flow_id(flow.incarnation)
+    def identity(self, flow: Known) -> str:
+        return _identity(flow)
+
+    def withhold(self, wanted: Callable[[Known], bool] | None) -> None:
+        self._core.fast.withhold(wanted)
+        self._core.datagrams.mappings.withhold(wanted)
+
+    def renew(self, flow: Known) -> None:
+        if isinstance(flow, Mapping):
+            self._core.datagrams.mappings.renew(flow)
+        else:
+            self._core.fast.renew(flow)
 
     def other_side(self, key: bytes) -> bytes | None:
         """The server knows the client by another address, or another port."""
-        outbound = self._core.table.outbound
-        flow = outbound.get(key) or outbound.get(key[4:8] + key[:4] + key[10:] + key[8:10])
-        return None if flow is None else flow.client_key
+        core = self._core
+        for each in (key, reverse(key)):
+            flow = core.table.outbound.get(each) or core.datagrams.of_server(each, time.monotonic())
+            if flow is not None:
+                return flow.client_key
+        return None
 
 
-def _is_gone(flow: Flow) -> bool:
-    return flow.state is State.GONE
+def _identity(flow: Known) -> str:
+    return flow.identity if isinstance(flow, Mapping) else flow_id(flow.incarnation)
 
 
-def _wanted(client_: str | None, backend: str | None, state: str | None) -> Callable[[Flow], bool]:
+def _is_gone(flow: Known) -> bool:
+    return not isinstance(flow, Mapping) and flow.state is State.GONE
+
+
+def _wanted(
+    client_: str | None, backend: str | None, state: str | None, protocol: str | None
+) -> Callable[[Known], bool]:
     check_state(state, STATES)
+    if protocol not in (None, *PROTOCOLS):
+        raise CommandError(f"protocol: {protocol!r} is wrong; right would be tcp or udp")
     whose = None if client_ is None else client(client_)
 
-    def wanted(flow: Flow) -> bool:
+    def wanted(flow: Known) -> bool:
         return (
             (whose is None or whose.is_of(flow.inbound))
             and (backend is None or _backend(flow) == backend)
-            and (state is None or flow.state.value == state)
+            and (state is None or _state(flow) == state)
+            and (protocol is None or flow.entry.protocol == protocol)
         )
 
     return wanted
 
 
-def _backend(flow: Flow) -> str:
+def _backend(flow: Known) -> str:
     """By the address and port that the balancers know it by."""
     return at(flow.entry.address, flow.entry.port)
 
 
-def _row(core: Bridge, flow: Flow, now: float) -> dict[str, Any]:
-    core.fast.recall(flow)
+def _state(flow: Known) -> str:
+    return "mapped" if isinstance(flow, Mapping) else flow.state.value
+
+
+def _row(core: Bridge, flow: Known, now: float) -> dict[str, Any]:
+    """``age`` is seconds in its state; of a mapping, since its first datagram."""
+    if isinstance(flow, Mapping):
+        fast, since = core.datagrams.in_kernel and not flow.slow, flow.began
+    else:
+        core.fast.recall(flow)
+        fast, since = flow.marked(IN_KERNEL), flow.placed
     return {
-        "id": flow_id(flow.incarnation),
+        "id": _identity(flow),
         "client": at(flow.inbound[:4], flow.inbound[8:10]),
+        "protocol": flow.entry.protocol,
         "vip": at(flow.entry.vip, flow.entry.port),
         "backend": _backend(flow),
         "server": at(flow.entry.server, flow.entry.server_port),
-        "state": flow.state.value,
-        "path": "kernel" if flow.marked(IN_KERNEL) else "python",
-        "age": round(now - flow.placed, 3),
+        "state": _state(flow),
+        "path": "kernel" if fast else "python",
+        "age": round(max(now - since, 0.0), 3),
         "idle": round(max(now - flow.seen, 0.0), 3),
     }

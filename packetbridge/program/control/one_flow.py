@@ -19,7 +19,8 @@ from packetbridge.core.states import State
 
 def commands(loop: PacketLoop, core: Bridge) -> dict[str, Command]:
     def told(client: bytes, service: bytes) -> dict[str, Any]:
-        ways = [each for each in core.entries if _endpoint(each) == service]
+        of_tcp = (each for each in core.entries if each.protocol == "tcp")
+        ways = [each for each in of_tcp if _endpoint(each) == service]
         flow = _find(core, ways, client)
         return {
             "ways": [_way(each) for each in islice(ways, MOST)],

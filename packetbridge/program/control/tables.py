@@ -18,7 +18,18 @@ def status(found: dict[str, Any]) -> list[RenderableType]:
 
 
 def flows(found: list[dict[str, Any]]) -> list[RenderableType]:
-    names = ("id", "client", "vip", "backend", "server", "state", "path", "age", "idle")
+    names = (
+        "id",
+        "client",
+        "protocol",
+        "vip",
+        "backend",
+        "server",
+        "state",
+        "path",
+        "age",
+        "idle",
+    )
     rows = [
         [duration(each[name]) if name in ("age", "idle") else each[name] for name in names]
         for each in found
