@@ -21,7 +21,7 @@ pytestmark = pytest.mark.root
 UDP = socket.IPPROTO_UDP
 BOTH_NAMES = {"backend1", "backend2"}
 FEW = [address(number) for number in range(1, 9)]
-RATE = {"nfqueue": 1000, "ebpf": 10_000}  # queries a second that are no load
+RATE = {"nfqueue": 1000, "ebpf": 20_000}  # queries a second that are no load
 QUERIES = {"nfqueue": (3_200, 96_000), "ebpf": (51_200, 1_000_000)}
 
 
