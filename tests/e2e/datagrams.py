@@ -187,6 +187,8 @@ class Speaker:
     ) -> None:
         self._udp = lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.settimeout(PATIENCE)
+        if port:  # another socket may have it, towards another service
+            self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._udp.bind((source, port))
         self._udp.connect(to)
 

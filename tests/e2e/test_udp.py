@@ -36,7 +36,7 @@ from tests.e2e.datagrams import (
     speakers,
 )
 from tests.e2e.lab import BRIDGE1, CLIENT, SERVER1, SERVER2, VIP, Lab, until
-from tests.e2e.pooled import FIRST, SECOND, extended, given, pending, rows
+from tests.e2e.pooled import FIRST, SECOND, extended, given, in_force, pending, rows
 from tests.e2e.quotations import ICMP
 
 pytestmark = pytest.mark.root
@@ -46,6 +46,8 @@ FEW = [address(number) for number in range(1, 13)]
 CHECKED = PORT + 1
 TO_CHECKED = (VIP, CHECKED)
 BRIDGE3 = "192.168.33.22"
+VIP2 = "192.168.33.11"
+OWN_PORT = 62_000  # none of the kernel's own choice
 THREE = f'{FIRST}, {SECOND}, {{ name = "third", bridge = "{BRIDGE3}" }}'
 LINK = 1500 - 20 - 8  # bytes of data that the lab's links carry in one packet
 
@@ -386,6 +388,29 @@ def test_who_asks_the_server_itself_is_answered_by_it(lab: Lab, servers: Servers
         with Speaker(lab, to=direct) as asking:
             assert asking.meets() == name
         assert speaker.meets() == name
+
+
+def test_one_port_of_a_clients_speaks_to_two_vips(lab: Lab, servers: Servers) -> None:
+    """To the server both would be one flow: the second VIP's has another port there."""
+    second = datagrams.service(name="second").replace(f'"{VIP}"', f'"{VIP2}"')
+    text = datagrams.service() + second.replace("dscp = 1", "dscp = 2").replace(
+        'pool = "second"', 'pool = "p"'
+    )
+    known = f'\n[[balancers]]\ndscp = 2\nvip = "{VIP2}"\n'
+    with (
+        lab.address("balancer", VIP2),
+        extended(lab, "backend1", known),
+        extended(lab, "backend2", known),
+        in_force(lab, text + datagrams.pool()),
+        Speaker(lab, FEW[0], port=OWN_PORT) as one,
+        Speaker(lab, FEW[0], port=OWN_PORT, to=(VIP2, PORT)) as other,
+    ):
+        for _ in range(3):
+            assert one.meets(b"one") == other.meets(b"other")
+        ports = {(peer[1], data) for _, peer, data in servers.got}
+        assert len(ports) == 2
+        assert (OWN_PORT, b"one") in ports
+        assert (OWN_PORT, b"other") not in ports
 
 
 # --- a server elsewhere ---
