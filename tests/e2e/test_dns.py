@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,7 +14,7 @@ from tests.e2e import datagrams
 from tests.e2e.capture import capture
 from tests.e2e.conftest import lacking
 from tests.e2e.datagrams import address, many_addresses
-from tests.e2e.lab import BRIDGE1, BRIDGE2, CLIENT, SERVER1, SERVER2, VIP, Lab
+from tests.e2e.lab import BRIDGE1, BRIDGE2, CLIENT, SERVER1, SERVER2, VIP, Lab, until
 from tests.e2e.nameservers import HOSTS, PORT, TOOLS, Nameserver, dig, dnsperf, nameservers
 from tests.e2e.pooled import FIRST, extended, in_force, pool
 from tests.soak import Amount
@@ -153,3 +156,20 @@ def test_no_query_is_lost(
     report(f"{load.sent:,} queries at {load.rate:,.0f}/s on {path}, {load.lost} lost")
     assert load.sent == runs * HOSTS
     assert load.lost == 0, load.said
+
+
+@pytest.mark.parametrize("path", ["ebpf"], indirect=True)
+def test_a_restart_loses_no_query(lab: Lab, servers: dict[str, Nameserver], path: str) -> None:
+    """Either program's: who has a backend is the kernel's to carry meanwhile."""
+    dig(lab, "host1")
+    with ThreadPoolExecutor(1) as aside:
+        runs = 5000 // HOSTS
+        options = ("-Q", "1000", "-c", "4", "-t", "5", "-n", f"{runs}")
+        load = aside.submit(dnsperf, lab, *options)
+        for program in ("balancer", *servers):
+            os.kill(lab.pid(program), signal.SIGTERM)
+            until(lambda program=program: not lab.alive(program), 10, f"{program} has ended")
+            lab.script("start", program)
+            assert program != "balancer" or not load.done(), "it happened under load"
+        done = load.result()
+    assert (done.sent, done.lost) == (runs * HOSTS, 0), done.said
