@@ -2,7 +2,7 @@
 # nothing beforehand but make. Paths are relative: the checkout's own path may contain spaces.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help packages bpf venv install uninstall lab lab-down lab-status demo test check load-test soak bench growth install-check kernel-check vagrant-check
+.PHONY: help packages bpf venv install uninstall lab lab-down lab-status demo demo-udp test check load-test soak bench growth install-check kernel-check vagrant-check
 
 # Debian's own Python where there is one: a later one from elsewhere may lack wheels.
 PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
@@ -41,6 +41,9 @@ lab-status: ## say what of the lab is running
 
 demo: venv ## start the lab, show what it does, stop it
 	@provisioning/demo.sh
+
+demo-udp: venv ## the same for a service over UDP, with many clients
+	@provisioning/demo/udp.sh
 
 load-test: venv ## measure requests per second through the balancer (LOAD_SECONDS=5 each)
 	@provisioning/load-test.sh

@@ -15,6 +15,8 @@ packages=(
 others=(
     # the lab and the tests
     nginx openssl curl nghttp2-client wrk tcpdump ethtool openssh-server openssh-client nftables
+    # a DNS server, and what asks it: the services over UDP
+    knot bind9-dnsutils dnsperf
     # the tests of the units and of the installation
     systemd man-db mandoc zsh
     # promtool, which judges the example of alerts
@@ -43,7 +45,7 @@ if ((EUID != 0)); then
     exit 1
 fi
 
-# The lab starts nginx and sshd itself, the benchmark HAProxy. A package's own service must start
+# The lab starts nginx and sshd itself, the benchmark HAProxy, the tests knotd. A package's own service must start
 # neither now (in a container it could not, and the installation would fail) nor at the next boot.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy ]]; then
@@ -57,7 +59,7 @@ apt-get update -q
 apt-get install -q -y --no-install-recommends "${missing[@]}"
 
 # A box that had one of them before, sshd above all, keeps its service.
-for service in nginx:nginx openssh-server:ssh haproxy:haproxy prometheus:prometheus; do
+for service in nginx:nginx openssh-server:ssh haproxy:haproxy prometheus:prometheus knot:knot; do
     if [[ " ${missing[*]} " == *" ${service%:*} "* ]]; then
         update-rc.d "${service#*:}" disable
     fi

@@ -32,7 +32,7 @@ bridge_address() { echo "${addresses[$1]% *}"; }
 server_address() { echo "${addresses[$1]#* }"; }
 
 # The host on which a program runs: backend1 for nginx-backend1.
-host_of() { echo "${1#nginx-}"; }
+host_of() { echo "${1#*-}"; }
 
 log_of() {
     case $1 in

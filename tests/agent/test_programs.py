@@ -164,7 +164,7 @@ def test_each_bridge_is_asked_once_for_all_pools_that_ask_alike(balancing: Balan
 def test_where_to_listen_and_which_queues_are_told(balancing: Balancing) -> None:
     settings = balancing.program.settings()
     assert settings.listen == (("127.0.0.1", 9310),)
-    assert settings.queues == ((3310, "packets"), (3311, "syns"))
+    assert settings.queues == ((3310, "packets"), (3311, "syns"), (3312, "datagrams"))
 
 
 def test_settings_are_new_when_a_backend_is(balancing: Balancing) -> None:
@@ -297,6 +297,7 @@ class Way:
     dscp: int
     server_name: str
     address: bytes = IPv4Address("203.0.113.1").packed
+    protocol: str = "tcp"
     up: bool = True
     reason: str = ""
     draining: bool = False
@@ -331,7 +332,7 @@ class Bridging:
         return [way.up for way in self.ways]
 
 
-TARGET = ("203.0.113.1", 80, (), "203.0.113.30", 8080)
+TARGET = ("tcp", "203.0.113.1", 80, (), "203.0.113.30", 8080)
 
 
 @pytest.fixture

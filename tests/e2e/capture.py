@@ -136,7 +136,7 @@ class Capture:
                 data, controls, _, address = self._socket.recvmsg(65536, 256)
             except BlockingIOError:
                 return
-            if address[1] != ETH_P_IP or len(data) < 40 or data[9] != self._protocol:
+            if address[1] != ETH_P_IP or len(data) < 28 or data[9] != self._protocol:
                 continue
             status = 0
             for level, kind, content in controls:

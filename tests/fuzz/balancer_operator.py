@@ -45,7 +45,13 @@ class BalancerOperator:
     def act(self, now: float) -> None:
         """One thing."""
         rng = self._rng
-        whole = ((self._reload, 2), (self._look, 3), (self._kill, 1), (self._trace, 1))
+        whole = (
+            (self._reload, 2),
+            (self._look, 3),
+            (self._kill, 1),
+            (self._forget, 1),
+            (self._trace, 1),
+        )
         pools = ((self._check, 6), (self._occupy, 3), (self._ask, 4))
         acts, weights = zip(*whole, *pools, strict=True)
         rng.choices(acts, weights)[0](now)
@@ -112,6 +118,13 @@ class BalancerOperator:
         if flow is not None:
             self._core.kill(flow, now)
             assert flow.state is State.GONE
+
+    def _forget(self, now: float) -> None:
+        mappings = list(islice(self._core.datagrams.table.every(), AMONG))
+        if mappings:
+            mapping = self._rng.choice(mappings)
+            self._core.kill(mapping, now)
+            assert mapping.gone
 
     def _flow(self) -> Flow | None:
         flows = islice(self._core.table.every(), AMONG)

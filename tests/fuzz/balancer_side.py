@@ -18,10 +18,11 @@ from common.core.handoff import Kind
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
 from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
-from tests.fuzz import recorded
+from tests.fuzz import datagrams, recorded
 from tests.fuzz.balancer_operator import BalancerOperator
 from tests.fuzz.bridges import Bridges
 from tests.fuzz.configurations import Configurations
+from tests.fuzz.datagrams import DatagramClient
 from tests.fuzz.hellos import hello
 from tests.fuzz.invariants import balancer_adds_up
 from tests.fuzz.kernels import Shaking
@@ -29,10 +30,13 @@ from tests.fuzz.mutations import OPTIONS, repair, tcp_valid, valid
 from tests.fuzz.noise import Ends, Noise
 from tests.fuzz.place import PORT, Place
 from tests.fuzz.requests import pieces, request
-from tests.fuzz.world import Fed
+from tests.fuzz.world import Conversation, Fed
 
 MASK = 0xFFFFFFFF
-LIMITS = {"waiting": 60, "flows": 200, "buffered_bytes": 65536, "closed": 100}
+LIMITS = {
+    "waiting": 60, "flows": 200, "buffered_bytes": 65536, "closed": 100,
+    "mappings": datagrams.MAPPINGS,
+}  # fmt: skip
 VARIANTS = (  # limits, and what the services are configured with at first
     ({}, {}),
     (LIMITS, {"bad_request": "source-hash", "max_head": 2048}),
@@ -53,7 +57,8 @@ class BalancerSide:
             config.Service(vip, vip, PORT, dscp, "p", **service) for dscp, vip in place.vips.items()
         ]
         pool = config.Pool("p", backends, table_size=251)
-        whole = config.Config(tuple(services), pools=(pool,))
+        services += datagrams.services(rng, list(place.vips.items()))
+        whole = config.Config(tuple(services), pools=(pool, datagrams.pool(rng, backends)))
         self.rng, self.place = rng, place
         self.keys = place.keys
         self.limits = config.Limits(**limits)
@@ -92,7 +97,9 @@ class BalancerSide:
         ]
         return Noise(self.rng, ends)
 
-    def begin(self) -> Client:
+    def begin(self) -> Conversation:
+        if self.rng.random() < 0.08:
+            return DatagramClient(self.rng, self.place)
         client = Client(self)
         if self.rng.random() < 0.4:
             client = Again(self, self.rng.choice(self._recorded))
@@ -158,7 +165,7 @@ class BalancerSide:
 
     def is_empty(self) -> bool:
         table = self.core.table
-        flows = (table.handed, table.waiting, table.opening)
+        flows = (table.handed, table.waiting, table.opening, self.core.datagrams.table.mappings)
         return not any(flows) and not table.buffered_bytes
 
     def bounds(self) -> dict[str, int]:
@@ -167,6 +174,7 @@ class BalancerSide:
             "waiting": limits.waiting,
             "opening": limits.waiting,
             "flows": limits.flows,
+            "mappings": limits.mappings,
             # one head more than the bound may be kept, and that one whole
             "buffered_bytes": limits.buffered_bytes + 200_000,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from balancer.core import config
+from tests.fuzz import datagrams
 from tests.fuzz.place import PORT, Place
 
 POLICIES = ("maglev", "ring", "rendezvous", "round-robin", "least-pending", "source")
@@ -51,6 +52,8 @@ class Configurations:
             self._service(vip, dscp, names, routes, inspect)
             for (dscp, vip), inspect in zip(vips, self._spoken, strict=False)
         )
+        services += datagrams.services(rng, vips)
+        pools += (datagrams.pool(rng, self._backends()),)
         closing = rng.choice((5.0, 15.0))
         timeouts = config.Timeouts(request=60.0, closing=closing, idle=rng.choice((120.0, 960.0)))
         return config.Config(services, tuple(routes), pools, limits=self._limits, timeouts=timeouts)

@@ -26,6 +26,7 @@ ELSEWHERE = {
         "tests/bench/test_choice.py",
         '"-m", "tests.bench.choice"',
     ),
+    ".venv/bin/python -m tests.bench.udp": ("tests/bench/test_udp.py", '"-m", "tests.bench.udp"'),
     "ip route add BRIDGE via ROUTER mtu 1400": (
         "tests/e2e/test_routed_hosts.py",
         '"ip", "route", "add", destination, "via", FRONT, "mtu"',

@@ -56,6 +56,25 @@ def test_the_demo(reader: Reader, tmp_path: Path) -> None:
     assert not list(Path("/run/netns").glob(f"{name}-*"))
 
 
+@types("make demo-udp")
+def test_the_demo_of_udp(reader: Reader) -> None:
+    name, directory = f"{NAME}-demo", LAB / "demo"
+    said = reader.types("make demo-udp", LAB_NAME=name, LAB_DIR=str(directory))
+    for statement in (
+        "one backend for all of its datagrams",
+        "all three backends were used",
+        "none of the answers",
+        "the clients' own addresses",
+        r"the \d clients of three moved",
+        r"the \d others stayed",
+        "only the one who went on is remembered",
+    ):
+        assert re.search(rf"ok\W.*{statement}", said), said
+    assert "FAIL" not in said
+    assert "lab is down" in said
+    assert not list(Path("/run/netns").glob(f"{name}-*"))
+
+
 @types(
     "nsenter --net=/run/netns/l3dsr-client curl -i http://192.168.33.10/demo/page-1.html",
     "make load-test",

@@ -82,8 +82,8 @@ def _flows(controlled: Controlled) -> click.Command:
         click.option(
             "--state",
             type=click.Choice(["waiting", "opening", "closed", "handed", "closing", "mapped"]),
-            help="Only in this state: without a request, not inspected and new, ended without a "
-            "request, at a bridge, over; of UDP.",
+            help="Only in this state: without a request, not inspected and unproven, ended without "
+            "a request, at a bridge, over; of UDP.",
         ),
         click.option(
             "--protocol", type=click.Choice(["tcp", "udp"]), help="Only connections, or UDP's."
@@ -109,9 +109,9 @@ def _explain(controlled: Controlled) -> click.Command:
         would be asked after it.
 
         URL is http://HOST/PATH or /PATH. For a service of TLS there are --sni and --alpn in place
-        of METHOD and URL. For a datagram, METHOD is udp, for a connection that is not inspected
-        tcp, and URL the service's ADDRESS:PORT. The running {name} finds it by the functions that
-        it takes real requests through; nothing is sent or counted.
+        of METHOD and URL. Where nothing is read METHOD is tcp or udp, and URL the service's
+        ADDRESS:PORT. The running {name} finds it by the functions that it takes real requests
+        through; nothing is sent or counted.
         """
         found = remote.ask(
             "explain",
@@ -145,7 +145,7 @@ def _explain(controlled: Controlled) -> click.Command:
             metavar="ADDRESS[:PORT]",
             default="0.0.0.0",
             show_default=True,
-            help="The client's address, and its port where backends go by that.",
+            help="The client's address; its port counts only where nothing is read.",
         ),
         click.option("--service", metavar="NAME", help="Where the URL does not say which."),
         JSON,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -16,9 +16,10 @@ from balancer.core.request.selector import Selected
 from balancer.core.request.synthetic import UnsendableError, request_bytes
 from balancer.core.request.tls.synthetic import client_hello
 from balancer.core.request.verdict import Bad, NeedMore
-from balancer.program.control import explain_datagram, explain_unread
+from balancer.program.control import explain_datagram, explain_uninspected
 from balancer.program.control.choice import choice
 from common.adapters.control.server import Command, CommandError
+from common.program.control.flows import client
 from common.program.control.table import command
 
 
@@ -71,13 +72,8 @@ def commands(core: Serving) -> dict[str, Command]:
         if method.lower() == "udp":
             return explain_datagram.explained(core, url, source, service)
         if method.lower() == "tcp":
-            return explain_unread.explained(core.services, url, source, service)
-        try:
-            client = IPv4Address(source).packed
-        except AddressValueError:
-            right = "right would be a client's IPv4 address"
-            raise CommandError(f"source: {source!r} is wrong; {right}") from None
-        offered = alpn or []
+            return explain_uninspected.explained(core.services, url, source, service)
+        sender, offered = client(source, "source").address, alpn or []
         asked = _service(_speaking(core.services, method, sni, offered), service, urlsplit(url))
         try:
             if asked.inspect == "tls":
@@ -86,8 +82,8 @@ def commands(core: Serving) -> dict[str, Command]:
                 head = request_bytes(method, url, headers or [])
         except UnsendableError as error:
             raise CommandError(str(error)) from None
-        found = asked.selector.inspect(head, asked.max_head, client)
-        return {"service": asked.name, "source": source, **_words(asked, found, client)}
+        found = asked.selector.inspect(head, asked.max_head, sender)
+        return {"service": asked.name, "source": source, **_words(asked, found, sender)}
 
     return {"explain": command(explain)}
 

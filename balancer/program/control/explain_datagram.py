@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from balancer.core.datagrams.engine import Datagrams
 from balancer.core.datagrams.service import DatagramService
 from balancer.program.control.choice import choice
+from balancer.program.control.explain_uninspected import at_place
 from common.adapters.control.server import CommandError
 from common.program.control.flows import Client, client
 
@@ -26,12 +27,15 @@ class Serving(Protocol):
 def explained(core: Serving, at: str, source: str, name: str | None) -> dict[str, Any]:
     """``at`` is ADDRESS:PORT of the service, ``source`` ADDRESS or ADDRESS:PORT of the client. A
     client that has a mapping goes where that says, whatever would be chosen now."""
-    sender = client(source)
-    service = _service(core.datagram_services, at.removeprefix("udp://"), name)
+    sender = client(source, "source")
+    service = at_place(core.datagram_services, at.removeprefix("udp://"), name, "UDP service {}")
     key = _key(sender, service)
     known = core.datagrams.find(key, time.monotonic())
     port = f" port={sender.port}" if service.per_flow else ""
     found = choice(service.pool, service.chosen_by(key), sender.address)
+    if known is not None:
+        has = known.target.name
+        found |= {"backend": has, "order": [has, *(one for one in found["order"] if one != has)]}
     return {
         "service": service.name,
         "source": source,
@@ -39,7 +43,6 @@ def explained(core: Serving, at: str, source: str, name: str | None) -> dict[str
         "key": f"source={IPv4Address(sender.address)}{port}",
         "missing": [],
         **found,
-        "backend": found["backend"] if known is None else known.target.name,
         "mapped": known is not None,
     }
 
@@ -50,13 +53,3 @@ def _key(sender: Client, service: DatagramService) -> bytes:
         raise CommandError("each port has a backend of its own; --source with ADDRESS:PORT")
     endpoint = service.endpoint
     return sender.address + endpoint[:4] + sender.port.to_bytes(2, "big") + endpoint[4:]
-
-
-def _service(services: Sequence[DatagramService], at: str, name: str | None) -> DatagramService:
-    """The one of that name, or else at that address and port."""
-    for each in services:
-        if name == each.name or (name is None and at == f"{IPv4Address(each.vip)}:{each.port}"):
-            return each
-    names = ", ".join(f"{IPv4Address(one.vip)}:{one.port} ('{one.name}')" for one in services)
-    what = at if name is None else repr(name)
-    raise CommandError(f"there is no UDP service {what}; right would be {names or 'none: TCP'}")

@@ -106,8 +106,8 @@ def check_state(state: str | None, states: Collection[str]) -> None:
         raise CommandError(f"state: {state!r} is wrong; right would be one of {', '.join(states)}")
 
 
-def client(text: str) -> Client:
-    """ADDRESS or ADDRESS:PORT; raises CommandError."""
+def client(text: str, name: str = "client") -> Client:
+    """ADDRESS or ADDRESS:PORT; raises CommandError, which has the argument's ``name``."""
     found = _CLIENT.fullmatch(text)
     try:
         if found is None or int(found[2] or 0) > 65535:
@@ -115,7 +115,7 @@ def client(text: str) -> Client:
         return Client(IPv4Address(found[1]).packed, int(found[2] or 0))
     except ValueError:
         right = "right would be ADDRESS or ADDRESS:PORT, such as 192.168.33.1:40000"
-        raise CommandError(f"client: {text!r} is wrong; {right}") from None
+        raise CommandError(f"{name}: {text!r} is wrong; {right}") from None
 
 
 def which(text: str) -> str | Client:
