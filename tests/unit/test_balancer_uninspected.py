@@ -319,3 +319,16 @@ def test_icmp_about_one_goes_to_its_bridge() -> None:
 def to_any(packet: bytes | None) -> str:
     assert packet is not None
     return ".".join(map(str, packet[16:20]))
+
+
+def test_what_is_over_goes_to_nobody_else() -> None:
+    """A bridge that gives it back after its word that it is over; or that is asked before."""
+    stage = stage_of()
+    client, first = opened(stage)
+    stage.at(1.0)
+    assert to(client.syn()) == first
+    answer(stage, client, models.ENDED, first)
+    answer(stage, client, models.REFUSED, first)
+    stage.at(5.0)
+    assert not stage.sent()
+    assert not pending(stage)
