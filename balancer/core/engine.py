@@ -376,7 +376,8 @@ class Balancer:
         if option is not None:
             asked = flow is not None and flow.state in (State.HANDED, State.OPENING)
             return self._answers.take(flow if asked else None, segment, option, now)
-        if (service if flow is None else flow.service).uninspected:
+        begins = service.uninspected and (flow is None or segment.flags & SYN)
+        if begins or (flow is not None and flow.unread):
             steered, draining = self._uninspected, self.draining
             return steered.segment(service, flow, segment, now, draining=draining)
         if segment.flags & SYN:

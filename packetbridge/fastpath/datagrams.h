@@ -39,6 +39,21 @@ struct {
 	__type(value, struct door);
 } doors SEC(".maps");
 
+/* What went by a way in; each processor has its own sums. The records are Python's to make. */
+struct carried {
+	__u64 mappings; /* begun here */
+	__u64 up_bytes; /* of IP */
+	__u64 down_bytes;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct door_key);
+	__type(value, struct carried);
+} carriage SEC(".maps");
+
 /* The way down: what becomes of a server's answers, by their addresses and ports. Which of the
  * records the map lets go when it is full is the one that was not used for longest, or near it. */
 struct answer {
@@ -87,6 +102,7 @@ struct fragment_key {
 struct fragment {
 	__be32 src;
 	__be32 dst;
+	struct door_key door;
 	__u8 hop;
 	__u8 onward;
 	__u16 pad;
@@ -171,11 +187,30 @@ ALWAYS int rewrite(struct __sk_buff *skb, const struct segment *s, const struct 
 	       write_ip(skb, s, to->src, to->dst, s->tos & ECN_BITS, hop);
 }
 
-ALWAYS void count_datagrams(const struct __sk_buff *skb, const struct segment *s, __u32 kind)
+ALWAYS void count_up(const struct __sk_buff *skb, const struct segment *s, int begun)
 {
 	const struct total wire = on_wire(skb, s);
+	const struct door_key key = {
+		.address = s->key.dst, .port = s->key.dport, .dscp = s->tos >> 2,
+	};
+	struct carried *carried = bpf_map_lookup_elem(&carriage, &key);
 
-	count(kind, &wire);
+	count(DATAGRAMS_UP, &wire);
+	if (carried) {
+		carried->mappings += begun;
+		carried->up_bytes += wire.bytes;
+	}
+}
+
+ALWAYS void count_down(const struct __sk_buff *skb, const struct segment *s,
+		       const struct door_key *key)
+{
+	const struct total wire = on_wire(skb, s);
+	struct carried *carried = bpf_map_lookup_elem(&carriage, key);
+
+	count(DATAGRAMS_DOWN, &wire);
+	if (carried)
+		carried->down_bytes += wire.bytes;
 }
 
 ALWAYS int is_same(const struct answer *answer, const struct segment *s, const struct door *door)
@@ -185,9 +220,10 @@ ALWAYS int is_same(const struct answer *answer, const struct segment *s, const s
 	       answer->bridge == s->key.dst && answer->dscp == s->tos >> 2;
 }
 
-/* Note that a client's datagram goes to the server as `to`, so that the answer finds back; 0 where
- * Python is to see to it. */
-ALWAYS int note_mapping(const struct segment *s, const struct door *door, const struct tuple *to)
+enum noted { FOR_PYTHON, KNOWN, BEGUN };
+
+/* Note that a client's datagram goes to the server as `to`, so that the answer finds back. */
+ALWAYS enum noted note_mapping(const struct segment *s, const struct door *door, const struct tuple *to)
 {
 	const struct tuple key = {
 		.src = to->dst, .dst = to->src, .sport = to->dport, .dport = to->sport,
@@ -209,11 +245,13 @@ ALWAYS int note_mapping(const struct segment *s, const struct door *door, const 
 
 	if (known && now - known->seen <= known->idle) {
 		if (!is_same(known, s, door) || known->slow)
-			return 0; /* another VIP's: the client gets another port */
+			return FOR_PYTHON; /* another VIP's: the client gets another port */
 		known->seen = now;
-		return 1;
+		return KNOWN;
 	}
-	return !door->known && !bpf_map_update_elem(&mappings, &key, &answer, BPF_ANY);
+	if (door->known || bpf_map_update_elem(&mappings, &key, &answer, BPF_ANY))
+		return FOR_PYTHON;
+	return BEGUN;
 }
 
 /* A client's datagram, steered here. */
@@ -224,6 +262,7 @@ ALWAYS int go_up(struct __sk_buff *skb, const struct segment *s, const struct do
 		.src = s->key.src, .dst = door->server, .sport = s->key.sport, .dport = door->server_port,
 	};
 	const struct tuple *guise;
+	enum noted noted;
 	__u8 hop = door->up_hop;
 	__u32 out = 0;
 
@@ -242,11 +281,12 @@ ALWAYS int go_up(struct __sk_buff *skb, const struct segment *s, const struct do
 			return NOT_OURS;
 		hop = 1;
 	}
-	if (!note_mapping(s, door, &to))
+	noted = note_mapping(s, door, &to);
+	if (noted == FOR_PYTHON)
 		return NOT_OURS;
 	if (!rewrite(skb, s, &to, hop))
 		return TC_ACT_SHOT;
-	count_datagrams(skb, s, DATAGRAMS_UP);
+	count_up(skb, s, noted == BEGUN);
 	if (out)
 		return bpf_redirect_neigh(out, NULL, 0, 0);
 	skb->mark = door->mark;
@@ -267,7 +307,13 @@ ALWAYS int go_down(struct __sk_buff *skb, const struct segment *s, struct answer
 {
 	const struct fragment_key key = { .src = s->key.src, .dst = s->key.dst, .id = id };
 	const struct fragment as = {
-		.src = answer->to.src, .dst = answer->to.dst, .hop = answer->hop, .onward = onward,
+		.src = answer->to.src,
+		.dst = answer->to.dst,
+		.door = {
+			.address = answer->bridge, .port = answer->to.sport, .dscp = answer->dscp,
+		},
+		.hop = answer->hop,
+		.onward = onward,
 	};
 	__u8 hop = answer->hop;
 	__u32 out = 0;
@@ -283,7 +329,7 @@ ALWAYS int go_down(struct __sk_buff *skb, const struct segment *s, struct answer
 	if (!rewrite(skb, s, &answer->to, hop))
 		return TC_ACT_SHOT;
 	answer->seen = bpf_ktime_get_ns();
-	count_datagrams(skb, s, DATAGRAMS_DOWN);
+	count_down(skb, s, &as.door);
 	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
 }
 
@@ -306,7 +352,7 @@ ALWAYS int follow_first(struct __sk_buff *skb, struct segment *s, __be16 id, __u
 	}
 	if (!write_ip(skb, s, as->src, as->dst, s->tos & ECN_BITS, hop))
 		return TC_ACT_SHOT;
-	count_datagrams(skb, s, DATAGRAMS_DOWN);
+	count_down(skb, s, &as->door);
 	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
 }
 

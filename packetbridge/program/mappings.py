@@ -54,7 +54,8 @@ ANSWER = Layout(
     ],
 )
 GUISE_KEY = Layout("guise_key", [("tuple", "12s"), ("dscp", "B"), ("pad", "3s")])
-LAYOUTS = (DOOR_KEY, DOOR, ANSWER, GUISE_KEY)
+CARRIED = Layout("carried", [("mappings", "Q"), ("up_bytes", "Q"), ("down_bytes", "Q")])
+LAYOUTS = (DOOR_KEY, DOOR, ANSWER, GUISE_KEY, CARRIED)
 KEPT = {"doors": DOOR, "mappings": ANSWER, "guises": GUISE_KEY}
 """The maps that outlive the program, with what tells one version of them from another."""
 
@@ -81,6 +82,7 @@ class KernelMappings:
         self._doors = loaded.map("doors", DOOR_KEY.size, DOOR.size)
         self.records: Map = loaded.map("mappings", 12, ANSWER.size)
         self._guises = loaded.map("guises", GUISE_KEY.size, 12)
+        self._carriage = Carriage(loaded)
         self._counts = counts
         self._entries: dict[tuple[bytes, int, int], Entry] = {}
         self._asks: set[Entry] = set()  # some of whose clients have another guise
@@ -105,6 +107,7 @@ class KernelMappings:
         doors = {_door_key(entry): entry for entry in self._entries.values() if _passes(entry)}
         for stale in set(self._doors.keys()) - doors.keys():
             self._doors.remove(stale)
+        self._carriage.follow(doors)
         for entry in doors.values():
             self._open(entry)
 
@@ -181,6 +184,7 @@ class KernelMappings:
         self._count = self._looked.total()
         for entry in self._entries.values():
             entry.figures.flows = self._looked[entry]
+        self._carriage.read()
         return now + ROUND
 
     def withhold(self, wanted: Callable[[Mapping], bool] | None) -> None:
@@ -242,6 +246,42 @@ class KernelMappings:
             int(self._idle * NANOSECONDS),
         )
         self._doors.put(_door_key(entry), record)
+
+
+class Carriage:
+    """What the kernel has carried by each way in, on its way to the figures."""
+
+    def __init__(self, loaded: Object) -> None:
+        size = CARRIED.size * loaded.processors()
+        self._map = loaded.map("carriage", DOOR_KEY.size, size)
+        self._nothing = bytes(size)
+        self._entries: dict[bytes, Entry] = {}
+        self._before: dict[bytes, tuple[int, int, int]] = {}
+
+    def follow(self, doors: dict[bytes, Entry]) -> None:
+        """Count for these from now on, by their keys."""
+        self.read()
+        for key in self._entries.keys() - doors.keys():
+            self._map.remove(key)
+            self._before.pop(key, None)
+        for key in doors.keys() - self._entries.keys():
+            self._map.put(key, self._nothing)
+        self._entries = dict(doors)
+
+    def read(self) -> None:
+        """Add to the figures what has come since it was last read."""
+        for key, entry in self._entries.items():
+            values = self._map.get(key)
+            if values is None:
+                continue
+            numbers = memoryview(values).cast("Q")
+            now = sum(numbers[::3]), sum(numbers[1::3]), sum(numbers[2::3])
+            before = self._before.get(key, (0, 0, 0))
+            self._before[key] = now
+            opened, up, down = (more - less for more, less in zip(now, before, strict=True))
+            entry.figures.opened += opened
+            entry.figures.up_bytes += up
+            entry.figures.down_bytes += down
 
 
 def _door_key(entry: Entry) -> bytes:

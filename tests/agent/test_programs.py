@@ -297,6 +297,7 @@ class Way:
     dscp: int
     server_name: str
     address: bytes = IPv4Address("203.0.113.1").packed
+    protocol: str = "tcp"
     up: bool = True
     reason: str = ""
     draining: bool = False
@@ -331,7 +332,7 @@ class Bridging:
         return [way.up for way in self.ways]
 
 
-TARGET = ("203.0.113.1", 80, (), "203.0.113.30", 8080)
+TARGET = ("tcp", "203.0.113.1", 80, (), "203.0.113.30", 8080)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from tests.e2e.lab import BRIDGE1, CLIENT, SERVER1, SERVER2, VIP, Growth, Lab, u
 
 pytestmark = pytest.mark.root
 
-PORT, CLOSED, ELSEWHERE = 5300, 5301, 5302
+PORT, CLOSED, ELSEWHERE, CHECKED = 5300, 5301, 5302, 5303
 DSCP = 1
 UDP_SEGMENT = 103
 IP_MTU = 14
@@ -42,6 +43,13 @@ port = {ELSEWHERE}
 protocol = "udp"
 server = "{SERVER2}:{PORT}"
 source = "bridge"
+
+[[backends]]
+address = "{BRIDGE1}"
+port = {CHECKED}
+protocol = "udp"
+server = "{SERVER1}:{CHECKED}"
+check = {{ kind = "udp", send = "PING", match = "^PON", interval = 0.1, timeout = 0.3, fall = 2 }}
 """
 
 
@@ -90,9 +98,9 @@ def server(lab: Lab) -> Iterator[socket.socket]:
         yield listening
 
 
-def bound(lab: Lab, host: str, address: str) -> socket.socket:
+def bound(lab: Lab, host: str, address: str, port: int = PORT) -> socket.socket:
     made = lab.socket(host, socket.AF_INET, socket.SOCK_DGRAM)
-    made.bind((address, PORT))
+    made.bind((address, port))
     made.settimeout(5)
     return made
 
@@ -266,3 +274,31 @@ def test_a_restarted_bridge_goes_on(lab: Lab, client: Client, server: socket.soc
         server.recvfrom(2000)
     server.sendto(b"answer", source)
     assert client.socket.recv(2000) == b"answer"
+
+
+def test_a_server_is_as_well_as_it_answers(lab: Lab) -> None:
+    """By its own check, as /health tells balancers."""
+
+    url = f"http://{BRIDGE1}:9320/health"
+    until(lambda: lab.run("balancer", "curl", "-s", url, check=False), 10, "it tells")
+
+    def state() -> tuple[bool, str]:
+        answer = lab.run("balancer", "curl", "-s", url)
+        ways = json.loads(answer)["backends"]
+        (way,) = (each for each in ways if (each["port"], each["protocol"]) == (CHECKED, "udp"))
+        return way["up"], way["reason"]
+
+    until(lambda: state() == (False, "connection refused"), 10, "nobody listens")
+    with bound(lab, "backend1", SERVER1, CHECKED) as server:
+
+        def answered(answer: bytes) -> bool:
+            payload, who = server.recvfrom(2000)
+            assert payload == b"PING"
+            server.sendto(answer, who)
+            return state()[0]
+
+        until(lambda: answered(b"PONG"), 10, "it is well")
+        until(lambda: not answered(b"SORRY"), 10, "it answers, but not as it should")
+        assert state()[1] == "'^PON' is not found in the answer"
+        until(lambda: answered(b"PONG"), 10, "it is well again")
+        until(lambda: state() == (False, "no answer within 0.3 s"), 10, "it is silent")

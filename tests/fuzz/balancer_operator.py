@@ -148,7 +148,8 @@ class BalancerOperator:
         core = self._core
         for record in core.access.take(self._rng.choice((1, 1000))):
             json.dumps(record, allow_nan=False)
-        assert core.remaining() <= len(core.table.handed) + len(core.table.waiting)
+        table = core.table
+        assert core.remaining() <= sum(map(len, (table.handed, table.waiting, table.opening)))
         core.find_busy(self._busy)
         core.rekey([self._place.keys], now)
 

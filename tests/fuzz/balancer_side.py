@@ -41,6 +41,7 @@ VARIANTS = (  # limits, and what the services are configured with at first
     ({}, {}),
     (LIMITS, {"bad_request": "source-hash", "max_head": 2048}),
     ({**LIMITS, "flows": 20, "closed": 262144}, {"window_scale": 0}),
+    ({**LIMITS, "waiting": 20, "flows": 20}, {"inspect": "none"}),
 )
 REMEMBERED = 5000  # answers of the balancer's own
 UNBOUNDED = 100_000  # closed flows: then none is forgotten before its time
@@ -164,13 +165,14 @@ class BalancerSide:
 
     def is_empty(self) -> bool:
         table = self.core.table
-        mappings = self.core.datagrams.table.mappings
-        return not (table.handed or table.waiting or table.buffered_bytes or mappings)
+        flows = (table.handed, table.waiting, table.opening, self.core.datagrams.table.mappings)
+        return not any(flows) and not table.buffered_bytes
 
     def bounds(self) -> dict[str, int]:
         limits = self.limits
         return {
             "waiting": limits.waiting,
+            "opening": limits.waiting,
             "flows": limits.flows,
             "mappings": limits.mappings,
             # one head more than the bound may be kept, and that one whole
@@ -204,6 +206,7 @@ class Client:
             if self.b >= 0:
                 break
         else:
+            yield from self._unread()
             return
         if rng.random() < 0.8:
             yield self._segment()
@@ -234,6 +237,29 @@ class Client:
         services = self.side.core.services
         kinds = {each.vip: each.inspect for each in services if each.port == PORT}
         return (kinds.get(self.vip) == "tls") != (self.rng.random() < 0.05)
+
+    def _unread(self) -> Iterator[Fed]:
+        """Nobody here answers the SYN: it may have been steered, to a server of its own."""
+        rng, at = self.rng, 0
+        self.b = rng.getrandbits(32)
+        for _ in range(rng.choice((1, 4, 15))):
+            draw = rng.random()
+            if draw < 0.55:
+                part = rng.randbytes(rng.choice((0, 1, 1440)))
+                yield self._segment(part, at, acked=rng.choice((0, 1440)))
+                at += len(part)
+            elif draw < 0.65:
+                yield self._syn()
+            elif draw < 0.7:
+                yield self._icmp()
+            elif draw < 0.8:
+                yield self._segment(b"", at, flags=rng.choice((RST, FIN | ACK, FIN, PSH)))
+            else:
+                server, self.b = self.b, 0  # what bridges go by
+                kinds = (Kind.REFUSED, Kind.REFUSED, Kind.ACCEPTED, Kind.ENDED, Kind.HANDOFF)
+                c, self.c = self.c, rng.choice((self.c, self.c, 0))
+                yield self._answer(rng.choice(kinds), 0)
+                self.b, self.c = server, c
 
     def challenged(self) -> Fed:
         """A SYN within the connection (RFC 5961 section 4)."""

@@ -60,7 +60,11 @@ class Ways:
         self, backends: list[config.Backend], vips: dict[int, str], host: dict[str, bool]
     ) -> list[Entry]:
         both = zip(backends, vips.items(), strict=True)
-        return [Entry(backend, dscp, vip, MARK, **host) for backend, (dscp, vip) in both]
+        return [
+            Entry(each, dscp, vip, MARK, **host)
+            for backend, (dscp, vip) in both
+            for each in (backend, replace(backend, protocol="udp", handoff=False))
+        ]
 
 
 class BridgeOperator:
@@ -85,7 +89,11 @@ class BridgeOperator:
         self.known.extend(core.entries)
         self._backends, entries = self._ways.any()
         self._health.follow(self._backends, now)
-        timeouts = config.Timeouts(idle=rng.choice((60.0, 900.0)), linger=rng.choice((0.0, 10.0)))
+        timeouts = config.Timeouts(
+            idle=rng.choice((60.0, 900.0)),
+            linger=rng.choice((0.0, 10.0)),
+            udp=rng.choice((5.0, 60.0)),
+        )
         core.reconfigure(entries, self._limits, timeouts)
         former = core.former()
         assert not {id(each) for each in former} & {id(each) for each in core.entries}
@@ -124,6 +132,11 @@ class BridgeOperator:
             raise AssertionError("there is no such way in")
 
     def _end(self, now: float) -> None:
+        mapping = next(self._core.datagrams.every(now), None)
+        if mapping is not None and self._rng.random() < 0.3:
+            self._core.end(mapping, now)
+            self._core.end(mapping, now)
+            return
         flow = self._flow()
         if flow is not None:
             self._core.end(flow, now)
@@ -134,7 +147,7 @@ class BridgeOperator:
         there = list(islice(self._core.table.every(), AMONG))
         return self._rng.choice(there) if there else None
 
-    def _trace(self, _now: float) -> None:
+    def _trace(self, now: float) -> None:
         fast, flow = self._core.fast, self._flow()
         fast.withhold(lambda each: each is flow)
         if flow is not None:
@@ -142,6 +155,11 @@ class BridgeOperator:
             fast.renew(flow)
         fast.settle()
         fast.withhold(None)
+        mappings = self._core.datagrams.mappings
+        mappings.withhold(lambda _: True)
+        for mapping in islice(self._core.datagrams.every(now), AMONG):
+            mappings.renew(mapping)
+        mappings.withhold(None)
 
     def _look(self, now: float) -> None:
         core = self._core

@@ -9,7 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
-from common.core import handoff
+from common.core import datagram, handoff
+from common.core.datagram import UDP
 from common.core.handoff import Kind
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
@@ -21,14 +22,14 @@ from tests.fuzz import recorded
 from tests.fuzz.bridge_operator import MARK, BridgeOperator, Ways
 from tests.fuzz.invariants import bridge_adds_up
 from tests.fuzz.kernels import Reporting
-from tests.fuzz.mutations import repair, tcp_valid
+from tests.fuzz.mutations import repair, tcp_valid, udp_valid
 from tests.fuzz.noise import Ends, Noise
 from tests.fuzz.place import PORT, Place
 from tests.fuzz.requests import pieces, request
 from tests.fuzz.world import Fed
 
 MASK = 0xFFFFFFFF
-LIMITS = {"flows": 120, "held_bytes": 65536, "closed": 100}
+LIMITS = {"mappings": 20, "flows": 120, "held_bytes": 65536, "closed": 100}
 UNBOUNDED = 100_000  # closed flows: then none is forgotten before its time
 VARIANTS: tuple[tuple[dict[str, int], dict[str, Any], dict[str, bool]], ...] = (
     ({}, {}, {"local": True, "bbr": False}),
@@ -43,6 +44,12 @@ VARIANTS: tuple[tuple[dict[str, int], dict[str, Any], dict[str, bool]], ...] = (
         {"source": "bridge", "ports": (40000, 40059)},
         {"local": True, "bbr": True},
     ),
+    ({**LIMITS, "flows": 60}, {"handoff": False}, {"local": True, "bbr": False}),
+    (
+        LIMITS,
+        {"handoff": False, "source": "bridge", "ports": (40000, 40029)},
+        {"local": False, "bbr": False},
+    ),
 )
 
 
@@ -55,6 +62,7 @@ class BridgeSide:
         ways = Ways(rng, place, configured, host)
         entries = ways.first()
         self.rng, self.place = rng, place
+        self._handoff = configured.handoff
         self.address = socket.inet_aton(place.bridges[0])
         self.server = socket.inet_aton(place.server[0])
         self.keys = place.keys
@@ -91,14 +99,21 @@ class BridgeSide:
         ]
         return Noise(self.rng, ends)
 
-    def begin(self) -> Client:
+    def begin(self) -> Client | Asker:
+        if self.rng.random() < 0.15:
+            return Asker(self)
         client = Client(self)
-        if self.rng.random() < 0.4:
+        if not self._handoff and self.rng.random() < 0.9:
+            client = Unread(self)
+        elif self.rng.random() < 0.4:
             client = Again(self, self.rng.choice(self._recorded))
         self.clients[client.key] = client
         return client
 
     def deliver(self, packet: bytes, sound: bool) -> None:
+        if packet[9] == UDP:
+            assert udp_valid(packet) or not sound, packet.hex()
+            return
         # packets that pass on their way may be sent by it as well: as right as they came
         assert tcp_valid(packet) or not sound, packet.hex()
         segment = Segment(packet)
@@ -150,11 +165,16 @@ class BridgeSide:
 
     def is_empty(self) -> bool:
         table = self.core.table
-        return not len(table) and not any(table.inbound) and not table.held_bytes
+        empty = not len(table) and not any(table.inbound) and not table.held_bytes
+        return empty and not len(self.core.datagrams.mappings)
 
     def bounds(self) -> dict[str, int]:
         # one flow's segment more than the bound may be held
-        return {"flows": self.limits.flows, "held_bytes": self.limits.held_bytes + 5000}
+        return {
+            "flows": self.limits.flows,
+            "held_bytes": self.limits.held_bytes + 5000,
+            "mappings": self.limits.mappings,
+        }
 
 
 class Client:
@@ -342,6 +362,52 @@ class Client:
         return repair(head + icmp + quoted[: rng.choice((27, 28, 40, 68))]), 0
 
 
+class Unread(Client):
+    """One whose handshake is the server's own, or that was there before the program."""
+
+    def script(self) -> Iterator[Fed]:
+        rng = self.rng
+        self.b = self.r
+        began = rng.random() < 0.8
+        for _ in range(rng.choice((1, 1, 2)) if began else 0):
+            yield self._syn()
+        draw = rng.random()
+        if draw < 0.15:
+            return  # the server is silent
+        if draw < 0.25:
+            yield self._server(b"", flags=RST | ACK, at=-1)
+            return
+        for _ in range(rng.choice((1, 1, 2)) if began else 0):
+            yield self._syn_ack()
+        if draw < 0.35:
+            yield self._syn()  # the answer was lost
+        if draw < 0.9:
+            yield self._segment(b"", 0)
+        yield from self._spliced()
+        if draw < 0.4:
+            yield self._syn()
+        yield from self._end()
+        if rng.random() < 0.3:
+            self.c = rng.getrandbits(32)
+            yield self._syn()
+
+    def _syn(self) -> Fed:
+        rng = self.rng
+        raw = b"\x02\x04\x05\xb4\x04\x02\x08\x0a" + rng.randbytes(8)
+        flags = SYN | (0 if rng.random() < 0.9 else rng.choice((0xC0, 8, FIN, RST, ACK)))
+        packet = build(
+            self.address, self.side.address, self.port, PORT, seq=self.c, ack=0, flags=flags,
+            window=64240, options=raw, tos=self.dscp << 2,
+        )  # fmt: skip
+        return packet, 0
+
+    def _handoff(self, kind: Kind, payload: bytes, at: int, flags: int = ACK | PSH) -> Fed:
+        server, self.b = self.b, self.rng.choice((0, self.b))
+        fed = super()._handoff(kind, payload, at, flags)
+        self.b = server
+        return fed
+
+
 class Again(Client):
     """A recorded connection, with another client's address and a handoff for that."""
 
@@ -370,3 +436,80 @@ class Again(Client):
                     ack=(segment.ack + self.syn.seq - self.c) & MASK,
                 )  # fmt: skip
                 yield repair(packet), MARK | self.dscp
+
+
+class Asker:
+    """A client of UDP, by way of the balancer, and the server's side of it."""
+
+    def __init__(self, side: BridgeSide) -> None:
+        rng = side.rng
+        self.side, self.rng = side, rng
+        self.dscp, self.vip = side.place.vip(rng)
+        self.address, self.port = side.place.client(rng)
+        if rng.random() < 0.5:  # one whom another VIP may know as well
+            self.port = rng.choice((40000, 40001))
+            self.address = self.address[:3] + b"\7"
+
+    def script(self) -> Iterator[Fed]:
+        rng = self.rng
+        for _ in range(rng.choice((1, 1, 2, 10))):
+            yield self._query(), 0
+            source = self._source()
+            for _ in range(rng.choice((0, 1, 1, 3))):
+                yield self._answer(source), 0
+            draw = rng.random()
+            if draw < 0.2:
+                yield self._error_of_server(source), 0
+            elif draw < 0.4:
+                yield self._error_of_client(), 0
+
+    def _query(self) -> bytes:
+        rng = self.rng
+        packet = datagram.build(
+            self.address, self.side.address, self.port, PORT, rng.randbytes(rng.choice((0, 9, 99))),
+            tos=self.dscp << 2 | rng.choice((0, 1, 3)), ttl=rng.choice((64, 64, 1, 0)),
+            checked=rng.random() < 0.8,
+        )  # fmt: skip
+        return packet if rng.random() < 0.9 else _with_options(packet)
+
+    def _source(self) -> bytes:
+        """Whom the server sees; who has no mapping is seen as it is."""
+        for mapping in self.side.core.datagrams.every(self.side.core._context.wall - self._offset):
+            if mapping.inbound[:4] + mapping.inbound[8:10] == self._own:
+                return mapping.outbound[4:8] + mapping.outbound[10:]
+        return self._own
+
+    @property
+    def _offset(self) -> float:
+        return self.side.core._wall_offset
+
+    @property
+    def _own(self) -> bytes:
+        return self.address + self.port.to_bytes(2, "big")
+
+    def _answer(self, source: bytes) -> bytes:
+        rng, port = self.rng, int.from_bytes(source[4:], "big")
+        packet = datagram.build(
+            self.side.server, source[:4], self.side.place.server[1], port,
+            rng.randbytes(rng.choice((0, 9, 999))), checked=rng.random() < 0.8,
+        )  # fmt: skip
+        return packet if rng.random() < 0.9 else _with_options(packet)
+
+    def _error_of_server(self, source: bytes) -> bytes:
+        port, at = int.from_bytes(source[4:], "big"), self.side.place.server[1]
+        about = datagram.build(source[:4], self.side.server, port, at, bytes(99))
+        return self._error(about, self.side.server + source[:4], 0)
+
+    def _error_of_client(self) -> bytes:
+        about = datagram.build(self.vip, self.address, PORT, self.port, bytes(99))
+        return self._error(about, bytes((10, 0, 0, 1)) + self.side.address, self.dscp << 2)
+
+    def _error(self, about: bytes, ends: bytes, tos: int) -> bytes:
+        rng = self.rng
+        head = struct.pack("!BBHHHBBH8s", 0x45, tos, 0, 0, 0, 64, 1, 0, ends)
+        icmp = struct.pack("!BBHHH", rng.choice((3, 3, 11, 8)), rng.choice((1, 3, 4)), 0, 0, 0)
+        return repair(head + icmp + about[: rng.choice((24, 28, 128))])
+
+
+def _with_options(packet: bytes) -> bytes:
+    return repair(b"\x46" + packet[1:20] + b"\x94\x04\0\0" + packet[20:])

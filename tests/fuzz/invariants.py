@@ -32,6 +32,11 @@ def balancer_adds_up(core: Balancer, known: Iterable[Member]) -> None:
         assert flow.state in (balancers.State.WAITING, balancers.State.CLOSED)
         assert not flow.holds
         kept += 0 if flow.head is None else flow.head.kept_bytes
+    for flow in table.opening.values():
+        assert flow.state is balancers.State.OPENING
+        assert flow.target is not None
+        assert flow.holds is not flow.closing
+        holding[flow.target.member] += flow.holds
     assert table.buffered_bytes == kept
     for key, mapping in core.datagrams.table.mappings.items():
         assert mapping.key == key
@@ -78,6 +83,10 @@ def bridge_adds_up(core: Bridge, known: Iterable[Entry]) -> None:
             asking[flow.entry] += 1
             assert flow in flow.entry.asking
         held += 0 if flow.opening is None else flow.opening.held_bytes
+    for mapping in core.datagrams.mappings._outbound.values():
+        assert core.datagrams.mappings._inbound[mapping.entry, mapping.inbound] is mapping
+        flows[mapping.entry] += 1
+    assert table.half_open.keys() <= table.outbound.keys()
     assert sum(map(len, table.inbound)) == len(table.outbound)
     assert table.held_bytes == held
     for entry in {*flows, *known, *core.entries}:

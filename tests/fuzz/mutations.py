@@ -46,7 +46,7 @@ def valid(packet: bytes) -> bool:
     if ones_sum(packet[:at]):
         return False
     if packet[9] == 17:
-        return _udp_valid(packet, packet[at:])
+        return udp_valid(packet)
     return tcp_valid(packet) if packet[9] == 6 else packet[9] != 1 or not ones_sum(packet[at:])
 
 
@@ -57,12 +57,12 @@ def tcp_valid(packet: bytes) -> bool:
     return len(body) >= 20 and not (ones_sum(body) + _pseudo(packet, len(body))) % 0xFFFF
 
 
-def _udp_valid(packet: bytes, body: bytes) -> bool:
-    """Whether the checksum of a datagram is right, where it has one."""
+def udp_valid(packet: bytes) -> bool:
+    """Likewise of a datagram, which may have none."""
+    body = packet[(packet[0] & 15) * 4 :]
     if len(body) < 8 or int.from_bytes(body[4:6], "big") != len(body):
         return False
-    total = ones_sum(packet[12:20]) + 17 + len(body) + ones_sum(body)
-    return body[6:8] == b"\0\0" or not total % 0xFFFF
+    return body[6:8] == b"\0\0" or not (ones_sum(body) + _pseudo(packet, len(body))) % 0xFFFF
 
 
 def repair(packet: bytes) -> bytes:
@@ -74,17 +74,19 @@ def repair(packet: bytes) -> bytes:
     fixed[2:4] = len(packet).to_bytes(2, "big")
     fixed[10:12] = b"\0\0"
     fixed[10:12] = _field(ones_sum(bytes(fixed[:at])))
-    place = {6: 16, 1: 2}.get(fixed[9])
+    place = {6: 16, 1: 2, 17: 6}.get(fixed[9])
     if place is not None and len(fixed) >= at + place + 2:
+        if fixed[9] == 17:
+            fixed[at + 4 : at + 6] = (len(fixed) - at).to_bytes(2, "big")
         fixed[at + place : at + place + 2] = b"\0\0"
         body = bytes(fixed[at:])
-        total = ones_sum(body) + (_pseudo(packet, len(body)) if fixed[9] == 6 else 0)
+        total = ones_sum(body) + (_pseudo(packet, len(body)) if fixed[9] != 1 else 0)
         fixed[at + place : at + place + 2] = _field(total)
     return bytes(fixed)
 
 
 def _pseudo(packet: bytes, length: int) -> int:
-    return ones_sum(packet[12:20]) + 6 + length
+    return ones_sum(packet[12:20]) + packet[9] + length
 
 
 def _field(total: int) -> bytes:

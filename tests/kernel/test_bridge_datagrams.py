@@ -20,6 +20,7 @@ from packetbridge.core import config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 from packetbridge.program import fast_path
+from packetbridge.program.control import flows
 from packetbridge.program.fast_path import KernelPath
 from tests.kernel.flows import BRIDGE, CLIENT, DSCP, ETHERNET, MARK, NOT_OURS, SERVER, VIP
 from tests.soak import Amount
@@ -198,6 +199,24 @@ def test_a_clients_datagram_makes_the_way_for_the_answer(place: Place) -> None:
     assert (gauges["fast_datagrams_down"], gauges["fast_datagram_bytes_down"]) == (1, 34)
 
 
+def test_a_way_ins_figures_are_the_kernels_as_well(place: Place) -> None:
+    """With what many processors have counted."""
+    for port in (40000, 40001, 40000):
+        place.up(query(port, payload=bytes(72)))
+    place.down(answer(payload=bytes(172)))
+    for sent in fragments(answer(payload=bytes(2000)), 1480):
+        place.path.run("outgoing", ETHERNET + sent)
+    _look_through(place, time.monotonic())
+    figures, other = (entry.figures for entry in place.entries)
+    assert (figures.opened, figures.up_bytes, figures.flows) == (2, 300, 2)
+    assert figures.down_bytes == 200 + 1500 + 548
+    assert (other.opened, other.up_bytes, other.down_bytes) == (0, 0, 0)
+    place.core.reconfigure(place.entries, config.Limits(), config.Timeouts())
+    place.up(query(payload=bytes(72)))
+    _look_through(place, time.monotonic())
+    assert figures.up_bytes == 400
+
+
 def test_python_sees_the_kernels_mappings_and_the_kernel_pythons(place: Place) -> None:
     place.up(query())
     assert place.python(answer()) == build(VIP, CLIENT, PORT, 40000, b"answer", ttl=63)
@@ -335,3 +354,45 @@ def test_fragments_of_others_are_left_alone(place: Place) -> None:
         assert place.path.run("outgoing", ETHERNET + sent)[:2] == (NOT_OURS, ETHERNET + sent)
     for sent in fragments(query(payload=bytes(4000)), 1480):
         assert place.up(sent) is None, "the stack's to put together"
+
+
+# --- traces ---
+
+
+def test_whom_a_trace_wants_is_pythons_and_the_kernels_again(place: Place) -> None:
+    """One that is there already, and one that comes while it runs."""
+    known = flows.Flows(place.core)
+    place.up(query())
+    place.up(query(40002))
+
+    def wanted(flow: Any) -> bool:
+        return flow.inbound[8:10] in (b"\x9c\x40", b"\x9c\x41")  # 40000 and 40001
+
+    known.withhold(wanted)
+    held = [flow for flow in known.those(wanted) if flow is not None]
+    assert [str(each) for each in held] == [f"{_text(CLIENT)}:40000 -> {_text(SERVER)}:5353"]
+    known.renew(held[0])
+    for port in (40000, 40001):
+        assert place.up(query(port)) is None
+        assert place.python(query(port)) is not None
+        assert place.up(query(port)) is None, "also the next"
+        assert place.down(answer(port)) is None
+        assert place.python(answer(port)) is not None
+    assert place.up(query(40002)) is not None, "others are not held up"
+    assert place.up(query(40003)) is None, "who is new may be wanted,"
+    assert place.python(query(40003)) is not None
+    assert place.up(query(40003)) is not None, "and is not"
+    known.withhold(None)
+    for flow in known.those(lambda _: True):
+        assert flow is not None
+        known.renew(flow)
+    for port in (40000, 40001, 40004):
+        assert place.up(query(port)) is not None
+        assert place.down(answer(port)) is not None
+
+
+def test_all_mappings_are_listed_each_once(place: Place) -> None:
+    for port in range(2000, 3000):
+        place.up(query(port))
+    found = [str(flow) for flow in flows.Flows(place.core).those(lambda _: True)]
+    assert len(found) == len(set(found)) == 1000

@@ -139,6 +139,55 @@ def test_bridge_has_a_rule_for_each_balancer_a_backend_serves() -> None:
     assert "-s 10.0.0.3 -p tcp --sport 81" in untracked(output)
 
 
+DNS = Backend(BRIDGE, 53, SERVER, 5353, protocol="udp", handoff=False)
+TO_DNS, FROM_DNS = f"-d {SERVER} -p udp --dport 5353", f"-s {SERVER} -p udp --sport 5353"
+UNREACHABLE = f"-s {SERVER} -p icmp --icmp-type 3"
+
+
+def test_a_local_server_of_datagrams_has_no_mark_to_be_known_by() -> None:
+    prerouting, output = bridge(DNS, local=(SERVER,))
+    steered = f"-d {BRIDGE} -m dscp --dscp 1"
+    assert queued(prerouting) == [f"{steered} -p udp --dport 53", *icmp(steered)]
+    assert untracked(prerouting) == [*queued(prerouting), TO_DNS]
+    assert queued(output) == [FROM_DNS, UNREACHABLE]
+    assert untracked(output) == [MARKED, "-s 192.168.33.10 -p udp --sport 53", FROM_DNS]
+
+
+def test_a_server_of_both_protocols_has_the_rules_of_both() -> None:
+    web = Backend(BRIDGE, 53, SERVER, 5353)
+    prerouting, output = bridge(web, DNS, local=(SERVER,))
+    steered = f"-d {BRIDGE} -m dscp --dscp 1"
+    ends = [f"{steered} -p {protocol} --dport 53" for protocol in ("tcp", "udp")]
+    assert queued(prerouting) == [ends[0], *icmp(steered), ends[1]]
+    answers = f"-s {SERVER} -p tcp --sport 5353"
+    assert queued(output) == [
+        f"{answers} {MARKED}", f"{answers} --tcp-flags RST RST", FROM_DNS, UNREACHABLE,
+    ]  # fmt: skip
+
+
+def test_the_kernel_is_asked_for_datagrams_as_well() -> None:
+    config = replace(bridge_config.default(), backends=(DNS,))
+    _, output = bridge_rules.rules(config, {SERVER}, bridge_rules.Kernel("/pin", ["eth0"]))
+    assert output[3:] == [
+        f"{FROM_DNS} -m bpf --object-pinned /pin{QUEUE}{config.queue}",
+        f"{UNREACHABLE}{QUEUE}{config.queue}",
+        "-o eth0 -j RETURN",
+        f"{FROM_DNS}{QUEUE}{config.queue}",
+    ]
+
+
+@pytest.mark.parametrize("source", ["client", "bridge"])
+def test_a_remote_server_of_datagrams_is_queued_as_it_comes_in(source: str) -> None:
+    ends, ports = f" -d {BRIDGE} --dport 5000:5999", f" -s {BRIDGE} --sport 5000:5999"
+    if source == "client":
+        ends = ports = ""
+    prerouting, output = bridge(replace(DNS, source=source, ports=(5000, 5999)))
+    assert queued(prerouting)[4:] == [FROM_DNS + ends, UNREACHABLE]
+    assert untracked(prerouting)[4:] == [FROM_DNS + ends, UNREACHABLE, TO_DNS + ports]
+    assert queued(output) == []
+    assert TO_DNS + ports in untracked(output)
+
+
 @pytest.mark.parametrize("local", [(), (SERVER,)])
 def test_tracking_is_switched_off_before_queueing_and_no_packet_is_let_by(
     local: tuple[str, ...],

@@ -28,7 +28,7 @@ def explained(core: Serving, at: str, source: str, name: str | None) -> dict[str
     """``at`` is ADDRESS:PORT of the service, ``source`` ADDRESS or ADDRESS:PORT of the client. A
     client that has a mapping goes where that says, whatever would be chosen now."""
     sender = client(source, "source")
-    service = at_place(core.datagram_services, at.removeprefix("udp://"), name, "UDP service")
+    service = at_place(core.datagram_services, at.removeprefix("udp://"), name, "UDP service {}")
     key = _key(sender, service)
     known = core.datagrams.find(key, time.monotonic())
     port = f" port={sender.port}" if service.per_flow else ""

@@ -52,9 +52,9 @@ class Flows:
         self._core = core
 
     def those(self, wanted: Callable[[Known], bool]) -> Iterator[Known | None]:
-        every: Iterator[Known]
-        every = chain(self._core.table.every(), self._core.datagrams.every(time.monotonic()))
-        return those(every, _is_gone, wanted)
+        flows = those(self._core.table.every(), _is_gone, wanted)
+        mappings = self._core.datagrams.every(time.monotonic())  # made for this, one after another
+        return chain(flows, (each if wanted(each) else None for each in mappings))
 
     def key(self, flow: Known) -> bytes:
         return flow.client_key
@@ -86,8 +86,8 @@ def _identity(flow: Known) -> str:
     return flow.identity if isinstance(flow, Mapping) else flow_id(flow.incarnation)
 
 
-def _is_gone(flow: Known) -> bool:
-    return not isinstance(flow, Mapping) and flow.state is State.GONE
+def _is_gone(flow: Flow) -> bool:
+    return flow.state is State.GONE
 
 
 def _wanted(
