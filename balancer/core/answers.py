@@ -75,7 +75,7 @@ class Answers:
         assert target is not None, "a handed flow has a target"
         target.unanswered = 0
         if message.kind is Kind.REFUSED:
-            if flow.service.uninspected:  # nothing comes back but the word
+            if flow.unread:  # nothing comes back but the word
                 self._steered.given_back(flow, Answer.REFUSED, now)
                 return drop(Answer.REFUSED, data)
             segment.check_checksum()  # what comes back is handed on as it is
@@ -122,6 +122,6 @@ class Answers:
 def _is_about(flow: Flow, incarnation: bytes) -> bool:
     """Whether a bridge that says this knows the flow. Of a connection that nobody reads either may
     have seen no SYN: its initial sequence number is 0 then."""
-    if flow.service.uninspected and 0 in (flow.c, int.from_bytes(incarnation[12:16], "big")):
+    if flow.unread and 0 in (flow.c, int.from_bytes(incarnation[12:16], "big")):
         return flow.target is not None
     return flow.state in (State.HANDED, State.OPENING) and flow.incarnation == incarnation

@@ -119,6 +119,7 @@ class Balancer:
         self.datagrams.table.told = self._tell_mapping
         self.out = self._context.out
         self._adoption = Adoption(self._context)
+        self._adopting = True  # flows or mappings of an earlier run
         self._chores = Chores()
         self._redispatch = Redispatch(self._context)
         self._strangers = Strangers(self._context)
@@ -182,8 +183,7 @@ class Balancer:
 
     def next_deadline(self) -> float:
         """When ``timers`` is to be called next, at the latest."""
-        busy = self._adoption.pending or self.datagrams.adopting or self._chores
-        return 0.0 if busy else self._context.schedule.next()
+        return 0.0 if self._adopting or self._chores else self._context.schedule.next()
 
     def timers(self, now: float, wall_offset: float) -> None:
         """Do what is due by ``now``; the wall clock may have been set since the last call."""
@@ -191,10 +191,8 @@ class Balancer:
         self._context.wall = now + wall_offset
         self._context.keys.expire(now)
         self._context.schedule.run(now, self._end_idle)
-        if self._adoption.pending:
-            self._adoption.step(now)
-        if self.datagrams.adopting:
-            self.datagrams.step(now)
+        if self._adopting:
+            self._adopt(now)
         self._chores.step(now)
         if now >= self._renewed + RENEWING or abs(wall_offset - self._told_offset) > SAME_CLOCK:
             self._renew(now)
@@ -319,6 +317,14 @@ class Balancer:
             **self._fast.gauges(),
         }
 
+    def _adopt(self, now: float) -> None:
+        """Take some more of what an earlier run has left in the kernel."""
+        adoptions = self._adoption, self.datagrams.adoption
+        for each in adoptions:
+            if each.pending:
+                each.step(now)
+        self._adopting = any(each.pending for each in adoptions)
+
     def _take_arrivals(self) -> None:
         services = self._context.catalogue.services
         for arrival in self._fast.arrivals():
@@ -370,7 +376,8 @@ class Balancer:
         if option is not None:
             asked = flow is not None and flow.state in (State.HANDED, State.OPENING)
             return self._answers.take(flow if asked else None, segment, option, now)
-        if (service if flow is None else flow.service).uninspected:
+        begins = service.uninspected and (flow is None or segment.flags & SYN)
+        if begins or (flow is not None and flow.unread):
             steered, draining = self._uninspected, self.draining
             return steered.segment(service, flow, segment, now, draining=draining)
         if segment.flags & SYN:

@@ -64,6 +64,7 @@ class Flow:
         "taken",
         "target",
         "tried",
+        "unread",
     )
 
     def __init__(self, key: bytes, service: Service, c: int, b: int, now: float) -> None:
@@ -72,6 +73,7 @@ class Flow:
         self.c, self.b = c, b
         self.first = (c + 1) & 0xFFFFFFFF  # sequence number of the request's first byte
         self.state = State.WAITING
+        self.unread = b == 0 and service.uninspected  # whatever its service is later
         self.seen = self.placed = now  # see common.core.eviction
         self.asked: Asked | None = None  # for the access log, where there is one
         self.closing = False  # the bridge says that it has ended: a shorter idle time-out

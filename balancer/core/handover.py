@@ -100,7 +100,7 @@ def make_room(context: Context, flow: Flow, now: float) -> bool:
     if idle is None:
         return False
     context.ledger.counts[Admitted.FLOW_EVICTED] += 1
-    if not idle.service.uninspected:
+    if not idle.unread:
         context.forget_at_bridge(idle)
     context.table.remove(idle, now, Admitted.FLOW_EVICTED)
     return context.table.hand(flow)

@@ -33,7 +33,7 @@ def kill(context: Context, flow: Flow, now: float) -> None:
     that, with the number it says.
     """
     context.ledger.counts[Killed.FLOWS] += 1
-    if flow.service.uninspected:
+    if flow.unread:
         context.table.killed(flow.key, now)
     if flow.state is State.OPENING:
         context.forget_at_bridge(flow)

@@ -32,7 +32,7 @@ def place_elsewhere(context: Context, flow: Flow, now: float) -> Target | None:
     is none, or as many as are allowed have been tried."""
     former = flow.target
     assert former is not None, "a handed flow has a target"
-    pool = context.catalogue.pools.get(former.pool.name, former.pool)
+    pool = context.catalogue.current(former.pool)
     tried = (*flow.tried, former.member)
     if len(tried) > pool.configured.retries:
         context.ledger.counts[Placed.TRIES_OVER] += 1

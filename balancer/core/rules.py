@@ -4,7 +4,7 @@ A rule that queues never lets a packet by when no program listens (no --queue-by
 would answer it with RST and so kill the connection.
 
 SYNs have a queue of their own: a flood fills that one, and established connections do not wait
-behind it.
+behind it. So have datagrams, whose senders may be forged as well.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,27 +28,34 @@ def rules(config: Config, former: Iterable[Service] = ()) -> tuple[list[str], li
     """
     services = (*config.services, *former)
     syns = _unique(f"{_to_service(s)} --syn" for s in services if s.protocol == "tcp")
-    clients = _unique(match for s in services for match in _from_clients(s))
+    connections = _unique(match for s in services for match in _from_clients(s))
+    datagrams = _unique(match for s in services for match in _datagrams(s))
     answers = _unique(
         f"-s {s.vip} -p tcp --sport {s.port}" for s in services if s.protocol == "tcp"
     )
     prerouting = [
-        *_untracked([*clients, STEERED]),
+        *_untracked([*connections, *datagrams, STEERED]),
         *_queued(syns, config.syn_queue),
-        *_queued(clients, config.queue),
+        *_queued(connections, config.queue),
+        *_queued(datagrams, config.datagram_queue),
     ]
     return prerouting, _untracked([*answers, STEERED])
 
 
 def _from_clients(service: Service) -> Iterator[str]:
-    """What clients (and the bridges, in answers) send to the VIP."""
-    yield _to_service(service)
-    if service.protocol == "udp":
-        # Later fragments, which have no ports: where the kernel puts datagrams together for
-        # connection tracking, none come here; else they are refused by name.
-        yield f"-d {service.vip} -p udp --fragment"
+    """What clients (and the bridges, in answers) send to the VIP, but for UDP."""
+    if service.protocol == "tcp":
+        yield _to_service(service)
     for kind in icmp.ERRORS:
         yield f"-d {service.vip} -p icmp --icmp-type {kind}"
+
+
+def _datagrams(service: Service) -> Iterator[str]:
+    """What UDP clients send there. Later fragments have no ports: where the kernel puts datagrams
+    together, for connection tracking, none come so far; else they are refused by name."""
+    if service.protocol == "udp":
+        yield _to_service(service)
+        yield f"-d {service.vip} -p udp --fragment"
 
 
 def _to_service(service: Service) -> str:

@@ -100,7 +100,8 @@ class Steered:
         if segment.flags & ~(ECE | CWR | PSH) != SYN:
             return context.ledger.drop(Refusal.BAD_SYN, segment.data)
         segment.check_checksum()
-        if flow is not None and flow.closing:  # as its bridge says; this is the next one
+        # Over, as its bridge says, or of when the service read requests and this one had not come.
+        if flow is not None and (flow.closing or flow.target is None):
             context.ledger.counts[Ended.REPLACED] += 1
             context.table.remove(flow, now, Ended.REPLACED)
             flow = None

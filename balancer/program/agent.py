@@ -127,7 +127,7 @@ def settings(config: Config, pools: Mapping[str, PoolNumbers], generation: int) 
         listen=config.http.listen,
         access_log=config.access_log.file,
         access_format=config.access_log.format,
-        queues=((config.queue, "packets"), (config.syn_queue, "syns")),
+        queues=tuple((number, name) for name, number in config.queues.items()),
         bridges=checks(config, pools),
         families=metrics.FAMILIES,
     )

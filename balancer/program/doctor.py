@@ -17,7 +17,7 @@ from common.program.examination import Line
 
 def examine(config: Config) -> Iterator[Line]:
     root = not checks.privileges("balancer")
-    queues = (config.queue, config.syn_queue)
+    queues = tuple(config.queues.values())
     prerequisites = [
         *examination.program("balancer", config.key_file, queues),
         *startup.prerequisites(config),

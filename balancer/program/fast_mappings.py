@@ -87,15 +87,22 @@ class KernelMappings:
             if old is not None:
                 seen, packets, size, *_ = MAPPED.unpack(old)
         if self._withheld is not None and self._withheld(mapping):
-            self.records.remove(mapping.key)
-            mapping.fast = False
+            self._take_back(mapping)
             return
         steering = mapping.target.steering
         record = MAPPED.pack(seen, packets, size, steering.bridge, steering.dscp_bits, b"")
         mapping.fast = self.records.put(mapping.key, record)
         if not mapping.fast:
-            self.records.remove(mapping.key)  # what it was: better none than one out of date
+            self._take_back(mapping)  # what it was: better none than one out of date
             self._counts[FastDatagrams.TABLE_FULL] += 1
+
+    def _take_back(self, mapping: Mapping) -> None:
+        """Leave a mapping to Python, which goes on with what the kernel has counted of it."""
+        self.records.remove(mapping.key)
+        mapping.fast = False
+        mapping.datagrams += mapping.fast_datagrams
+        mapping.size += mapping.fast_size
+        mapping.fast_datagrams = mapping.fast_size = 0
 
 
 def _learn(mapping: Mapping, record: bytes | None) -> None:

@@ -82,7 +82,8 @@ def serve(config: Config, again: Callable[[], Config]) -> None:
             finally:
                 configured.meanwhile.close()
 
-    run(core, config.queue, firewall, ready, reread, config.syn_queue, fast, drain, besides)
+    syns, datagrams = config.syn_queue, config.datagram_queue
+    run(core, config.queue, firewall, ready, reread, syns, fast, drain, besides, datagrams)
 
 
 def _load(config: Config, ledger: Ledger) -> KernelPath:

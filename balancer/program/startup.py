@@ -16,7 +16,7 @@ def problems(config: Config) -> list[Problem]:
     if lacking:
         return lacking  # the other checks need them
     found = checks.key(config.key_file, "balancer") + host_problems(config)
-    taken = checks.queue(config.queue) + checks.queue(config.syn_queue)
+    taken = [problem for number in config.queues.values() for problem in checks.queue(number)]
     return found + (taken or checks.alone("balancer"))
 
 

@@ -104,7 +104,7 @@ class ProgramMetrics:
         """``numbers`` are all counters by name."""
         yield self._build.row(1, *build)
         yield self._received.row(numbers.get("packets", 0))
-        for queue, name in (("packets", "kernel_queue_lost"), ("syns", "kernel_syn_queue_lost")):
+        for queue, name in _LOST.items():
             if name in numbers or queue == "packets":
                 yield self._lost.row(numbers.get(name, 0), queue)
         outcomes, occurrences = (_names(kind, self._program) for kind in (Outcome, Occurrence))
@@ -120,7 +120,12 @@ class ProgramMetrics:
             yield family.row(getattr(process, key))
 
 
-_OWN = {"packets", "kernel_queue_lost", "kernel_syn_queue_lost"}  # families of their own
+_LOST = {  # by queue
+    "packets": "kernel_queue_lost",
+    "syns": "kernel_syn_queue_lost",
+    "datagrams": "kernel_datagram_queue_lost",
+}
+_OWN = {"packets", *_LOST.values()}  # families of their own
 
 
 def _names(kind: type[Outcome] | type[Occurrence], program: str) -> set[str]:

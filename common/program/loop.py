@@ -32,7 +32,8 @@ LAST_WORDS = 0.5  # and for what its peers have on their way meanwhile
 LOOKS = 0.25  # seconds between two looks at whether all has drained
 STOP = 10.0  # seconds at most for all of a stop, rules included, but not for draining
 # Packets judged in one turn. SYNs wait in a queue of their own, which a flood of them fills; a few
-# are judged between two looks at what established connections send, so that neither starves.
+# are judged between two looks at what established connections send, so that neither starves. So do
+# datagrams, whose senders nobody has proven, either: they get as much as connections do.
 TURN, SYN_TURN = 64, 16
 SYNS = 4096  # waiting at most, as many as a listener of Linux lets wait (somaxconn)
 HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's losses and the log
@@ -56,6 +57,7 @@ class Loop(Occurrence):
     PACKETS = "packets"
     QUEUE_LOST = "kernel_queue_lost"
     SYN_QUEUE_LOST = "kernel_syn_queue_lost"
+    DATAGRAM_QUEUE_LOST = "kernel_datagram_queue_lost"
     CLOCK_STEPS = "clock_steps"
     KEYS_READ = "key_file_read"
     KEYS_REFUSED = "key_file_refused"
@@ -70,8 +72,8 @@ def wall_offset() -> float:
 class PacketLoop:
     """Runs ``core`` over queue ``number`` until SIGINT, SIGTERM or SIGQUIT; SIGUSR2 logs the
     counters, SIGHUP has ``read_keys`` and ``reload`` called, SIGUSR1 ``reopen``. Where SYNs come
-    apart, ``syn_number`` is their queue. ``watch`` is for what is done besides packets, one part
-    of it in each turn.
+    apart, ``syn_number`` is their queue, and ``datagram_number`` that of UDP. ``watch`` is for what
+    is done besides packets, one part of it in each turn.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class PacketLoop:
         syn_number: int | None = None,
         outlived: bool = False,
         drain: float = 0.0,
+        datagram_number: int | None = None,
     ) -> None:
         """``outlived``: the kernel goes on with connections when SIGTERM ends the program. A stop
         that ends them waits for them for ``drain`` seconds."""
@@ -105,6 +108,9 @@ class PacketLoop:
         self._syn_queue = None
         if syn_number is not None:
             self._syn_queue = PacketQueue(syn_number, self._judge, SYNS)
+        self._datagram_queue = None
+        if datagram_number is not None:
+            self._datagram_queue = PacketQueue(datagram_number, self._judge)
         self._signals = Signals()  # before there is anything that a signal would leave behind
 
     # --- for what is done besides packets ---
@@ -125,6 +131,8 @@ class PacketLoop:
         queues = {"queue": self._queue}
         if self._syn_queue is not None:
             queues["syn_queue"] = self._syn_queue
+        if self._datagram_queue is not None:
+            queues["datagram_queue"] = self._datagram_queue
         return {name: queue.waiting() for name, queue in queues.items()}
 
     @property
@@ -155,6 +163,8 @@ class PacketLoop:
             watch.add(self._queue.fileno(), select.POLLIN, lambda _: self._queue.run(TURN))
             if (syns := self._syn_queue) is not None:
                 watch.add(syns.fileno(), select.POLLIN, lambda _: syns.run(SYN_TURN))
+            if (datagrams := self._datagram_queue) is not None:
+                watch.add(datagrams.fileno(), select.POLLIN, lambda _: datagrams.run(TURN))
             watch.add(woken.fileno(), select.POLLIN, lambda _: _empty(woken))
             # Nothing on the packets' way makes reference cycles, and a collection that walks a
             # million flows would hold packets up for as long.
@@ -208,8 +218,9 @@ class PacketLoop:
         """Give the queue back, and write what was counted."""
         self._log_counters()
         self._queue.close()
-        if self._syn_queue is not None:
-            self._syn_queue.close()
+        for queue in (self._syn_queue, self._datagram_queue):
+            if queue is not None:
+                queue.close()
         self._sender.close()
         self._supervisor.close()
 
@@ -274,6 +285,8 @@ class PacketLoop:
         self._look_at_queue(Loop.QUEUE_LOST, self._queue)
         if self._syn_queue is not None:
             self._look_at_queue(Loop.SYN_QUEUE_LOST, self._syn_queue)
+        if self._datagram_queue is not None:
+            self._look_at_queue(Loop.DATAGRAM_QUEUE_LOST, self._datagram_queue)
 
     def _look_at_queue(self, name: Loop, queue: PacketQueue) -> None:
         counts, lost = self._core.ledger.counts, queue.lost()
@@ -371,6 +384,7 @@ def run(
     kernel: Kernel | None = None,
     drain: float = 0.0,
     beside: Callable[[PacketLoop], AbstractContextManager[object]] = nullcontext,
+    datagram_queue: int | None = None,
 ) -> None:
     """Run ``core`` with its rules in place, having logged the lines of ``ready``; removes all it
     set up, also when something fails on the way. ``read_keys`` is called for each SIGHUP.
@@ -383,7 +397,8 @@ def run(
     Raises OSError, FirewallError or BpfError where something cannot be had.
     """
     faulthandler.enable()  # a watchdog's SIGABRT has the log say where the program stood
-    loop = PacketLoop(core, queue, read_keys, syn_queue, kernel is not None, drain)
+    outlived = kernel is not None
+    loop = PacketLoop(core, queue, read_keys, syn_queue, outlived, drain, datagram_queue)
     try:
         with beside(loop):
             try:

@@ -164,7 +164,7 @@ def test_each_bridge_is_asked_once_for_all_pools_that_ask_alike(balancing: Balan
 def test_where_to_listen_and_which_queues_are_told(balancing: Balancing) -> None:
     settings = balancing.program.settings()
     assert settings.listen == (("127.0.0.1", 9310),)
-    assert settings.queues == ((3310, "packets"), (3311, "syns"))
+    assert settings.queues == ((3310, "packets"), (3311, "syns"), (3312, "datagrams"))
 
 
 def test_settings_are_new_when_a_backend_is(balancing: Balancing) -> None:

@@ -87,10 +87,16 @@ def ready(lab: Lab, datapath: str, port: int = PORT) -> Iterator[None]:
 
 @contextmanager
 def balanced(
-    lab: Lab, more: str = "", service_more: str = "", backends: str = BOTH, port: int = PORT
+    lab: Lab,
+    more: str = "",
+    service_more: str = "",
+    backends: str = BOTH,
+    port: int = PORT,
+    name: str = "p",
 ) -> Iterator[None]:
-    """The service is the balancer's only one; ``more`` is of its pool."""
-    text = service(port, service_more) + pool(backends=backends, more=more)
+    """The service is the balancer's only one; ``more`` is of its pool. With a ``name`` of its own
+    it has no clients yet."""
+    text = service(port, service_more, name) + pool(name, backends, more)
     with in_force(lab, text):
         yield
 
@@ -181,6 +187,8 @@ class Speaker:
     ) -> None:
         self._udp = lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.settimeout(PATIENCE)
+        if port:  # another socket may have it, towards another service
+            self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._udp.bind((source, port))
         self._udp.connect(to)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,9 +14,9 @@ from tests.e2e import datagrams
 from tests.e2e.capture import capture
 from tests.e2e.conftest import lacking
 from tests.e2e.datagrams import address, many_addresses
-from tests.e2e.lab import BRIDGE1, CLIENT, SERVER2, VIP, Lab
+from tests.e2e.lab import BRIDGE1, BRIDGE2, CLIENT, SERVER1, SERVER2, VIP, Lab, until
 from tests.e2e.nameservers import HOSTS, PORT, TOOLS, Nameserver, dig, dnsperf, nameservers
-from tests.e2e.pooled import FIRST, extended
+from tests.e2e.pooled import FIRST, extended, in_force, pool
 from tests.soak import Amount
 
 pytestmark = pytest.mark.root
@@ -21,8 +24,17 @@ pytestmark = pytest.mark.root
 UDP = socket.IPPROTO_UDP
 BOTH_NAMES = {"backend1", "backend2"}
 FEW = [address(number) for number in range(1, 9)]
-RATE = {"nfqueue": 1000, "ebpf": 10_000}  # queries a second that are no load
+RATE = {"nfqueue": 1000, "ebpf": 20_000}  # queries a second that are no load
 QUERIES = {"nfqueue": (3_200, 96_000), "ebpf": (51_200, 1_000_000)}
+
+
+TCP = datagrams.service(PORT, 'inspect = "none"', "tcp").replace('"udp"', '"tcp"')
+TCP = TCP.replace('pool = "tcp"', 'pool = "p"')
+
+
+def by_tcp(bridge: str, server: str) -> str:
+    """The same port's way for TCP."""
+    return datagrams.entry(bridge, server, PORT, "handoff = false").replace('"udp"', '"tcp"')
 
 
 @pytest.fixture(scope="module", params=["nfqueue", "ebpf"])
@@ -32,7 +44,9 @@ def path(running_lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
     with (
         datagrams.ready(running_lab, request.param, PORT),
         many_addresses(running_lab),
-        datagrams.balanced(running_lab, port=PORT),
+        extended(running_lab, "backend1", by_tcp(BRIDGE1, SERVER1)),
+        extended(running_lab, "backend2", by_tcp(BRIDGE2, SERVER2)),
+        in_force(running_lab, datagrams.service(PORT) + TCP + pool()),
     ):
         yield request.param
 
@@ -86,6 +100,17 @@ def test_answers_over_the_mtu_are_whole(lab: Lab, servers: dict[str, Nameserver]
         assert dig(lab, name, "TXT", "+bufsize=1232").truncated
 
 
+def test_what_was_truncated_is_asked_by_tcp(lab: Lab, servers: dict[str, Nameserver]) -> None:
+    """As resolvers do: the same address and port, another service, in the same pool."""
+    reply = dig(lab, "large", "TXT", "+bufsize=1232", "+noignore")
+    assert len(reply.texts) == 12, reply.said
+    assert f"SERVER: {VIP}#53({VIP}) (TCP)" in reply.said
+    for source in FEW[:4]:
+        (by_udp,) = dig(lab, "who", "TXT", "-b", source).texts
+        (by_tcp,) = dig(lab, "who", "TXT", "-b", source, "+tcp").texts
+        assert by_tcp == by_udp
+
+
 def test_a_server_that_ended_is_known_at_once(lab: Lab, servers: dict[str, Nameserver]) -> None:
     """Its host's ICMP error reaches dig, as from the VIP."""
     (name,) = dig(lab, "who", "TXT").texts
@@ -99,8 +124,9 @@ def test_a_server_that_ended_is_known_at_once(lab: Lab, servers: dict[str, Names
     assert dig(lab, "who", "TXT").texts == [name]
 
 
-def test_a_server_elsewhere(lab: Lab, servers: dict[str, Nameserver]) -> None:
-    """It answers the bridge, the bridge the client; long answers, too."""
+def test_a_server_elsewhere(lab: Lab, servers: dict[str, Nameserver], path: str) -> None:
+    """It answers the bridge, the bridge the client; in fragments where the kernel translates."""
+    counted = lab.growth("backend1")
     port = 1053
     entry = datagrams.entry(BRIDGE1, SERVER2, port, 'source = "bridge"\nports = "20000-20999"')
     entry = entry.replace(f'"{SERVER2}:{port}"', f'"{SERVER2}:{PORT}"')
@@ -111,7 +137,9 @@ def test_a_server_elsewhere(lab: Lab, servers: dict[str, Nameserver]) -> None:
         for source in FEW[:3]:
             options = ("-p", f"{port}", "-b", source)
             assert dig(lab, "who", "TXT", *options).texts == ["backend2"]
-            assert len(dig(lab, "large", "TXT", "+bufsize=4096", *options).texts) == 12
+            large = dig(lab, "large", "TXT", "+bufsize=4096", *options)
+            assert len(large.texts) == (12 if path == "ebpf" else 0), large.said
+    assert counted("fragment") == (0 if path == "ebpf" else 3), "the first of each"
 
 
 def test_no_query_is_lost(
@@ -128,3 +156,20 @@ def test_no_query_is_lost(
     report(f"{load.sent:,} queries at {load.rate:,.0f}/s on {path}, {load.lost} lost")
     assert load.sent == runs * HOSTS
     assert load.lost == 0, load.said
+
+
+@pytest.mark.parametrize("path", ["ebpf"], indirect=True)
+def test_a_restart_loses_no_query(lab: Lab, servers: dict[str, Nameserver], path: str) -> None:
+    """Either program's: who has a backend is the kernel's to carry meanwhile."""
+    dig(lab, "host1")
+    with ThreadPoolExecutor(1) as aside:
+        runs = 5000 // HOSTS
+        options = ("-Q", "1000", "-c", "4", "-t", "5", "-n", f"{runs}")
+        load = aside.submit(dnsperf, lab, *options)
+        for program in ("balancer", *servers):
+            os.kill(lab.pid(program), signal.SIGTERM)
+            until(lambda program=program: not lab.alive(program), 10, f"{program} has ended")
+            lab.script("start", program)
+            assert program != "balancer" or not load.done(), "it happened under load"
+        done = load.result()
+    assert (done.sent, done.lost) == (runs * HOSTS, 0), done.said

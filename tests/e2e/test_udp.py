@@ -36,7 +36,7 @@ from tests.e2e.datagrams import (
     speakers,
 )
 from tests.e2e.lab import BRIDGE1, CLIENT, SERVER1, SERVER2, VIP, Lab, until
-from tests.e2e.pooled import FIRST, SECOND, extended, given, pending, rows
+from tests.e2e.pooled import FIRST, SECOND, extended, given, in_force, pending, rows
 from tests.e2e.quotations import ICMP
 
 pytestmark = pytest.mark.root
@@ -46,14 +46,21 @@ FEW = [address(number) for number in range(1, 13)]
 CHECKED = PORT + 1
 TO_CHECKED = (VIP, CHECKED)
 BRIDGE3 = "192.168.33.22"
+VIP2 = "192.168.33.11"
+OWN_PORT = 62_000  # none of the kernel's own choice
 THREE = f'{FIRST}, {SECOND}, {{ name = "third", bridge = "{BRIDGE3}" }}'
 LINK = 1500 - 20 - 8  # bytes of data that the lab's links carry in one packet
 
 
 @pytest.fixture(scope="module", params=["nfqueue", "ebpf"])
 def path(running_lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Either data path, ways to the servers, and many clients' addresses."""
-    with ready(running_lab, request.param), many_addresses(running_lab):
+    """Either data path, a service whose clients are placed by their addresses, ways to its servers,
+    and many clients' addresses. Tests have others in its place where they need them."""
+    with (
+        ready(running_lab, request.param),
+        many_addresses(running_lab),
+        balanced(running_lab),
+    ):
         yield request.param
 
 
@@ -67,9 +74,8 @@ def servers(lab: Lab, path: str) -> Iterator[Servers]:
 
 
 def test_a_client_keeps_its_backend_from_every_port(lab: Lab, servers: Servers) -> None:
-    with balanced(lab):
-        first = met(lab, FEW)
-        again = [met(lab, FEW) for _ in range(3)]
+    first = met(lab, FEW)
+    again = [met(lab, FEW) for _ in range(3)]
     assert set(first.values()) == BOTH_NAMES
     assert again == [first] * 3
     assert {(name, peer[0]) for name, peer, _ in servers.got} == {
@@ -78,7 +84,7 @@ def test_a_client_keeps_its_backend_from_every_port(lab: Lab, servers: Servers) 
 
 
 def test_the_servers_see_the_clients_ports(lab: Lab, servers: Servers) -> None:
-    with balanced(lab), speakers(lab, 5) as five:
+    with speakers(lab, 5) as five:
         for speaker in five:
             speaker.asks()
         assert {peer for _, peer, _ in servers.got} == {speaker.end for speaker in five}
@@ -96,16 +102,16 @@ def test_by_port_a_flow_keeps_its_backend_and_a_client_has_several(
 
 @pytest.mark.parametrize("policy", ["round-robin", "least-pending"])
 def test_new_clients_are_dealt_out_evenly(lab: Lab, servers: Servers, policy: str) -> None:
-    with balanced(lab, f'policy = "{policy}"'):
+    with balanced(lab, f'policy = "{policy}"', name=policy):
         found = met(lab, FEW)
         assert shares(found) == {"backend1": 6, "backend2": 6}
         assert met(lab, FEW) == found
-        assert pending(lab) == {"backend1": 6, "backend2": 6}
+        assert pending(lab, policy) == {"backend1": 6, "backend2": 6}
 
 
 def test_a_weight_is_a_share_of_the_clients(lab: Lab, servers: Servers) -> None:
     heavy = FIRST.replace("{ ", "{ weight = 3, ")
-    with balanced(lab, 'policy = "round-robin"', backends=f"{heavy}, {SECOND}"):
+    with balanced(lab, 'policy = "round-robin"', backends=f"{heavy}, {SECOND}", name="weighed"):
         assert shares(met(lab, FEW)) == {"backend1": 9, "backend2": 3}
 
 
@@ -115,19 +121,19 @@ def test_a_weight_is_a_share_of_the_clients(lab: Lab, servers: Servers) -> None:
 def test_a_silent_client_is_forgotten_one_who_speaks_is_not(lab: Lab, servers: Servers) -> None:
     """By round-robin a client that comes anew meets the other backend."""
     with (
-        balanced(lab, 'policy = "round-robin"', "idle_timeout = 1.0"),
+        balanced(lab, 'policy = "round-robin"', "idle_timeout = 1.0", name="short"),
         Speaker(lab, FEW[0]) as silent,
         Speaker(lab, FEW[1]) as speaking,
     ):
         assert (silent.meets(), speaking.meets()) == ("backend1", "backend2")
-        assert sum(pending(lab).values()) == 2
+        assert sum(pending(lab, "short").values()) == 2
         deadline = time.monotonic() + 6
 
         def forgotten() -> bool:
             assert speaking.meets() == "backend2"
             assert time.monotonic() < deadline
             time.sleep(0.05)
-            return pending(lab) == {"backend1": 0, "backend2": 1}
+            return pending(lab, "short") == {"backend1": 0, "backend2": 1}
 
         until(forgotten, 7, "the silent one is counted no more")
         assert Speaker(lab, FEW[2]).meets() == "backend1"
@@ -208,13 +214,13 @@ def test_the_clients_of_others_stay_when_one_goes_down(lab: Lab, path: str) -> N
 def test_a_draining_backend_keeps_its_clients_and_gets_no_others(
     lab: Lab, servers: Servers
 ) -> None:
-    with balanced(lab, 'policy = "round-robin"'):
+    with balanced(lab, 'policy = "round-robin"', name="drained"):
         first = met(lab, FEW)
-        told(lab, "balancer", "drain", "p/backend2")
+        told(lab, "balancer", "drain", "drained/backend2")
         assert met(lab, FEW) == first
         newcomers = met(lab, [address(number) for number in range(50, 58)])
         assert set(newcomers.values()) == {"backend1"}
-        told(lab, "balancer", "ready", "p/backend2")
+        told(lab, "balancer", "ready", "drained/backend2")
 
 
 # --- on the way ---
@@ -222,7 +228,6 @@ def test_a_draining_backend_keeps_its_clients_and_gets_no_others(
 
 def test_answers_go_straight_to_the_client(lab: Lab, servers: Servers) -> None:
     with (
-        balanced(lab),
         capture(lab, "balancer", protocol=socket.IPPROTO_UDP) as at_balancer,
         capture(lab, "client", protocol=socket.IPPROTO_UDP) as at_client,
     ):
@@ -239,18 +244,17 @@ def test_answers_go_straight_to_the_client(lab: Lab, servers: Servers) -> None:
     assert [packet for packet in at_balancer.packets if packet.ports[0] == PORT] == []
 
 
-@pytest.mark.parametrize("size", [0, 1, 17, 512, LINK - len("backend1 ")])
-def test_any_size_that_the_links_carry(lab: Lab, servers: Servers, size: int) -> None:
-    data = bytes(index % 251 for index in range(size))
-    with balanced(lab), speakers(lab, 1) as (speaker,):
-        for _ in range(3):
-            assert speaker.asks(data) == data
+def test_any_size_that_the_links_carry(lab: Lab, servers: Servers) -> None:
+    with speakers(lab, 1) as (speaker,):
+        for size in (0, 1, 17, 512, LINK - len("backend1 ")):
+            data = bytes(index % 251 for index in range(size))
+            for _ in range(3):
+                assert speaker.asks(data) == data
 
 
 def test_answers_over_the_mtu_arrive_in_fragments(lab: Lab, servers: Servers, path: str) -> None:
     sizes = (1500, 3900) if path == "nfqueue" else (1500, 3900, 9001)
     with (
-        balanced(lab),
         capture(lab, "client", protocol=socket.IPPROTO_UDP) as at_client,
         capture(lab, "balancer", protocol=socket.IPPROTO_UDP) as at_balancer,
         speakers(lab, 4) as four,
@@ -271,7 +275,7 @@ def is_fragment(packet: Packet) -> bool:
 
 @pytest.mark.parametrize("path", ["nfqueue"], indirect=True)
 def test_what_a_queue_cuts_off_is_dropped_by_name(lab: Lab, servers: Servers) -> None:
-    with balanced(lab), speakers(lab, 1) as (speaker,):
+    with speakers(lab, 1) as (speaker,):
         counted = lab.growth(speaker.meets())
         speaker.socket.settimeout(0.3)
         with pytest.raises(TimeoutError):
@@ -281,7 +285,7 @@ def test_what_a_queue_cuts_off_is_dropped_by_name(lab: Lab, servers: Servers) ->
 
 def test_questions_over_the_mtu_are_dropped_by_name(lab: Lab, servers: Servers) -> None:
     counted = lab.growth("balancer")
-    with balanced(lab), speakers(lab, 1) as (speaker,):
+    with speakers(lab, 1) as (speaker,):
         speaker.socket.settimeout(0.3)
         with pytest.raises(TimeoutError):
             speaker.asks(bytes(1500))
@@ -301,7 +305,7 @@ def test_questions_over_the_mtu_arrive_where_the_kernels_put_them_together(
     for host in hosts:
         lab.run(host, "iptables", *TRACKING.format("A").split())
     try:
-        with balanced(lab), speakers(lab, 1) as (speaker,):
+        with speakers(lab, 1) as (speaker,):
             for size in (1500, 3900):
                 assert speaker.asks(bytes(size)) == bytes(size)
             counted = lab.growth("balancer")
@@ -320,7 +324,6 @@ def test_zero_checksums_stay_zero_and_others_are_right(lab: Lab, servers: Server
     wire = lab.socket("client", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     try:
         with (
-            balanced(lab),
             capture(lab, "client", protocol=socket.IPPROTO_UDP) as at_client,
             Speaker(lab) as speaker,
         ):
@@ -355,7 +358,7 @@ def test_zero_checksums_stay_zero_and_others_are_right(lab: Lab, servers: Server
 
 
 def test_a_closed_port_is_said_to_the_client_as_the_vips(lab: Lab, servers: Servers) -> None:
-    with balanced(lab), Speaker(lab) as speaker:
+    with Speaker(lab) as speaker:
         name = speaker.meets()
         servers.shut(name)
         with capture(lab, "client", protocol=ICMP) as at_client:
@@ -370,7 +373,7 @@ def test_a_closed_port_is_said_to_the_client_as_the_vips(lab: Lab, servers: Serv
 
 
 def test_a_port_without_a_service_is_the_hosts_own(lab: Lab, servers: Servers) -> None:
-    with balanced(lab), Speaker(lab, to=(VIP, PORT + 9)) as speaker:
+    with Speaker(lab, to=(VIP, PORT + 9)) as speaker:
         speaker.socket.send(b"anybody?")
         with pytest.raises(OSError) as raised:
             speaker.socket.recv(100)
@@ -379,12 +382,35 @@ def test_a_port_without_a_service_is_the_hosts_own(lab: Lab, servers: Servers) -
 
 def test_who_asks_the_server_itself_is_answered_by_it(lab: Lab, servers: Servers) -> None:
     """The bridge is in nobody's way: not even in that of a client that asks by the VIP, too."""
-    with balanced(lab), Speaker(lab) as speaker:
+    with Speaker(lab) as speaker:
         name = speaker.meets()
         direct = (SERVERS[name], PORT)
         with Speaker(lab, to=direct) as asking:
             assert asking.meets() == name
         assert speaker.meets() == name
+
+
+def test_one_port_of_a_clients_speaks_to_two_vips(lab: Lab, servers: Servers) -> None:
+    """To the server both would be one flow: the second VIP's has another port there."""
+    second = datagrams.service(name="second").replace(f'"{VIP}"', f'"{VIP2}"')
+    text = datagrams.service() + second.replace("dscp = 1", "dscp = 2").replace(
+        'pool = "second"', 'pool = "p"'
+    )
+    known = f'\n[[balancers]]\ndscp = 2\nvip = "{VIP2}"\n'
+    with (
+        lab.address("balancer", VIP2),
+        extended(lab, "backend1", known),
+        extended(lab, "backend2", known),
+        in_force(lab, text + datagrams.pool()),
+        Speaker(lab, FEW[0], port=OWN_PORT) as one,
+        Speaker(lab, FEW[0], port=OWN_PORT, to=(VIP2, PORT)) as other,
+    ):
+        for _ in range(3):
+            assert one.meets(b"one") == other.meets(b"other")
+        ports = {(peer[1], data) for _, peer, data in servers.got}
+        assert len(ports) == 2
+        assert (OWN_PORT, b"one") in ports
+        assert (OWN_PORT, b"other") not in ports
 
 
 # --- a server elsewhere ---

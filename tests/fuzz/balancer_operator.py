@@ -45,7 +45,13 @@ class BalancerOperator:
     def act(self, now: float) -> None:
         """One thing."""
         rng = self._rng
-        whole = ((self._reload, 2), (self._look, 3), (self._kill, 1), (self._trace, 1))
+        whole = (
+            (self._reload, 2),
+            (self._look, 3),
+            (self._kill, 1),
+            (self._forget, 1),
+            (self._trace, 1),
+        )
         pools = ((self._check, 6), (self._occupy, 3), (self._ask, 4))
         acts, weights = zip(*whole, *pools, strict=True)
         rng.choices(acts, weights)[0](now)
@@ -113,6 +119,13 @@ class BalancerOperator:
             self._core.kill(flow, now)
             assert flow.state is State.GONE
 
+    def _forget(self, now: float) -> None:
+        mappings = list(islice(self._core.datagrams.table.every(), AMONG))
+        if mappings:
+            mapping = self._rng.choice(mappings)
+            self._core.kill(mapping, now)
+            assert mapping.gone
+
     def _flow(self) -> Flow | None:
         flows = islice(self._core.table.every(), AMONG)
         there = [flow for flow in flows if flow.state is not State.GONE]
@@ -135,7 +148,8 @@ class BalancerOperator:
         core = self._core
         for record in core.access.take(self._rng.choice((1, 1000))):
             json.dumps(record, allow_nan=False)
-        assert core.remaining() <= len(core.table.handed) + len(core.table.waiting)
+        table = core.table
+        assert core.remaining() <= sum(map(len, (table.handed, table.waiting, table.opening)))
         core.find_busy(self._busy)
         core.rekey([self._place.keys], now)
 

@@ -18,10 +18,11 @@ from common.core.handoff import Kind
 from common.core.keys import Keyring
 from common.core.ledger import Ledger
 from common.core.segment import ACK, FIN, PSH, RST, SYN, Segment, build, reverse
-from tests.fuzz import recorded
+from tests.fuzz import datagrams, recorded
 from tests.fuzz.balancer_operator import BalancerOperator
 from tests.fuzz.bridges import Bridges
 from tests.fuzz.configurations import Configurations
+from tests.fuzz.datagrams import DatagramClient
 from tests.fuzz.hellos import hello
 from tests.fuzz.invariants import balancer_adds_up
 from tests.fuzz.kernels import Shaking
@@ -29,14 +30,18 @@ from tests.fuzz.mutations import OPTIONS, repair, tcp_valid, valid
 from tests.fuzz.noise import Ends, Noise
 from tests.fuzz.place import PORT, Place
 from tests.fuzz.requests import pieces, request
-from tests.fuzz.world import Fed
+from tests.fuzz.world import Conversation, Fed
 
 MASK = 0xFFFFFFFF
-LIMITS = {"waiting": 60, "flows": 200, "buffered_bytes": 65536, "closed": 100}
+LIMITS = {
+    "waiting": 60, "flows": 200, "buffered_bytes": 65536, "closed": 100,
+    "mappings": datagrams.MAPPINGS,
+}  # fmt: skip
 VARIANTS = (  # limits, and what the services are configured with at first
     ({}, {}),
     (LIMITS, {"bad_request": "source-hash", "max_head": 2048}),
     ({**LIMITS, "flows": 20, "closed": 262144}, {"window_scale": 0}),
+    ({**LIMITS, "waiting": 20, "flows": 20}, {"inspect": "none"}),
 )
 REMEMBERED = 5000  # answers of the balancer's own
 UNBOUNDED = 100_000  # closed flows: then none is forgotten before its time
@@ -52,7 +57,8 @@ class BalancerSide:
             config.Service(vip, vip, PORT, dscp, "p", **service) for dscp, vip in place.vips.items()
         ]
         pool = config.Pool("p", backends, table_size=251)
-        whole = config.Config(tuple(services), pools=(pool,))
+        services += datagrams.services(rng, list(place.vips.items()))
+        whole = config.Config(tuple(services), pools=(pool, datagrams.pool(rng, backends)))
         self.rng, self.place = rng, place
         self.keys = place.keys
         self.limits = config.Limits(**limits)
@@ -91,7 +97,9 @@ class BalancerSide:
         ]
         return Noise(self.rng, ends)
 
-    def begin(self) -> Client:
+    def begin(self) -> Conversation:
+        if self.rng.random() < 0.08:
+            return DatagramClient(self.rng, self.place)
         client = Client(self)
         if self.rng.random() < 0.4:
             client = Again(self, self.rng.choice(self._recorded))
@@ -157,13 +165,16 @@ class BalancerSide:
 
     def is_empty(self) -> bool:
         table = self.core.table
-        return not table.handed and not table.waiting and not table.buffered_bytes
+        flows = (table.handed, table.waiting, table.opening, self.core.datagrams.table.mappings)
+        return not any(flows) and not table.buffered_bytes
 
     def bounds(self) -> dict[str, int]:
         limits = self.limits
         return {
             "waiting": limits.waiting,
+            "opening": limits.waiting,
             "flows": limits.flows,
+            "mappings": limits.mappings,
             # one head more than the bound may be kept, and that one whole
             "buffered_bytes": limits.buffered_bytes + 200_000,
         }
@@ -195,6 +206,7 @@ class Client:
             if self.b >= 0:
                 break
         else:
+            yield from self._unread()
             return
         if rng.random() < 0.8:
             yield self._segment()
@@ -225,6 +237,29 @@ class Client:
         services = self.side.core.services
         kinds = {each.vip: each.inspect for each in services if each.port == PORT}
         return (kinds.get(self.vip) == "tls") != (self.rng.random() < 0.05)
+
+    def _unread(self) -> Iterator[Fed]:
+        """Nobody here answers the SYN: it may have been steered, to a server of its own."""
+        rng, at = self.rng, 0
+        self.b = rng.getrandbits(32)
+        for _ in range(rng.choice((1, 4, 15))):
+            draw = rng.random()
+            if draw < 0.55:
+                part = rng.randbytes(rng.choice((0, 1, 1440)))
+                yield self._segment(part, at, acked=rng.choice((0, 1440)))
+                at += len(part)
+            elif draw < 0.65:
+                yield self._syn()
+            elif draw < 0.7:
+                yield self._icmp()
+            elif draw < 0.8:
+                yield self._segment(b"", at, flags=rng.choice((RST, FIN | ACK, FIN, PSH)))
+            else:
+                server, self.b = self.b, 0  # what bridges go by
+                kinds = (Kind.REFUSED, Kind.REFUSED, Kind.ACCEPTED, Kind.ENDED, Kind.HANDOFF)
+                c, self.c = self.c, rng.choice((self.c, self.c, 0))
+                yield self._answer(rng.choice(kinds), 0)
+                self.b, self.c = server, c
 
     def challenged(self) -> Fed:
         """A SYN within the connection (RFC 5961 section 4)."""

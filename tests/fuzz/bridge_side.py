@@ -44,6 +44,12 @@ VARIANTS: tuple[tuple[dict[str, int], dict[str, Any], dict[str, bool]], ...] = (
         {"source": "bridge", "ports": (40000, 40059)},
         {"local": True, "bbr": True},
     ),
+    ({**LIMITS, "flows": 60}, {"handoff": False}, {"local": True, "bbr": False}),
+    (
+        LIMITS,
+        {"handoff": False, "source": "bridge", "ports": (40000, 40029)},
+        {"local": False, "bbr": False},
+    ),
 )
 
 
@@ -56,6 +62,7 @@ class BridgeSide:
         ways = Ways(rng, place, configured, host)
         entries = ways.first()
         self.rng, self.place = rng, place
+        self._handoff = configured.handoff
         self.address = socket.inet_aton(place.bridges[0])
         self.server = socket.inet_aton(place.server[0])
         self.keys = place.keys
@@ -96,7 +103,9 @@ class BridgeSide:
         if self.rng.random() < 0.15:
             return Asker(self)
         client = Client(self)
-        if self.rng.random() < 0.4:
+        if not self._handoff and self.rng.random() < 0.9:
+            client = Unread(self)
+        elif self.rng.random() < 0.4:
             client = Again(self, self.rng.choice(self._recorded))
         self.clients[client.key] = client
         return client
@@ -351,6 +360,52 @@ class Client:
         kind, mtu = rng.choice((3, 3, 3, 11, 12, 8)), rng.choice((0, 1400))
         icmp = struct.pack("!BBHHH", kind, 4, 0, 0, mtu)
         return repair(head + icmp + quoted[: rng.choice((27, 28, 40, 68))]), 0
+
+
+class Unread(Client):
+    """One whose handshake is the server's own, or that was there before the program."""
+
+    def script(self) -> Iterator[Fed]:
+        rng = self.rng
+        self.b = self.r
+        began = rng.random() < 0.8
+        for _ in range(rng.choice((1, 1, 2)) if began else 0):
+            yield self._syn()
+        draw = rng.random()
+        if draw < 0.15:
+            return  # the server is silent
+        if draw < 0.25:
+            yield self._server(b"", flags=RST | ACK, at=-1)
+            return
+        for _ in range(rng.choice((1, 1, 2)) if began else 0):
+            yield self._syn_ack()
+        if draw < 0.35:
+            yield self._syn()  # the answer was lost
+        if draw < 0.9:
+            yield self._segment(b"", 0)
+        yield from self._spliced()
+        if draw < 0.4:
+            yield self._syn()
+        yield from self._end()
+        if rng.random() < 0.3:
+            self.c = rng.getrandbits(32)
+            yield self._syn()
+
+    def _syn(self) -> Fed:
+        rng = self.rng
+        raw = b"\x02\x04\x05\xb4\x04\x02\x08\x0a" + rng.randbytes(8)
+        flags = SYN | (0 if rng.random() < 0.9 else rng.choice((0xC0, 8, FIN, RST, ACK)))
+        packet = build(
+            self.address, self.side.address, self.port, PORT, seq=self.c, ack=0, flags=flags,
+            window=64240, options=raw, tos=self.dscp << 2,
+        )  # fmt: skip
+        return packet, 0
+
+    def _handoff(self, kind: Kind, payload: bytes, at: int, flags: int = ACK | PSH) -> Fed:
+        server, self.b = self.b, self.rng.choice((0, self.b))
+        fed = super()._handoff(kind, payload, at, flags)
+        self.b = server
+        return fed
 
 
 class Again(Client):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from balancer.core import config
+from tests.fuzz import datagrams
 from tests.fuzz.place import PORT, Place
 
 POLICIES = ("maglev", "ring", "rendezvous", "round-robin", "least-pending", "source")
@@ -17,6 +18,8 @@ SPOKEN = {
     ("http", "http"): KEYS,
     ("tls", "tls"): (("sni",), ("alpn",), ("sni", "alpn"), ("source",), ()),
     ("http", "tls"): ((), ("source",)),
+    ("none", "none"): ((), ("source",), ("source-port",)),
+    ("http", "none"): ((), ("source",)),
 }
 PATHS = ("/", "/0", "/abc")
 REGEXES = ("/[0-7]", "/.*c", "/(a|b|c)+")
@@ -39,15 +42,18 @@ class Configurations:
         """Another one each time; most names stay."""
         rng = self._rng
         names = rng.sample([f"p{n}" for n in range(MOST_POOLS)], rng.randint(1, MOST_POOLS))
-        self._spoken = rng.choices(list(SPOKEN), (4, 1, 2))[0]
+        self._spoken = rng.choices(list(SPOKEN), (4, 1, 2, 2, 1))[0]
         pools = tuple(self._pool(name) for name in names)
         vips = list(self._place.vips.items())
         vips = vips if rng.random() < 0.9 else vips[:1]
-        routes = [self._route(names, vips) for _ in range(rng.choice((0, 0, 1, 3, 6)))]
+        count = 0 if self._spoken[0] == "none" else rng.choice((0, 0, 1, 3, 6))
+        routes = [self._route(names, vips) for _ in range(count)]
         services = tuple(
             self._service(vip, dscp, names, routes, inspect)
             for (dscp, vip), inspect in zip(vips, self._spoken, strict=False)
         )
+        services += datagrams.services(rng, vips)
+        pools += (datagrams.pool(rng, self._backends()),)
         closing = rng.choice((5.0, 15.0))
         timeouts = config.Timeouts(request=60.0, closing=closing, idle=rng.choice((120.0, 960.0)))
         return config.Config(services, tuple(routes), pools, limits=self._limits, timeouts=timeouts)
@@ -113,7 +119,9 @@ class Configurations:
         rng = self._rng
         own = rng.random() < 0.2
         routed = any(
-            route.service in (None, vip) and not route.unreadable(inspect) for route in routes
+            route.service in (None, vip) and not route.unreadable(inspect)
+            for route in routes
+            if inspect != "none"
         )
         return config.Service(
             vip,
@@ -123,7 +131,7 @@ class Configurations:
             None if own or (routed and rng.random() < 0.1) else rng.choice(pools),
             self._backends() if own else (),
             inspect=inspect,
-            bad_request=rng.choice(("reset", "source-hash")),
+            bad_request="reset" if inspect == "none" else rng.choice(("reset", "source-hash")),
             max_head=rng.choice((1024, 2048, 16384, 16384)),
             window_scale=rng.choice((0, 7, 7)),
             sack=rng.random() < 0.8,

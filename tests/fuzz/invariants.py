@@ -32,7 +32,16 @@ def balancer_adds_up(core: Balancer, known: Iterable[Member]) -> None:
         assert flow.state in (balancers.State.WAITING, balancers.State.CLOSED)
         assert not flow.holds
         kept += 0 if flow.head is None else flow.head.kept_bytes
+    for flow in table.opening.values():
+        assert flow.state is balancers.State.OPENING
+        assert flow.target is not None
+        assert flow.holds is not flow.closing
+        holding[flow.target.member] += flow.holds
     assert table.buffered_bytes == kept
+    for key, mapping in core.datagrams.table.mappings.items():
+        assert mapping.key == key
+        assert not mapping.gone
+        holding[mapping.target.member] += 1
     pools = core.pools.values()
     there = chain.from_iterable((*pool.members, *pool.departed) for pool in pools)
     for member in {*holding, *known, *there}:
@@ -77,6 +86,7 @@ def bridge_adds_up(core: Bridge, known: Iterable[Entry]) -> None:
     for mapping in core.datagrams.mappings._outbound.values():
         assert core.datagrams.mappings._inbound[mapping.entry, mapping.inbound] is mapping
         flows[mapping.entry] += 1
+    assert table.half_open.keys() <= table.outbound.keys()
     assert sum(map(len, table.inbound)) == len(table.outbound)
     assert table.held_bytes == held
     for entry in {*flows, *known, *core.entries}:

@@ -23,7 +23,7 @@ NOT_PACKETS = [
     *("common/core/config.py", "common/core/settings.py"),  # what a file may say
     "*/core/rules.py",  # the firewall's
     "common/core/keys.py",  # files of keys, and their replacement
-    "*/core/adoption.py",  # after a restart, from the kernel's records
+    "*/adoption.py",  # after a restart, from the kernel's records
     "common/core/clock_exchange.py",  # mostly what asks
     # the agent's, and the command line's:
     *("common/core/access_lines.py", "common/core/agent_settings.py"),

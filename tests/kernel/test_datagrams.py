@@ -210,10 +210,13 @@ def test_what_is_withheld_is_pythons_until_it_is_given_back(path: KernelPath) ->
     path.mappings.withhold(lambda each: each is mapping)
     path.mappings.renew(mapping)
     assert bridge_of(path, datagram()) is None
-    assert (mapping.fast, mapping.fast_datagrams) == (False, 1)
+    assert not mapping.fast
     path.mappings.withhold(None)
     path.mappings.renew(mapping)
     assert bridge_of(path, datagram()) == BRIDGES[0]
+    path.mappings.forget(mapping)
+    assert mapping.datagrams + mapping.fast_datagrams == 2, "none is forgotten on the way"
+    assert mapping.size + mapping.fast_size == 2 * len(datagram())
 
 
 def test_the_core_and_the_kernel_agree(path: KernelPath) -> None:

@@ -68,6 +68,10 @@ ELSEWHERE = {
         CONTROL,
         '"explain", "GET", f"http://{VIP}/a"',
     ),
+    "balancer explain tcp 192.168.33.10:22 --source 198.51.100.7": (
+        "tests/e2e/test_uninspected.py",
+        '"explain", "tcp", f"{VIP}:{ssh.PORT}", "--source", CLIENT',
+    ),
     "balancer explain --service names --sni a.example --alpn h2": (
         "tests/e2e/test_tls.py",
         "explain --service names --sni a.example --alpn y",

@@ -100,6 +100,10 @@ class Stage:
         (packet,) = self.sent()
         return fields(packet)
 
+    def sizes(self) -> dict[str, int]:
+        """The gauges that are not 0."""
+        return {name: size for name, size in self.core.gauges().items() if size}
+
     def count(self, name: str) -> int:
         return self.core.counts()[name]
 

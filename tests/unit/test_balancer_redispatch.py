@@ -3,6 +3,7 @@ is told where there is none."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -195,7 +196,7 @@ def test_where_nobody_is_there_the_client_is_told_and_the_connection_ends_in_ord
     assert stage.reply()["ack"] == (client.c + 2 + len(REQUEST)) % 2**32
     assert stage.count("not_served") == 1
     stage.at(40)
-    assert set(stage.core.gauges().values()) == {0}
+    assert stage.sizes() == {}
 
 
 @pytest.mark.parametrize("over", ["429", "reset"])
@@ -429,3 +430,25 @@ def test_what_is_given_back_damaged_is_handed_to_nobody() -> None:
     assert stage.packet(bytes(damaged)) is None
     assert stage.count("bad_tcp_checksum") == 1
     assert not stage.sent()
+
+
+def test_where_its_pool_is_gone_the_one_that_took_over_from_it_counts() -> None:
+    """By then another policy chose in it, and a backend had left it."""
+    stage = Stage(pool={"policy": "least-pending"})
+    client, first = handed(stage)
+    (pool,) = stage.whole.pools
+    fewer = tuple(each for each in pool.backends if each.bridge == first)
+    changed = replace(pool, policy="round-robin", backends=fewer)
+    for pools in ((changed,), (replace(pool, name="other"),)):
+        services = tuple(replace(each, pool=pools[0].name) for each in stage.whole.services)
+        reconfigure(stage, replace(stage.whole, services=services, pools=pools))
+    refuse(stage, client)
+    assert stage.count("no_backend") == 1, "nobody is left of that pool"
+
+
+def reconfigure(stage: Stage, whole: config.Config) -> None:
+    said: list[str] = []
+    stage.core.reconfigure(whole, stage.paths, stage.now, said.append)
+    while not said:
+        stage.core.timers(stage.now, stage.wall - stage.now)
+    assert said == [""]

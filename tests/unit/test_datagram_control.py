@@ -78,9 +78,10 @@ def test_datagrams_go_where_explain_says(key: str, policy: str) -> None:
         assert told["mapped"] is (number >= 60 and key == "source")
         bridge = stage.send((address, port))
         assert told["backend"] == f"b{BRIDGES.index(str(bridge))}"
-        assert ask(question) == told | {
-            "mapped": True, "order": ask(question)["order"], "backend": told["backend"]
-        }  # fmt: skip
+        again = ask(question)
+        assert (again["mapped"], again["backend"]) == (True, told["backend"])
+        assert again["order"][0] == again["backend"]
+        assert sorted(again["order"]) == ["b0", "b1", "b2"]
         json.dumps(told)
     assert "it has it already" in plain(*tables.explained(ask(question)))
 

@@ -274,6 +274,17 @@ def test_reasons(changes: dict[int, int], reason: str, known: bool) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
+def test_what_a_queue_cuts_off_is_too_large(known: bool) -> None:
+    stage = Stage()
+    if known:
+        stage.send()
+    whole = udp_packet(CLIENT, VIP, bytes(5000))
+    assert stage.packet(whole[:4016]) is None
+    assert stage.count("datagram_too_large") == 1
+    assert stage.send(payload=bytes(3900)) is not None
+
+
+@pytest.mark.parametrize("known", [True, False])
 def test_ip_options_a_zero_checksum_and_damage_go_on(known: bool) -> None:
     stage = Stage()
     if known:

@@ -7,7 +7,7 @@ import pytest
 from balancer.core.request.http2.frames import MAX_FRAME, MAX_FRAMES
 from balancer.core.request.http2.message import Message, inspect
 from balancer.core.request.line import Request
-from balancer.core.request.verdict import NEED_MORE, Bad, Reason
+from balancer.core.request.verdict import Bad, NeedMore, Reason
 from tests.unit.http2_heads import (
     GET,
     PING,
@@ -117,7 +117,7 @@ BAD = {
 def test_a_head_byte_by_byte(name: str) -> None:
     data = GOOD[name]
     for end in range(len(data)):
-        assert inspect(data[:end], LIMIT) is NEED_MORE
+        assert isinstance(inspect(data[:end], LIMIT), NeedMore)
     request = Request(b"GET", b"/a?b", b"/a", len(data))
     for tail in TAILS:
         assert inspect(data + tail, LIMIT) == Message(request, b"http", b"www.example", GET[4:])
@@ -127,7 +127,7 @@ def test_a_head_byte_by_byte(name: str) -> None:
 def test_bad_at_the_first_byte_that_shows_it(name: str) -> None:
     reason, data = BAD[name]
     for end in range(len(data)):
-        assert inspect(data[:end], LIMIT) is NEED_MORE
+        assert isinstance(inspect(data[:end], LIMIT), NeedMore)
     for tail in TAILS:
         assert inspect(data + tail, LIMIT) == Bad(reason)
 

@@ -9,7 +9,7 @@ import pytest
 
 from balancer.core.request.http2.frames import PREFACE
 from balancer.core.request.selector import Selected
-from balancer.core.request.verdict import NEED_MORE, Bad, NeedMore, Reason
+from balancer.core.request.verdict import Bad, NeedMore, Reason
 from tests.unit.balancer_stage import Client, Stage, handoff_of
 from tests.unit.request_selectors import LIMIT, SOURCE, request, selected, selector
 from tests.unit.scapy_oracle import fields
@@ -72,8 +72,12 @@ def test_split_anywhere(name: str) -> None:
     step = 97 if name == LARGE else 1
     for end in range(0, len(data), step):
         answer = by.inspect(data[:end], limit_of(name), SOURCE)
-        assert answer == (whole if end >= whole.request.end else NEED_MORE)
-        assert not end or answer != NEED_MORE or by.may_decide(data, end)
+        if end >= whole.request.end:
+            assert answer == whole
+        else:
+            assert isinstance(answer, NeedMore)
+            assert answer.until <= whole.request.end
+            assert not end or by.may_decide(data, end)
 
 
 @each
@@ -82,7 +86,8 @@ def test_byte_by_byte_as_packets_are_looked_at(name: str) -> None:
     had, answer = 0, by.inspect(b"", limit_of(name), SOURCE)
     first = 18_000 if name == LARGE else 1
     for end in range(first, len(data) + 1):
-        if isinstance(answer, NeedMore) and (not had or by.may_decide(data[:end], had)):
+        waits = isinstance(answer, NeedMore) and end >= answer.until
+        if waits and (not had or by.may_decide(data[:end], had)):
             answer = by.inspect(data[:end], limit_of(name), SOURCE)
         had = end
     assert isinstance(answer, Selected)

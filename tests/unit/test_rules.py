@@ -54,6 +54,22 @@ def test_syns_have_a_queue_of_their_own() -> None:
     assert config.syn_queue != config.queue
 
 
+def test_datagrams_have_a_queue_of_their_own_and_so_have_their_fragments() -> None:
+    config = balancer_config.default()
+    second = replace(config.services[0], name="dns", port=53, protocol="udp", inspect="none")
+    both = replace(config, services=(*config.services, second))
+    prerouting, output = balancer_rules.rules(both)
+    vip = "-d 192.168.33.10 -p udp"
+    udp = [f"{vip} --dport 53", f"{vip} --fragment"]
+    assert [rule for rule in prerouting if " udp " in rule and QUEUE in rule] == [
+        f"{match}{QUEUE}{config.queue + 2}" for match in udp
+    ]
+    assert set(udp) <= set(untracked(prerouting))
+    assert (queued(output), output) == ([], balancer_rules.rules(config)[1])
+    alone, _ = balancer_rules.rules(replace(config, services=(second,)))
+    assert queued(alone) == [*icmp("-d 192.168.33.10"), *udp]
+
+
 def test_services_of_one_vip_share_its_icmp_rules() -> None:
     config = balancer_config.default()
     second = replace(config.services[0], name="tls", port=443)

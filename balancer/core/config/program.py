@@ -55,7 +55,7 @@ class Config(Settings):
     datapath: Literal["auto", "ebpf", "nfqueue"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     key_file: Annotated[str, PATH] = "/etc/l3dsr/key"
-    queue: Annotated[int, whole(0, 65534)] = 3310
+    queue: Annotated[int, whole(0, 65533)] = 3310
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     control: Control = field(default_factory=Control)
@@ -66,6 +66,17 @@ class Config(Settings):
     def syn_queue(self) -> int:
         """The netfilter queue of connections' first packets: the one after ``queue``."""
         return self.queue + 1
+
+    @property
+    def datagram_queue(self) -> int:
+        """That of UDP: the one after these."""
+        return self.queue + 2
+
+    @property
+    def queues(self) -> dict[str, int]:
+        """All of them, by what they hold."""
+        held = {"packets": self.queue, "syns": self.syn_queue}
+        return held | {"datagrams": self.datagram_queue}
 
     @property
     def all_pools(self) -> dict[str, Pool]:

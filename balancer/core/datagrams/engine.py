@@ -16,9 +16,10 @@ from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.member import Member
 from balancer.core.config import Config, Limits, Timeouts
 from balancer.core.context import Context
-from balancer.core.datagrams.fast_path import FastDatagrams, FastMappings
+from balancer.core.datagrams.adoption import MappingAdoption
+from balancer.core.datagrams.fast_path import FastMappings
 from balancer.core.datagrams.mapping import Mapping
-from balancer.core.datagrams.service import ANY_PORT, DatagramService, DatagramTarget
+from balancer.core.datagrams.service import ANY_PORT, DatagramService, fitting
 from balancer.core.datagrams.table import Mapped, MappingTable
 from common.core.chores import Part
 from common.core.datagram import MIN_DATAGRAM, Datagram
@@ -26,7 +27,8 @@ from common.core.ledger import Occurrence, Outcome
 from common.core.segment import FRAGMENT_BITS, IP_HEADER
 
 LOOKED_AT = 512  # mappings in one go, each with a word to the kernel where it is to go
-AT_ONCE = 32  # of an earlier run, taken in one go
+
+QUEUED_BYTES = 4016  # of a packet, the most that a queue hands over
 
 # version and length, total length, fragment, source port, UDP length
 _PEEK = struct.Struct("!BxHxxH12xHxxH")
@@ -39,6 +41,7 @@ class Steered(Outcome):
     NO_SERVICE = "udp_no_service"
     NO_BACKEND = "udp_no_backend"
     OVER_LIMIT = "udp_over_rate_limit"
+    TOO_LARGE = "datagram_too_large"  # for a queue: what comes of it is cut off
 
 
 class Carried(Occurrence):
@@ -60,7 +63,7 @@ class Datagrams:
     ) -> None:
         self.table = MappingTable(limits, timeouts, context.ledger, fast, now)
         self.fast = fast
-        self.adopting = True  # mappings of an earlier run may be there
+        self.adoption = MappingAdoption(context, self.table, fast)
         self._context = context
         self._mappings = self.table.mappings
         self._steered = self._bytes = 0  # since they were last added to the ledger
@@ -86,14 +89,16 @@ class Datagrams:
                 self._steered += 1
                 self._bytes += length
                 return mapping.target.steering.plain(data)
+        if QUEUED_BYTES <= len(data) < int.from_bytes(data[2:4], "big"):
+            return self._context.ledger.drop(Steered.TOO_LARGE, data)
         return self._slow(Datagram(data), now)
 
     def find(self, key: bytes, now: float) -> Mapping | None:
         """The mapping of a datagram's 12-byte key: the flow's own, else the client's."""
         shared = key[:8] + ANY_PORT + key[10:]
         found = self._mappings.get(key) or self._mappings.get(shared)
-        if found is None and self.adopting:
-            found = self._adopt(key, now) or self._adopt(shared, now)
+        if found is None and self.adoption.pending:
+            found = self.adoption.find(key, now) or self.adoption.find(shared, now)
         return found
 
     def count(self) -> None:
@@ -102,14 +107,6 @@ class Datagrams:
         counts[Steered.STEERED] += self._steered
         counts[Carried.BYTES] += self._bytes
         self._steered = self._bytes = 0
-
-    def step(self, now: float) -> None:
-        """Take over some more mappings of an earlier run."""
-        formers = self.fast.formers(AT_ONCE)
-        self.adopting = formers is not None
-        for former in formers or ():
-            if former.key not in self._mappings:
-                self._adopt(former.key, now)
 
     def kill(self, mapping: Mapping, now: float) -> None:
         """Forget a mapping at the operator's word: the next datagram chooses again."""
@@ -149,20 +146,12 @@ class Datagrams:
         self.table.configure(config.limits, config.timeouts)
 
     def _refit(self, mapping: Mapping, now: float) -> None:
-        found = self._fitting(mapping.key, mapping.target.steering.bridge)
+        services = self._context.catalogue.datagram_services
+        found = fitting(services, mapping.key, mapping.target.steering.bridge)
         if found is None or found[1].member is not mapping.target.member:
             self.table.remove(mapping, now, Mapped.MOVED)
         else:
             self.table.refer(mapping, *found)
-
-    def _fitting(self, key: bytes, bridge: bytes) -> tuple[DatagramService, DatagramTarget] | None:
-        """The service and the target, as they are configured now, of a mapping; None where there
-        are none such."""
-        service = self._context.catalogue.datagram_services.get(key[4:8] + key[10:])
-        if service is None or service.per_flow is (key[8:10] == ANY_PORT):
-            return None
-        target = service.target_at(bridge)
-        return None if target is None else (service, target)
 
     def _slow(self, datagram: Datagram, now: float) -> bytes | None:
         ledger = self._context.ledger
@@ -197,23 +186,4 @@ class Datagrams:
         self.fast.steer(mapping)
         if context.ledger.verbose:
             context.ledger.event(f"{mapping}: -> {member.name}")
-        return mapping
-
-    def _adopt(self, key: bytes, now: float) -> Mapping | None:
-        """The mapping of an earlier run that has this key, if the kernel has one; it goes with its
-        record where service or bridge are not configured any more."""
-        former = self.fast.former(key)
-        if former is None:
-            return None
-        counts = self._context.ledger.counts
-        found = self._fitting(key, former.bridge)
-        if found is None or not found[1].member.up:
-            self.fast.drop(key)
-            counts[FastDatagrams.NOT_ADOPTED] += 1
-            return None
-        mapping = self.table.take(key, *found, now)
-        mapping.seen = mapping.placed = min(former.seen or now, now)
-        mapping.fast = True
-        self.fast.steer(mapping)  # with the DSCP that is configured now
-        counts[FastDatagrams.ADOPTED] += 1
         return mapping

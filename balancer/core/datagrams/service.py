@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -75,3 +75,15 @@ class DatagramService:
     def target_at(self, bridge: bytes) -> DatagramTarget | None:
         """The one with that bridge address (4 bytes)."""
         return next((t for t in self.targets if t.steering.bridge == bridge), None)
+
+
+def fitting(
+    services: Mapping[bytes, DatagramService], key: bytes, bridge: bytes
+) -> tuple[DatagramService, DatagramTarget] | None:
+    """Of these services, by VIP and port, and their backends those of a mapping with that key and
+    bridge; None where there are none such, or the service has the other kind of key."""
+    service = services.get(key[4:8] + key[10:])
+    if service is None or service.per_flow is (key[8:10] == ANY_PORT):
+        return None
+    target = service.target_at(bridge)
+    return None if target is None else (service, target)

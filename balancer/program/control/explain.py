@@ -46,9 +46,6 @@ class Service(Protocol):
     @property
     def selector(self) -> Selecting: ...
 
-    @property
-    def uninspected(self) -> bool: ...
-
 
 class Serving(Protocol):
     """What is asked of the core."""
@@ -98,9 +95,10 @@ def _speaking(
     if method and (sni or alpn):
         raise CommandError("--sni and --alpn are for TLS; right would be they, or METHOD and URL")
     kind = "http" if method else "tls" if sni or alpn else ""
-    meant = [each for each in services if kind in ("", each.inspect)]
+    meant = [each for each in services if kind in ("", each.inspect) and each.inspect != "none"]
     if not meant:
-        raise CommandError(f"there is no service with inspect = '{kind}'")
+        lacking = f"with inspect = '{kind}'" if kind else "that reads anything"
+        raise CommandError(f"there is no service {lacking}")
     return meant
 
 

@@ -28,11 +28,14 @@ def explained(core: Serving, at: str, source: str, name: str | None) -> dict[str
     """``at`` is ADDRESS:PORT of the service, ``source`` ADDRESS or ADDRESS:PORT of the client. A
     client that has a mapping goes where that says, whatever would be chosen now."""
     sender = client(source, "source")
-    service = at_place(core.datagram_services, at.removeprefix("udp://"), name, "UDP service")
+    service = at_place(core.datagram_services, at.removeprefix("udp://"), name, "UDP service {}")
     key = _key(sender, service)
     known = core.datagrams.find(key, time.monotonic())
     port = f" port={sender.port}" if service.per_flow else ""
     found = choice(service.pool, service.chosen_by(key), sender.address)
+    if known is not None:
+        has = known.target.name
+        found |= {"backend": has, "order": [has, *(one for one in found["order"] if one != has)]}
     return {
         "service": service.name,
         "source": source,
@@ -40,7 +43,6 @@ def explained(core: Serving, at: str, source: str, name: str | None) -> dict[str
         "key": f"source={IPv4Address(sender.address)}{port}",
         "missing": [],
         **found,
-        "backend": found["backend"] if known is None else known.target.name,
         "mapped": known is not None,
     }
 

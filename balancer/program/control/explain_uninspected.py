@@ -40,7 +40,7 @@ def explained(
     """``at`` is ADDRESS:PORT of the service, ``source`` ADDRESS or ADDRESS:PORT of the client."""
     sender = client(source, "source")
     unread = [each for each in services if each.uninspected]
-    service = at_place(unread, at.removeprefix("tcp://"), name, "service that is not inspected")
+    service = at_place(unread, at.removeprefix("tcp://"), name, "service {} with inspect = 'none'")
     assert service.default_pool is not None, "there are no routes without inspection"
     pool = service.pools[service.default_pool]
     ports = sender.port.to_bytes(2, "big") + service.port.to_bytes(2, "big")
@@ -61,10 +61,11 @@ def explained(
 
 
 def at_place(services: Sequence[N], at: str, name: str | None, what: str) -> N:
-    """The one of that name, or else at that address and port; raises CommandError."""
+    """The one of that name, or else at that address and port; raises CommandError, which has
+    ``what`` with that in place of `{}`."""
     for each in services:
         if name == each.name or (name is None and at == f"{IPv4Address(each.vip)}:{each.port}"):
             return each
     names = ", ".join(f"{IPv4Address(one.vip)}:{one.port} ('{one.name}')" for one in services)
     asked = at if name is None else repr(name)
-    raise CommandError(f"there is no {what} {asked}; right would be {names or 'another'}")
+    raise CommandError(f"there is no {what.format(asked)}; right would be {names or 'another'}")

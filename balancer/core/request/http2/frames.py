@@ -82,8 +82,8 @@ def first_section(data: bytes, limit: int) -> Section | NeedMore | Bad:
             if isinstance(fragment, Bad):
                 return fragment
             fragments.append(fragment)
-        if frame.end > len(data):
-            return NEED_MORE
+        if frame.end > len(data):  # and what could be wrong with its padding is known
+            return NeedMore(frame.end) if frame.begin < len(data) else NEED_MORE
         if head is not None and frame.flags & END_HEADERS:
             return Section(b"".join(fragments), frame.end)
         at = frame.end

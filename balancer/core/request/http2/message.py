@@ -13,7 +13,7 @@ from hpack import Decoder, HPACKError, OversizedHeaderListError
 
 from balancer.core.request.http2.frames import Section, first_section
 from balancer.core.request.line import Request, request_of
-from balancer.core.request.verdict import NEED_MORE, Bad, NeedMore, Reason
+from balancer.core.request.verdict import Bad, NeedMore, Reason
 
 MAX_LIST: Final = 65536
 """Bytes of a header section that is not compressed any more, by RFC 9113 section 6.5.2's count:
@@ -52,7 +52,7 @@ def inspect(data: bytes, limit: int) -> Message | NeedMore | Bad:
     answer than NeedMore. Never raises, whatever the bytes.
     """
     section = first_section(data[: max(limit, 0)], limit)
-    if section is NEED_MORE and len(data) >= limit:
+    if isinstance(section, NeedMore) and len(data) >= limit:
         return Bad(Reason.HEAD_TOO_LONG)
     if not isinstance(section, Section):
         return section
