@@ -28,7 +28,7 @@ class Service(Named, Protocol):
     pools: Mapping[str, Pool]
 
     @property
-    def uninspected(self) -> bool: ...
+    def inspect(self) -> str: ...
 
 
 N = TypeVar("N", bound=Named)
@@ -39,7 +39,7 @@ def explained(
 ) -> dict[str, Any]:
     """``at`` is ADDRESS:PORT of the service, ``source`` ADDRESS or ADDRESS:PORT of the client."""
     sender = client(source, "source")
-    unread = [each for each in services if each.uninspected]
+    unread = [each for each in services if each.inspect == "none"]
     service = at_place(unread, at.removeprefix("tcp://"), name, "service {} with inspect = 'none'")
     assert service.default_pool is not None, "there are no routes without inspection"
     pool = service.pools[service.default_pool]
