@@ -256,6 +256,7 @@ def test_a_narrower_path(lab: Lab, client: ssh.Client, home: str) -> None:
 
         until(told_so, 5, "the server has heard of it")
         assert shell.says("head -c 300000 /dev/zero | wc -c") == "300000"
+    lab.run(home, "ip", "route", "flush", "cache")
 
 
 def test_silence_ends_it_for_both(lab: Lab, client: ssh.Client, home: str) -> None:
