@@ -147,9 +147,9 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	s->ip_at = ip_at;
 	s->tcp_at = ip_at + sizeof(ip);
 	s->length = bpf_ntohs(ip.tot_len);
-	if (s->length < sizeof(ip) + sizeof(udp) || skb->len - ip_at < s->length)
+	if (s->length < sizeof(ip) || skb->len - ip_at < s->length)
 		return OTHER;
-	s->payload = s->length - sizeof(ip);
+	s->payload = s->length - sizeof(ip); /* of the last one a byte may be all */
 	s->key.src = ip.saddr;
 	s->key.dst = ip.daddr;
 	s->tos = ip.tos;
@@ -158,7 +158,8 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	*id = ip.id;
 	if (fragment & OFFSET)
 		return LATER;
-	if (bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) || !udp.source || !udp.dest)
+	if (s->payload < sizeof(udp) || bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) ||
+	    !udp.source || !udp.dest)
 		return OTHER;
 	s->key.sport = udp.source;
 	s->key.dport = udp.dest;

@@ -348,6 +348,18 @@ def test_an_answer_in_fragments_is_translated_whole(place: Place) -> None:
         assert (verdict, out[14:]) == (NOT_OURS, expected)
 
 
+@pytest.mark.parametrize("left", range(1, 9))
+def test_a_last_fragment_of_a_few_bytes_follows_the_others(place: Place, left: int) -> None:
+    """It may be shorter than a UDP header."""
+    place.up(query())
+    whole = build(VIP, CLIENT, PORT, 40000, bytes(1472 + left), ttl=63)
+    for sent, expected in zip(
+        fragments(answer(payload=bytes(1472 + left)), 1480), fragments(whole, 1480), strict=True
+    ):
+        verdict, out, _ = place.path.run("outgoing", ETHERNET + sent)
+        assert (verdict, out[14:]) == (NOT_OURS, expected)
+
+
 def test_fragments_of_others_are_left_alone(place: Place) -> None:
     place.up(query())
     for sent in fragments(answer(40001, payload=bytes(4000)), 1480):
