@@ -22,6 +22,7 @@ from packetbridge.core.entry import Entry
 from packetbridge.program import fast_path
 from packetbridge.program.control import flows
 from packetbridge.program.fast_path import KernelPath
+from packetbridge.program.mappings import ANSWER, Answer
 from tests.kernel.flows import BRIDGE, CLIENT, DSCP, ETHERNET, MARK, NOT_OURS, SERVER, VIP
 from tests.soak import Amount
 from tests.unit import models
@@ -275,6 +276,22 @@ def test_what_is_idle_is_nobodys_and_goes(place: Place, monkeypatch: pytest.Monk
     assert len(list(place.path.mappings.records.keys())) == 1
     assert place.core.gauges()["mappings"] == 1
     assert place.core.counts()["mappings_expired"] == 1
+
+
+def test_what_another_processor_has_just_seen_is_not_idle(place: Place) -> None:
+    """Its clock may be read between ours and the record."""
+    place.up(query())
+    records = place.path.mappings.records
+    ((key, record),) = records.items()
+    later = Answer(*ANSWER.unpack(record))
+    later = later._replace(seen=later.seen + 10**9, began=1)
+    records.put(key, ANSWER.pack(*later))
+    assert place.down(answer()) is not None
+    records.put(key, ANSWER.pack(*later))
+    assert place.up(query(dscp=OTHER_DSCP)) is None, "its port is the other VIP's"
+    assert place.up(query()) is not None
+    ((_, record),) = records.items()
+    assert Answer(*ANSWER.unpack(record)).began == 1, "it is not begun anew"
 
 
 def _look_through(place: Place, now: float) -> None:
