@@ -226,7 +226,7 @@ class Uninspected:
 
     def _unanswered(self, flow: Flow, now: float) -> None:
         """The server has had its time to answer a SYN."""
-        if flow.state is State.GONE or not flow.marked(UNANSWERED):
+        if flow.state is not State.SPLICED or not flow.marked(UNANSWERED):
             return
         flow.entry.figures.silent += 1
         self._context.ledger.counts[Asked.SERVER_SILENT] += 1
