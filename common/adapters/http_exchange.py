@@ -1,4 +1,4 @@
-"""One TCP connection with HTTP requests, each step of it timed as this host sees it.
+"""One TCP connection with HTTP requests, or listened to, each step timed as this host sees it.
 
 By the kernel's own TCP, so that what is found holds for any client of this host's.
 """
@@ -85,6 +85,26 @@ class Connection:
             linger = struct.pack("ii", 1, 0)
             self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._tcp.close()
+
+    def listen(self, patience: float) -> Request:
+        """What comes first within ``patience`` seconds, where nothing is asked; ``words`` are the
+        first line of it. That nothing comes is no failure."""
+        made = Request()
+        begun = time.monotonic()
+        try:
+            self._tcp.settimeout(patience)
+            said = self._tcp.recv(PIECE)
+        except TimeoutError:
+            return made
+        except OSError as error:
+            made.failure, made.words = _failure(error), _words(error)
+            return made
+        if not said:
+            made.failure, made.words = Failure.CLOSED, "closed without a word"
+            return made
+        made.first_byte, made.size = time.monotonic() - begun, len(said)
+        made.words = ascii(said.split(b"\n")[0].rstrip().decode("latin-1"))[1:-1][:SHOWN]
+        return made
 
     def get(self, host: str, path: str, patience: float) -> Request:
         """GET a path, within ``patience`` seconds."""

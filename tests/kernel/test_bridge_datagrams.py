@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -320,7 +321,7 @@ def test_a_way_in_that_is_gone_is_for_those_that_it_has(place: Place) -> None:
 
 def test_what_an_earlier_run_knew_goes_on() -> None:
     """The maps are pinned: nothing is to be adopted."""
-    directory = fast_path.directory().parent / "l3dsr-test-datagrams"
+    directory = fast_path.directory().parent / f"test-datagrams-{os.getpid()}"
     try:
         first = KernelPath(2, Counter(), directory)
         place = Place()

@@ -248,19 +248,6 @@ def test_a_server_that_says_nothing() -> None:
     assert (reset["dst"], reset["flags"], reset["seq"]) == (SERVER[0], "R", it.isn + 1)
 
 
-def test_a_client_that_gives_up_a_server_that_says_nothing() -> None:
-    """With the number that its server would take: it is over, and there is nothing to give back."""
-    stage = stage_of(connect=2.0)
-    it = Plain(stage)
-    it.syn()
-    it.send(b"", flags="R", ack=0)
-    told = [each for each in stage.sent() if each["dst"] == VIPS[5]]
-    assert [each["raw_options"][7] & 7 for each in told] == [models.ENDED]
-    stage.at(3.0)
-    assert not stage.sent()
-    assert stage.count("backend_silent") == 0
-
-
 def test_a_refusal_goes_to_the_client() -> None:
     """As without a bridge. And the balancer hears that it is over."""
     stage = stage_of()
@@ -400,3 +387,14 @@ def test_icmp_reaches_the_server_in_its_own_terms() -> None:
     assert packet[16:20] == bytes(map(int, SERVER[0].split(".")))
     inner = fields(packet[28:])
     assert (inner["src"], inner["sport"], inner["seq"]) == (*SERVER, 77)
+
+
+def test_a_client_that_gives_up_before_the_server_answers_is_no_failure_of_the_server() -> None:
+    stage = stage_of(connect=1.0)
+    it = Plain(stage)
+    it.syn()
+    assert it.send(flags="R") is None
+    it.sent_on()
+    stage.at(2.0)
+    assert stage.core.entries[0].figures.silent == 0
+    assert stage.count("backend_silent") == 0

@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from socket import create_server, socket
 from typing import Any
@@ -329,3 +330,52 @@ def test_a_port_where_nobody_listens() -> None:
         port = listening.getsockname()[1]
     with closing(Connection("127.0.0.1", port, 2)) as made:
         assert (made.handshake, made.failure) == (None, Failure.REFUSED)
+
+
+# --- what nobody reads ---
+
+OPENING = HANDED | {"state": "opening"}
+
+
+def unread(its: Told, there: Told) -> Seen:
+    return replace(seen(its, there, None, Failure.SILENCE), unread=True)
+
+
+@pytest.mark.parametrize(
+    ("grown", "said"), [("refused", "refuses connections"), ("silent", "does not answer")]
+)
+def test_a_server_without_a_handshake(grown: str, said: str) -> None:
+    there = bridge()
+    there.after["ways"][0][grown] = 1
+    assert said in only(unread(balancer(OPENING), there), FIRST)
+
+
+def test_a_way_in_that_takes_handoffs_only() -> None:
+    there = bridge(syn_at_bridge=3)
+    assert "handoff = false" in only(unread(balancer(OPENING), there), FIRST)
+
+
+def test_a_balancer_that_refuses_or_sees_nothing() -> None:
+    assert "no backend could take it" in only(unread(balancer(not_served=1), bridge()), BALANCER)
+    assert "none of this host's SYNs" in only(unread(balancer(), bridge()), BALANCER)
+
+
+def test_what_a_server_says_first() -> None:
+    with create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with closing(Connection("127.0.0.1", port, 2)) as made, listening.accept()[0] as server:
+            server.sendall(b"220 hello\r\n")
+            heard = made.listen(2)
+    assert (heard.size, heard.words, heard.failure) == (11, "220 hello", None)
+    made_well = replace(unread(balancer(OPENING), bridge()), handshake=0.001, heard=heard)
+    assert not faults(made_well)
+    assert any("220 hello" in line.found for line in diagnosis.lines(made_well))
+
+
+def test_a_server_that_waits_for_the_client_is_well() -> None:
+    with create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with closing(Connection("127.0.0.1", port, 2)) as made:
+            heard = made.listen(0.1)
+    made_well = replace(unread(balancer(OPENING), bridge()), handshake=0.001, heard=heard)
+    assert all(line.verdict is Verdict.OK for line in diagnosis.lines(made_well))

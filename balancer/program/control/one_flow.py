@@ -57,7 +57,7 @@ def _flow(core: Balancer, flow: Flow, now: float) -> dict[str, Any]:
     """``tried`` are the bridges that could not serve it, ``handed`` seconds since it was given to
     the present one, ``said`` the first line of an answer of the balancer's own."""
     core.recall(flow)
-    target = flow.target if flow.state is State.HANDED else None
+    target = flow.target if flow.state in (State.HANDED, State.OPENING) else None
     return {
         "id": flow_id(flow.incarnation),
         "state": "closing" if flow.closing else flow.state.name.lower(),

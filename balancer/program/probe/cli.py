@@ -18,6 +18,7 @@ from common.program.examination import Line, Verdict
 from common.program.reporting import FAILED
 
 HELP = """Send a request through the VIP from this host, and say which step fails, where and why.
+URL is http://VIP/PATH; or tcp://VIP:PORT, where nobody reads: what the server says first is shown.
 
 The balancer, the bridges and this host's kernel are asked before and after what they know of
 exactly this connection, and what they have counted; what differs names a wrong reverse-path filter,
@@ -62,6 +63,7 @@ def probe(
     from balancer.program.probe import course, diagnosis  # noqa: PLC0415 - takes a while
 
     named, vip, port, path = _parted(url)
+    unread = url.startswith("tcp:")
     wanted = course.Wanted(
         vip,
         port,
@@ -70,6 +72,7 @@ def probe(
         _endpoint("--balancer", balancer or vip, BALANCER_PORT),
         [_endpoint("--bridge", each, BRIDGE_PORT) for each in bridges],
         timeout,
+        unread,
     )
     seen = course.run(wanted)
     lines = list(diagnosis.lines(seen))
@@ -85,13 +88,17 @@ def probe(
 
 def _parted(url: str) -> tuple[str, str, int, str]:
     """The Host field, address, port and path of http://HOST[:PORT]/PATH."""
-    right = "right would be http://VIP[:PORT]/PATH, such as http://192.168.33.10/"
+    right = (
+        "right would be http://VIP[:PORT]/PATH, such as http://192.168.33.10/, or tcp://VIP:PORT"
+    )
     try:
         parts = urlsplit(url)
         port = parts.port or 80
         name = parts.hostname or ""
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if parts.scheme != "http" or not name or parts.username or not _sendable(path):
+        if parts.scheme not in ("http", "tcp") or not name or parts.username:
+            raise ValueError
+        if not _sendable(path) or (parts.scheme == "tcp" and (path != "/" or not parts.port)):
             raise ValueError
     except ValueError:
         raise click.UsageError(f"{url!r} is wrong; {right}") from None
@@ -130,6 +137,7 @@ def _shown(seen: Seen, lines: Sequence[Line]) -> dict[str, object]:
         "client": seen.client,
         "handshake": seen.handshake,
         "request": None if seen.request is None else asdict(seen.request),
+        "heard": None if seen.heard is None else asdict(seen.heard),
         "again": None if seen.again is None else asdict(seen.again),
         "balancer": seen.balancer.flow,
         "bridges": {address: told.flow for address, told in seen.bridges.items()},

@@ -27,6 +27,7 @@ class Wanted:
     balancer: str
     bridges: Sequence[str]
     patience: float
+    unread: bool = False  # nothing is asked: the server is listened to
 
     @property
     def service(self) -> str:
@@ -37,8 +38,10 @@ def run(wanted: Wanted) -> Seen:
     before = questions.ask(wanted.balancer, wanted.bridges, NOBODY, wanted.service)
     here = host_signs.read([wanted.vip]).encode()
     with closing(Connection(wanted.vip, wanted.port, HANDSHAKE)) as made:
-        request = again = None
-        if made.handshake is not None:
+        request = again = heard = None
+        if made.handshake is not None and wanted.unread:
+            heard = made.listen(wanted.patience)
+        elif made.handshake is not None:
             request = made.get(wanted.host, wanted.path, wanted.patience)
             if request.reusable and request.failure is None:
                 again = made.get(wanted.host, wanted.path, wanted.patience)
@@ -57,6 +60,8 @@ def run(wanted: Wanted) -> Seen:
         own=Signs(here, host_signs.read([wanted.vip]).encode()),
         balancer=told.pop(wanted.balancer),
         bridges={each.address: each for each in told.values()},
+        unread=wanted.unread,
+        heard=heard,
     )
 
 

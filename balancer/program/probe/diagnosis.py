@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from balancer.program.probe import handing, hosts, shaking
+from balancer.program.probe import handing, hosts, shaking, unread
 from balancer.program.probe.seen import NOTHING, Seen, Told
 from common.adapters.http_exchange import Failure, Request
 from common.program.examination import Line, Verdict
@@ -30,6 +30,8 @@ def _steps(seen: Seen) -> Iterator[Line]:
         yield Line(Verdict.NOT_OK, "handshake", f"{ends}: {seen.words}")
         return
     yield Line(Verdict.OK, "handshake", f"{ends}: {_ms(seen.handshake)}")
+    if seen.heard is not None:
+        yield from unread.steps(seen.heard)
     if seen.request is not None:
         yield from _request("request", "response", seen.request)
     if seen.again is not None:
@@ -81,6 +83,9 @@ def _known(seen: Seen) -> Iterator[Line]:
 
 
 def _causes(seen: Seen) -> Iterator[Line]:
+    if seen.unread:
+        yield from unread.causes(seen)
+        return
     if seen.request is None:
         yield from shaking.causes(seen)
         return

@@ -21,7 +21,7 @@ def causes(seen: Seen, bridge: str) -> Iterator[Line]:
     elif not _took(told):
         yield from _not_taken(seen, told)
     elif not _opened(seen, told):
-        yield from _unopened(seen, told)
+        yield from unopened(seen, told)
     else:
         yield from _not_here(seen, told)
 
@@ -44,6 +44,11 @@ def _opened(seen: Seen, told: Told) -> bool:
     if told.flow is not None:
         return told.flow["state"] not in UNOPENED
     return _grown(seen, told, "opened") > 0
+
+
+def refused_or_silent(seen: Seen, told: Told) -> bool:
+    """Whether the server has answered by RST, or not."""
+    return _grown(seen, told, "refused") > 0 or _grown(seen, told, "silent") > 0
 
 
 def _grown(seen: Seen, told: Told, name: str) -> int:
@@ -147,7 +152,7 @@ def _other_dscp(seen: Seen, told: Told) -> Iterator[Line]:
     )
 
 
-def _unopened(seen: Seen, told: Told) -> Iterator[Line]:
+def unopened(seen: Seen, told: Told) -> Iterator[Line]:
     """It took the handoff, and has no connection with the server."""
     subject, on = hosts.bridges(told), hosts.on(told)
     way = _way(seen, told, told.after) or NOTHING

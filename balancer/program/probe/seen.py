@@ -75,8 +75,9 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Everything. ``again`` is the second request on the connection, None where there was none;
-    ``bridges`` are those that were asked, by address."""
+    """Everything. ``unread``: the connection is of those that nobody reads, and nothing was asked;
+    ``heard`` is what its server said first. ``again`` is the second request on the connection, None
+    where there was none; ``bridges`` are those that were asked, by address."""
 
     vip: str
     port: int
@@ -89,6 +90,8 @@ class Seen:
     own: Signs
     balancer: Told
     bridges: Mapping[str, Told]
+    unread: bool = False
+    heard: Request | None = None
 
     @property
     def source(self) -> str:

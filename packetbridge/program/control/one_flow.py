@@ -13,7 +13,7 @@ from common.program.control.one_flow import MOST
 from common.program.loop import PacketLoop
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
-from packetbridge.core.flow import ANSWERED, IN_KERNEL, Flow
+from packetbridge.core.flow import ANSWERED, IN_KERNEL, UNANSWERED, Flow
 from packetbridge.core.states import State
 
 
@@ -65,7 +65,7 @@ def _flow(core: Bridge, flow: Flow) -> dict[str, Any]:
     core.fast.recall(flow)
     return {
         "id": flow_id(flow.incarnation),
-        "state": flow.state.value,
+        "state": State.SYN_SENT.value if flow.marked(UNANSWERED) else flow.state.value,
         "path": "kernel" if flow.marked(IN_KERNEL) else "python",
         "server": flow.entry.server_name,
         "answered": flow.marked(ANSWERED),
