@@ -88,7 +88,7 @@ class Steered:
         assert former is not None, "whoever gives a SYN back was its target"
         context = self._context
         context.health.suspected(former.pool.name, former.name, why, flow.key[:4], now)
-        if flow.state is not State.OPENING or self._goes_elsewhere(flow, now):
+        if not _opens(flow) or self._goes_elsewhere(flow, now):
             return
         if not former.member.taking:
             self._refuse(flow, now)
@@ -158,7 +158,7 @@ class Steered:
 
     def _silent(self, target: Target, flow: Flow, now: float) -> None:
         """A bridge has had its time to say that its server has answered."""
-        if flow.state is not State.OPENING or flow.target is not target or now < flow.silent_at:
+        if not _opens(flow) or flow.target is not target or now < flow.silent_at:
             return
         flow.silent_at = 0.0
         if flow.answered:
@@ -235,6 +235,7 @@ class Steered:
 
 
 def _opens(flow: Flow) -> bool:
+    """Whether it is not over yet, as far as its bridge has said."""
     return flow.state is State.OPENING and not flow.closing
 
 

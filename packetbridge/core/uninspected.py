@@ -224,8 +224,8 @@ class Uninspected:
 
     def _unanswered(self, flow: Flow, now: float) -> None:
         """The server has had its time to answer a SYN."""
-        if flow.state is State.GONE or not flow.marked(UNANSWERED):
-            return
+        if flow.state is not State.SPLICED or not flow.marked(UNANSWERED):
+            return  # or the client has given up
         flow.entry.figures.silent += 1
         self._context.ledger.counts[Asked.SERVER_SILENT] += 1
         give_back_syn(self._context, flow, Asked.SERVER_SILENT, now)

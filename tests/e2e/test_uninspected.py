@@ -210,7 +210,7 @@ def test_the_operator_ends_one(lab: Lab, client: ssh.Client) -> None:
 
 
 @pytest.mark.parametrize("port", [ssh.REMOTE, ssh.NEAR])
-def test_the_server_sees_the_bridge(client: ssh.Client, port: int) -> None:
+def test_the_server_sees_the_bridge(lab: Lab, client: ssh.Client, port: int) -> None:
     """From ten ports only, which the bridge lets go after a second, and the server holds in
     TIME-WAIT for a minute."""
     with client.shell(port) as shell:
@@ -220,10 +220,15 @@ def test_the_server_sees_the_bridge(client: ssh.Client, port: int) -> None:
         assert shell.says("head -c 3000000 /dev/zero | wc -c") == "3000000"
     for _ in range(9):
         client.banner(port)
-    time.sleep(1.2)
+    until(lambda: not ports_in_use(lab, port), 5, "the bridge has let all ten go")
     began = time.monotonic()
     client.banner(port)
     assert time.monotonic() - began < 0.9, "the first SYN was good"
+
+
+def ports_in_use(lab: Lab, port: int) -> list[str]:
+    every = seen(lab, "backend1", "flows")
+    return [flow["id"] for flow in every if flow["vip"] == f"{VIP}:{port}"]
 
 
 @pytest.mark.parametrize("flags", [1, 2])
@@ -327,6 +332,7 @@ def test_the_bridge_is_killed(lab: Lab, client: ssh.Client, home: str) -> None:
 def test_a_probe_hears_the_server_and_names_what_is_wrong(
     lab: Lab, client: ssh.Client, home: str
 ) -> None:
+    until(lambda: len(up(lab)) == ALL, 10, "all are well")
     heard = probed(lab, ssh.PORT)
     assert heard["ok"]
     assert heard["heard"]["words"].endswith(home)

@@ -365,3 +365,14 @@ def test_icmp_reaches_the_server_in_its_own_terms() -> None:
     assert packet[16:20] == bytes(map(int, SERVER[0].split(".")))
     inner = fields(packet[28:])
     assert (inner["src"], inner["sport"], inner["seq"]) == (*SERVER, 77)
+
+
+def test_a_client_that_gives_up_before_the_server_answers_is_no_failure_of_the_server() -> None:
+    stage = stage_of(connect=1.0)
+    it = Plain(stage)
+    it.syn()
+    assert it.send(flags="R") is None
+    it.sent_on()
+    stage.at(2.0)
+    assert stage.core.entries[0].figures.silent == 0
+    assert stage.count("backend_silent") == 0
