@@ -164,4 +164,5 @@ def _entry(entry: EntryRead, backend: Backend) -> Entry:
         silent=figures.silent,
         reset=figures.resets,
         protocol=backend.protocol,
+        handoff=backend.handoff,
     )
