@@ -15,7 +15,8 @@ import pytest
 from balancer.program.probe import diagnosis
 from balancer.program.probe.seen import Seen, Signs, Told
 from common.adapters import host_signs
-from common.adapters.http_exchange import Connection, Failure, Request
+from common.adapters.exchange import Failure
+from common.adapters.http_exchange import HttpConnection, Request
 from common.program.examination import Verdict
 
 VIP, BRIDGE, CLIENT = "203.0.113.10", "203.0.113.20", "198.51.100.1"
@@ -296,7 +297,7 @@ ANSWERS = [
 
 
 def test_an_exchange_is_timed_step_by_step() -> None:
-    with serving(OK + b"ab", OK + b"cd") as port, closing(Connection("127.0.0.1", port, 2)) as made:
+    with serving(OK + b"ab", OK + b"cd") as port, closing(HttpConnection("127.0.0.1", port, 2)) as made:
         assert made.local[0] == "127.0.0.1"
         for _ in range(2):
             got = made.get("h", "/", 2)
@@ -309,7 +310,7 @@ def test_an_exchange_is_timed_step_by_step() -> None:
 
 @pytest.mark.parametrize(("answer", "failure", "size"), ANSWERS)
 def test_an_answer_that_is_none_or_not_whole(answer: bytes, failure: Failure, size: int) -> None:
-    with serving(answer) as port, closing(Connection("127.0.0.1", port, 2)) as made:
+    with serving(answer) as port, closing(HttpConnection("127.0.0.1", port, 2)) as made:
         got = made.get("h", "/", 2)
     assert (got.failure, got.size, got.whole) == (failure, size, None)
 
@@ -317,7 +318,7 @@ def test_an_answer_that_is_none_or_not_whole(answer: bytes, failure: Failure, si
 def test_an_answer_that_does_not_come() -> None:
     with (
         create_server(("127.0.0.1", 0)) as listening,
-        closing(Connection("127.0.0.1", listening.getsockname()[1], 2)) as made,
+        closing(HttpConnection("127.0.0.1", listening.getsockname()[1], 2)) as made,
     ):
         got = made.get("h", "/", 0.1)
     assert (got.failure, got.first_byte) == (Failure.SILENCE, None)
@@ -327,5 +328,5 @@ def test_an_answer_that_does_not_come() -> None:
 def test_a_port_where_nobody_listens() -> None:
     with create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    with closing(Connection("127.0.0.1", port, 2)) as made:
+    with closing(HttpConnection("127.0.0.1", port, 2)) as made:
         assert (made.handshake, made.failure) == (None, Failure.REFUSED)
