@@ -79,7 +79,7 @@ class HttpConnection(Connection):
             if now >= end:
                 made.failure, made.words = Failure.SILENCE, IN_TIME
                 return
-            answered = self._answered(min(LOOK, end - now))
+            answered = answered or self._answered(min(LOOK, end - now))
         if self._over():
             made.failure, made.words = Failure.CLOSED, "closed without an answer"
             return

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from balancer.program.probe import diagnosis
+from balancer.program.probe.attempt import Attempt
 from balancer.program.probe.seen import Seen, Signs, Told
+from balancer.program.probe.wanted import wanted
 from common.adapters import host_signs
 from common.adapters.exchange import Failure
 from common.adapters.http_exchange import HttpConnection, Request
@@ -68,15 +70,22 @@ def seen(
     failure: Failure | None = None,
     here: Any = None,
 ) -> Seen:
-    return Seen(
-        vip=VIP,
-        port=80,
+    made = Attempt(
         client=f"{CLIENT}:40000",
         handshake=None if request is None else 0.001,
         failure=failure,
         words="no answer in time",
         request=request,
-        again=None,
+    )
+    return of(made, its, bridges, f"http://{VIP}/", here)
+
+
+def of(made: Attempt, its: Told, bridges: Told, url: str, here: Any = None) -> Seen:
+    """The same of any attempt at a URL."""
+    send = "x" if url.startswith("udp") else None
+    return Seen(
+        wanted=wanted(url, None, None, send, None, (), 1.0, None),
+        made=made,
         own=Signs(HOST, HOST | (here or {})),
         balancer=its,
         bridges={BRIDGE: bridges},
@@ -297,7 +306,10 @@ ANSWERS = [
 
 
 def test_an_exchange_is_timed_step_by_step() -> None:
-    with serving(OK + b"ab", OK + b"cd") as port, closing(HttpConnection("127.0.0.1", port, 2)) as made:
+    with (
+        serving(OK + b"ab", OK + b"cd") as port,
+        closing(HttpConnection("127.0.0.1", port, 2)) as made,
+    ):
         assert made.local[0] == "127.0.0.1"
         for _ in range(2):
             got = made.get("h", "/", 2)

@@ -30,17 +30,18 @@ def _known(seen: Seen) -> Iterator[Line]:
     if flow is None:
         return
     subject = hosts.balancers(seen.balancer)
+    what = "mapping" if seen.carries == "datagram" else "flow"
     if flow["backend"] is None:
         said = f", answered: {flow['said']}" if flow.get("said") else ""
-        yield Line(Verdict.OK, subject, f"flow {flow['id']}: {flow['state']}{said}")
+        yield Line(Verdict.OK, subject, f"{what} {flow['id']}: {flow['state']}{said}")
         return
     where = f"{flow['pool']}/{flow['backend']}, bridge {flow['bridge']}, DSCP {seen.dscp}"
     done = "handed" if seen.carries == "handoff" else "steered"
-    yield Line(Verdict.OK, subject, f"flow {flow['id']}: {done} to {where}")
+    yield Line(Verdict.OK, subject, f"{what} {flow['id']}: {done} to {where}")
     told = seen.handed_to
     if told is not None and told.flow is not None:
         its = told.flow
-        found = f"flow {its['id']}: {its['state']}, with server {its['server']}"
+        found = f"{what} {its['id']}: {its['state']}, with server {its['server']}"
         yield Line(Verdict.OK, hosts.bridges(told), found)
 
 
@@ -116,7 +117,7 @@ def _other_protocol(seen: Seen) -> Iterator[Line]:
     reads = {"http": HTTP, "tls": HTTPS}.get(seen.inspect)
     if reads is not None and reads != seen.wanted.scheme:
         found = f'its service reads something else (inspect = "{seen.inspect}")'
-        mend = f"balancer probe {reads}://..."
+        mend = f"balancer probe {reads}://{seen.wanted.service}/"
         yield Line(Verdict.NOT_OK, hosts.balancers(seen.balancer), found, mend)
 
 
