@@ -17,6 +17,7 @@ from common.adapters.exchange import IN_TIME, LOOK, SHOWN, Failure, failure, wor
 from common.adapters.http_exchange import PIECE, HttpConnection
 
 Context = ssl.SSLContext
+ANSWERS = (Failure.NO_TLS, Failure.CERTIFICATE, Failure.CLOSED)  # of who has got the ClientHello
 
 
 @dataclass(slots=True)
@@ -73,6 +74,8 @@ class TlsConnection(HttpConnection):
             self._tls.settimeout(patience)
         except OSError as error:
             made.failure, made.words = self._because(error)
+            if made.acknowledged is None and made.failure in ANSWERS:
+                made.acknowledged = time.monotonic() - begun
         with suppress(OSError):
             made.repeated = self._repeated - before
         return made
@@ -117,7 +120,7 @@ class TlsConnection(HttpConnection):
     def _because(self, error: OSError) -> tuple[Failure, str]:
         if isinstance(error, ssl.SSLCertVerificationError):
             return Failure.CERTIFICATE, error.verify_message[:SHOWN]
-        if isinstance(error, ssl.SSLEOFError):
+        if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
             return Failure.CLOSED, "closed without an answer"
         if isinstance(error, ssl.SSLError):
             return Failure.NO_TLS, (error.reason or str(error)).lower().replace("_", " ")[:SHOWN]

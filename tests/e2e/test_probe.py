@@ -86,7 +86,7 @@ def test_endpoints_that_do_not_answer_are_not_judged(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("https://192.168.33.10/",), ("http://192.168.33.10/", "--balancer", "x")]
+    "words", [("ftp://192.168.33.10/",), ("http://192.168.33.10/", "--balancer", "x")]
 )
 def test_wrong_words(lab: Lab, words: tuple[str, ...]) -> None:
     done = lab.result("client", PROBE, "probe", *words)

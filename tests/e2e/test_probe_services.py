@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.adapters.control.client import ControlClient
 from tests.e2e import ssh
 from tests.e2e.controlled import client
 from tests.e2e.datagrams import PORT as UDP_PORT
@@ -78,6 +80,11 @@ CHANGES = {"backend1": ways(BRIDGE1, SERVER1), "backend2": ways(BRIDGE2, SERVER2
 }
 
 
+def certificate(lab: Lab, name: str) -> Path:
+    """A backend's own."""
+    return lab.directory / "etc" / f"tls-{name}" / f"{NAME}.crt"
+
+
 @dataclass(frozen=True)
 class Place:
     """The lab with these services, of which all lead the client to the first backend."""
@@ -96,12 +103,21 @@ class Place:
         assert time.monotonic() - begun < 12
         return said
 
+    def words(self, scheme: str) -> tuple[str, ...]:
+        """For TLS both servers' certificates will do: a probe needs one connection."""
+        if scheme != HTTPS:
+            return WORDS[scheme]
+        both = self.lab.directory / "run" / "both.crt"
+        files = (certificate(self.lab, name) for name in ("backend1", "backend2"))
+        both.write_text("".join(file.read_text() for file in files))
+        return *WORDS[HTTPS], "--cacert", str(both)
+
     def probes(self, schemes: tuple[str, ...] = (HTTPS, TCP, UDP)) -> dict[str, Said]:
         """What one of each says, all at once."""
         for program, endpoint in ENDPOINTS.items():
             if self.lab.alive(program):
                 until(partial(listens, self.lab, program, endpoint), 5, f"{endpoint} listens")
-        said = self.at_once(*(WORDS[scheme] for scheme in schemes))
+        said = self.at_once(*(self.words(scheme) for scheme in schemes))
         return dict(zip(schemes, said, strict=True))
 
     def at_once(self, *probes: tuple[str, ...]) -> list[Said]:
@@ -154,12 +170,17 @@ def served_elsewhere(said: dict[str, Said]) -> None:
         assert faults(said[scheme], SECOND) == ""
 
 
+def forget(asking: ControlClient) -> None:
+    """Have the balancer choose anew for who sends datagrams."""
+    for mapping in asking.all("flows", protocol="udp"):
+        list(asking.all("kill", flow=mapping["id"]))
+
+
 # --- all is well ---
 
 
 def test_a_tls_service(lab: Lab, place: Place) -> None:
-    authority = lab.directory / "etc" / "tls-backend1" / f"{NAME}.crt"
-    said = place.probe(*WORDS[HTTPS], "--cacert", str(authority))
+    said = place.probe(*WORDS[HTTPS], "--cacert", str(certificate(lab, "backend1")))
     assert said["ok"], said["lines"]
     assert {line["verdict"] for line in said["lines"]} == {"ok"}
     assert said["tls"]["version"] == "TLSv1.3"
@@ -175,8 +196,7 @@ def test_a_certificate_that_does_not_fit(lab: Lab, place: Place) -> None:
     (line,) = [line for line in said["lines"] if line["verdict"] != "ok"]
     assert (line["verdict"], line["subject"]) == ("warning", "certificate")
     assert "self-signed" in line["found"]
-    other = lab.directory / "etc" / "tls-backend2" / f"{NAME}.crt"
-    said = place.probe(*WORDS[HTTPS], "--cacert", str(other))
+    said = place.probe(*WORDS[HTTPS], "--cacert", str(certificate(lab, "backend2")))
     assert f"does not fit {NAME}" in faults(said, "certificate")
     assert said["request"]["status"] == 200
 
@@ -219,7 +239,10 @@ def test_no_bridge_runs(lab: Lab, place: Place) -> None:
 
 
 def test_a_dscp_that_is_changed(lab: Lab, place: Place) -> None:
+    """Of a client that the kernel knows the rule sees nothing."""
     change = ("POSTROUTING", "-d", BRIDGE1, "-j", "DSCP", "--set-dscp", "0")
+    with client(lab) as asking:
+        forget(asking)
     with rule(lab, "balancer", "mangle", *change):
         said = place.probes()
     for each in said.values():
@@ -228,7 +251,7 @@ def test_a_dscp_that_is_changed(lab: Lab, place: Place) -> None:
 
 
 def test_servers_that_refuse(place: Place) -> None:
-    """By RST, of which a bridge takes that for a handoff itself, or by ICMP."""
+    """By RST, which a bridge takes for itself where it has shaken hands, or by ICMP."""
     with place.without_servers():
         said = place.probes()
     for scheme, each in said.items():
@@ -267,8 +290,7 @@ def test_nobody_takes_new_ones(lab: Lab, place: Place) -> None:
             asking.ask("drain", backend=each)
         try:
             assert place.probe(*WORDS[UDP])["ok"]
-            for mapping in asking.all("flows", protocol="udp"):
-                asking.ask("kill", flow=mapping["id"])
+            forget(asking)
             said = place.probes()
         finally:
             for each in backends:
