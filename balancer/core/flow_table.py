@@ -74,7 +74,7 @@ class FlowTable:
         """Take a connection whose client proved its address, at the cost of the oldest waiting."""
         self._make_place(flow.seen)
         self.waiting[flow.key] = flow
-        self._wheel.add(flow.seen + self._ask_again, flow)
+        self._watch(flow)
         self._ledger.counts[Admitted.CONNECTION] += 1
 
     def open(self, flow: Flow) -> None:
@@ -85,7 +85,13 @@ class FlowTable:
             self._forget(self.opening.popitem(last=False)[1], flow.seen, Admitted.OPENING_EVICTED)
         flow.state = State.OPENING
         self.opening[flow.key] = flow
-        self._wheel.add(flow.seen + self._ask_again, flow)
+        self._watch(flow)
+
+    def _watch(self, flow: Flow) -> None:
+        """Have its time looked at; a service may have shorter ones than the rest."""
+        service = flow.service
+        shortest = min(self._ask_again, service.request_timeout, service.idle_timeout)
+        self._wheel.add(flow.seen + shortest, flow)
 
     def _make_place(self, now: float) -> None:
         if len(self.waiting) >= self._limits.waiting:
@@ -126,7 +132,7 @@ class FlowTable:
             return False
         self.handed[flow.key] = flow
         flow.state = State.HANDED
-        self._wheel.add(flow.seen + self._ask_again, flow)
+        self._watch(flow)
         return True
 
     def longest_idle(self, now: float) -> Flow | None:

@@ -12,7 +12,9 @@ not exist. So these flows, OPENING, are few, and the oldest goes for a new one.
 
 A SYN goes elsewhere where its bridge gives it back, where its backend has been found down, or where
 the bridge, asked by the client's repetition, does not say that its server has answered: two servers
-that answer one SYN would each be wrong for the other's client.
+that answer one SYN would each be wrong for the other's client. What becomes of SYNs says nothing of
+a backend's health: anybody can send them, also in names that no kernel on the way takes, which then
+nobody answers.
 """
 
 from __future__ import annotations
@@ -86,9 +88,8 @@ class Steered:
         own repetition asks again."""
         former = flow.target
         assert former is not None, "whoever gives a SYN back was its target"
-        context = self._context
-        context.health.suspected(former.pool.name, former.name, why, flow.key[:4], now)
-        if flow.state is not State.OPENING or self._goes_elsewhere(flow, now):
+        self._context.health.noted(former.pool.name, former.name, why)
+        if not _opens(flow) or self._goes_elsewhere(flow, now):
             return
         if not former.member.taking:
             self._refuse(flow, now)
@@ -158,7 +159,7 @@ class Steered:
 
     def _silent(self, target: Target, flow: Flow, now: float) -> None:
         """A bridge has had its time to say that its server has answered."""
-        if flow.state is not State.OPENING or flow.target is not target or now < flow.silent_at:
+        if not _opens(flow) or flow.target is not target or now < flow.silent_at:
             return
         flow.silent_at = 0.0
         if flow.answered:
@@ -167,8 +168,7 @@ class Steered:
         context.ledger.counts[Syns.SYN_SILENT] += 1
         target.unanswered += 1
         name_silent(context, target)
-        why = Handoffs.SILENT
-        context.health.suspected(target.pool.name, target.name, why, flow.key[:4], now)
+        context.health.noted(target.pool.name, target.name, Handoffs.SILENT)
         self._goes_elsewhere(flow, now)
 
     def _goes_elsewhere(self, flow: Flow, now: float, sending: bool = True) -> bool:
@@ -235,6 +235,7 @@ class Steered:
 
 
 def _opens(flow: Flow) -> bool:
+    """Whether it is not over yet, as far as its bridge has said."""
     return flow.state is State.OPENING and not flow.closing
 
 

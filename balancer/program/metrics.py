@@ -43,6 +43,9 @@ _P = "l3dsr_balancer_"
 FLOWS = Family(f"{_P}flows", "gauge", "Connections in progress that a bridge has.")
 MAPPINGS = Family(f"{_P}mappings", "gauge", "UDP clients, or their flows, that have a backend.")
 WAITING = Family(f"{_P}flows_waiting", "gauge", "Connections whose request has not come yet.")
+OPENING = Family(
+    f"{_P}flows_opening", "gauge", "Connections not inspected, whose client has said nothing yet."
+)
 BUFFERED = Family(
     f"{_P}request_buffer_bytes", "gauge", "Bytes kept of requests that are not whole."
 )
@@ -148,8 +151,9 @@ _SHOWN = {
 PROGRAM = ProgramMetrics("balancer", SERVED, _SHOWN)
 FAMILIES = (
     *PROGRAM.families,
-    FLOWS, WAITING, BUFFERED, MAPPINGS, FORWARDED, BYTES, DATAGRAMS, DATAGRAM_BYTES, HANDSHAKES,
-    *COUNTED.values(), HANDSHAKE, HANDOFF, UP, DRAINING, WEIGHT, PENDING, GIVEN, CHANGES, FAILURES,
+    FLOWS, WAITING, OPENING, BUFFERED, MAPPINGS, FORWARDED, BYTES, DATAGRAMS, DATAGRAM_BYTES,
+    HANDSHAKES, *COUNTED.values(), HANDSHAKE, HANDOFF, UP, DRAINING, WEIGHT, PENDING, GIVEN,
+    CHANGES, FAILURES,
 )  # fmt: skip
 
 
@@ -165,6 +169,7 @@ def rows(
     yield from PROGRAM.rows(numbers, process, build)
     yield FLOWS.row(numbers.get("flows", 0))
     yield WAITING.row(numbers.get("waiting", 0))
+    yield OPENING.row(numbers.get("opening", 0))
     yield BUFFERED.row(numbers.get("buffered_bytes", 0))
     yield MAPPINGS.row(numbers.get("mappings", 0))
     for path, datagrams, size in (

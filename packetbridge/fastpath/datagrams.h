@@ -147,9 +147,9 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	s->ip_at = ip_at;
 	s->tcp_at = ip_at + sizeof(ip);
 	s->length = bpf_ntohs(ip.tot_len);
-	if (s->length < sizeof(ip) + sizeof(udp) || skb->len - ip_at < s->length)
+	if (s->length < sizeof(ip) || skb->len - ip_at < s->length)
 		return OTHER;
-	s->payload = s->length - sizeof(ip);
+	s->payload = s->length - sizeof(ip); /* of the last one a byte may be all */
 	s->key.src = ip.saddr;
 	s->key.dst = ip.daddr;
 	s->tos = ip.tos;
@@ -158,7 +158,8 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	*id = ip.id;
 	if (fragment & OFFSET)
 		return LATER;
-	if (bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) || !udp.source || !udp.dest)
+	if (s->payload < sizeof(udp) || bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) ||
+	    !udp.source || !udp.dest)
 		return OTHER;
 	s->key.sport = udp.source;
 	s->key.dport = udp.dest;
@@ -220,6 +221,13 @@ ALWAYS int is_same(const struct answer *answer, const struct segment *s, const s
 	       answer->bridge == s->key.dst && answer->dscp == s->tos >> 2;
 }
 
+/* Whether a record still counts. Another processor may have written a time later than `now`, which
+ * was read before: that is no long silence. */
+ALWAYS int is_current(const struct answer *answer, __u64 now)
+{
+	return (__s64)(now - answer->seen) <= (__s64)answer->idle;
+}
+
 enum noted { FOR_PYTHON, KNOWN, BEGUN };
 
 /* Note that a client's datagram goes to the server as `to`, so that the answer finds back. */
@@ -243,7 +251,7 @@ ALWAYS enum noted note_mapping(const struct segment *s, const struct door *door,
 		.onward = door->onward,
 	};
 
-	if (known && now - known->seen <= known->idle) {
+	if (known && is_current(known, now)) {
 		if (!is_same(known, s, door) || known->slow)
 			return FOR_PYTHON; /* another VIP's: the client gets another port */
 		known->seen = now;
@@ -298,7 +306,7 @@ ALWAYS struct answer *answer_of(const struct segment *s)
 {
 	struct answer *answer = bpf_map_lookup_elem(&mappings, &s->key);
 
-	return answer && bpf_ktime_get_ns() - answer->seen <= answer->idle ? answer : NULL;
+	return answer && is_current(answer, bpf_ktime_get_ns()) ? answer : NULL;
 }
 
 /* A server's datagram, or the first fragment of one. `onward`: it came in here, and is sent on. */

@@ -76,7 +76,8 @@ def _describe(checked: Config) -> Iterator[str]:
     for backend in checked.backends:
         server = f"{backend.server_address}:{backend.server_port}"
         vips = ", ".join(checked.vip(dscp) for dscp in checked.dscps(backend))
-        yield f"backend {backend.address}:{backend.port}: server {server}, for VIP {vips}"
+        udp = "UDP " * (backend.protocol == "udp")
+        yield f"backend {udp}{backend.address}:{backend.port}: server {server}, for VIP {vips}"
 
 
 def _problems(checked: Config) -> list[Problem]:

@@ -3,6 +3,7 @@ them by itself, and Python looks there for those of the datagrams that come up t
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -17,7 +18,7 @@ from packetbridge.core.datagrams.mappings import AT_ONCE, Counted
 from packetbridge.core.entry import Entry
 
 NANOSECONDS = 10**9
-ROUND = 5.0  # seconds between two looks through all,
+ROUND = 10.0  # seconds between two looks through all,
 PAUSE = 0.005  # and between two parts of one
 
 DOOR_KEY = Layout("door_key", [("address", "4s"), ("port", "2s"), ("dscp", "B"), ("pad", "B")])
@@ -55,6 +56,7 @@ ANSWER = Layout(
 )
 GUISE_KEY = Layout("guise_key", [("tuple", "12s"), ("dscp", "B"), ("pad", "3s")])
 CARRIED = Layout("carried", [("mappings", "Q"), ("up_bytes", "Q"), ("down_bytes", "Q")])
+_BEGINNING = struct.Struct("=QQQ12s4sB")  # of ANSWER: seen to dscp
 LAYOUTS = (DOOR_KEY, DOOR, ANSWER, GUISE_KEY, CARRIED)
 KEPT = {"doors": DOOR, "mappings": ANSWER, "guises": GUISE_KEY}
 """The maps that outlive the program, with what tells one version of them from another."""
@@ -172,10 +174,12 @@ class KernelMappings:
         if self._looking is None:
             self._looked, self._looking = Counter(), self.records.items()
         some = list(islice(self._looking, AT_ONCE))
-        for key, record in some:
-            mapping = self._mapping(key, record, now)
-            if mapping is not None:
-                self._looked[mapping.entry] += 1
+        looked, entries, at = self._looked, self._entries, int(now * NANOSECONDS)
+        for key, record in some:  # without objects, as there may be a quarter of a million
+            seen, _, idle, to, bridge, dscp = _BEGINNING.unpack_from(record)
+            entry = entries.get((bridge, dscp, to[8] << 8 | to[9]))
+            if at - seen <= idle and entry is not None:
+                looked[entry] += 1
             elif self._is_over(key, now):
                 self._forget(key, record)
         if some:

@@ -20,7 +20,7 @@ from common.program.control.basics import Reloading
 from common.program.datapath import choose_datapath
 from common.program.keys import read_keys
 from common.program.loop import PacketLoop, run, wall_offset
-from packetbridge.core.config import Config
+from packetbridge.core.config import Backend, Config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.rules import Kernel, rules
 from packetbridge.program import agent, fast_path, ways
@@ -60,7 +60,7 @@ def serve(config: Config, again: Callable[[], Config]) -> None:
         None if fast is None else fast.mappings,
     )
     ready = [
-        f"{backend.address} port {backend.port} -> {backend.server_address}:{backend.server_port}, "
+        f"{backend.address} {_port(backend)} -> {backend.server_address}:{backend.server_port}, "
         f"source {backend.source}"
         for backend in config.backends
     ]
@@ -84,6 +84,10 @@ def serve(config: Config, again: Callable[[], Config]) -> None:
                 configured.meanwhile.close()
 
     run(core, config.queue, firewall, ready, reread, kernel=fast, drain=drain, beside=besides)
+
+
+def _port(backend: Backend) -> str:
+    return f"{'UDP ' * (backend.protocol == 'udp')}port {backend.port}"
 
 
 def _load(config: Config, host: Host, ledger: Ledger) -> tuple[KernelPath, Kernel]:

@@ -30,10 +30,10 @@ def costs(contestant: Contestant) -> Callable[[], Cost]:
     lab = contestant.lab
     requests, carried = lab.requests(), sum(lab.bytes_at("balancer"))
     pids = lab.pids("balancer")
-    balancer, machine = sum(map(_process, pids)), _machine()
+    balancer, machine = sum(map(process, pids)), _machine()
 
     def spent() -> Cost:
-        busy, own = _machine() - machine, sum(map(_process, pids)) - balancer
+        busy, own = _machine() - machine, sum(map(process, pids)) - balancer
         through = sum(lab.bytes_at("balancer")) - carried
         asked = [last - first - 1 for first, last in zip(requests, lab.requests(), strict=True)]
         return Cost(busy, own, through, asked)
@@ -48,7 +48,8 @@ def _machine() -> float:
     return sum(map(int, (user, nice, system, irq, softirq))) / TICKS
 
 
-def _process(pid: int) -> float:
+def process(pid: int) -> float:
+    """Processor seconds of one, so far."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

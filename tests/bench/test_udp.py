@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.udp import DIRECT, DNAT, OURS, figures
+from tests.bench.udp import DIRECT, DNAT, OURS, Round, figures
 from tests.e2e.conftest import lacking
 from tests.e2e.nameservers import TOOLS, Load
 from tests.readme.pages import ROOT
@@ -35,15 +35,17 @@ def test_a_peer_is_measured_beside_direct(tmp_path: Path) -> None:
     assert list(found) == [DIRECT, DNAT]
     for name, one in found.items():
         assert one["rate"] > 0, name
+        assert one["cost"] > 1, name
         assert one["lost"] <= one["sent"] // 100, name
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    def load(rate: float, lost: int = 0) -> Load:
-        return Load(100, lost, rate, 0.001, "")
+    def load(rate: float, lost: int = 0) -> Round:
+        return Round(Load(100, lost, rate, 0.001, ""), 2e-5)
 
     found = figures({DIRECT: [load(100), load(400)], OURS: [load(80, lost=3), load(380)]})[OURS]
     assert (found.rate, found.least, found.most) == (230, 80, 380)
     assert found.to_direct == pytest.approx((0.8 + 0.95) / 2)
     assert (found.sent, found.lost) == (200, 3)
     assert found.latency == pytest.approx(1)
+    assert found.cost == pytest.approx(20)

@@ -9,8 +9,9 @@ round: what disturbs the machine disturbs them alike, and ratios are taken withi
 from __future__ import annotations
 
 import json
+import resource
 import statistics
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from rich.table import Table
 
 from tests.bench import machine
 from tests.bench.hosts import LABS, Hosts
+from tests.bench.meters import process
 from tests.e2e import datagrams
-from tests.e2e.lab import SERVER1, VIP
+from tests.e2e.lab import SERVER1, VIP, Lab
 from tests.e2e.nameservers import PORT, Load, dnsperf, nameservers
 from tests.e2e.pooled import FIRST
 
@@ -41,9 +43,43 @@ class Way:
     host: str
     address: str
 
-    def asks(self, seconds: float) -> Load:
+    def asks(self, seconds: float) -> Round:
         options = ("-l", f"{seconds}", "-c", f"{SOCKETS}", "-t", "1")
-        return dnsperf(self.lab, *options, at=self.address, host=self.host, seconds=seconds)
+        spent = processor_time(self.lab)
+        load = dnsperf(self.lab, *options, at=self.address, host=self.host, seconds=seconds)
+        return Round(load, spent() / load.sent)
+
+
+@dataclass(frozen=True)
+class Round:
+    """``cost`` is processor seconds for a query, of dnsperf, of the server and of the kernel's
+    threads. All hops of a datagram are in it, as the kernel makes them in the sender's time; what
+    else the machine does is not."""
+
+    load: Load
+    cost: float
+
+
+def processor_time(lab: Lab) -> Callable[[], float]:
+    """Gives the seconds that were spent since this was called."""
+    comms = {path.parent.name: path for path in Path("/proc").glob("[0-9]*/comm")}
+    kernel = [int(pid) for pid, path in comms.items() if _name(path).startswith("ksoftirqd")]
+    pids = kernel + [pid for pid in lab.pids("backend1") if _name(comms[f"{pid}"]) == "knotd"]
+    before = sum(map(process, pids)) + _children()
+    return lambda: sum(map(process, pids)) + _children() - before
+
+
+def _name(comm: Path) -> str:
+    try:
+        return comm.read_text().strip()
+    except OSError:
+        return ""  # it has ended
+
+
+def _children() -> float:
+    """Of those that have ended: dnsperf."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # By name: the lab, from which host, and which address is asked. The second client asks the server
@@ -83,21 +119,24 @@ def _dnat(lab: Hosts) -> None:
 @dataclass(frozen=True)
 class Figures:
     """Medians over the rounds: answers a second, their part of the direct way's in the same round,
-    latency in ms; and of all rounds together the queries that got no answer."""
+    latency in ms, processor time for a query in microseconds; and of all rounds together the
+    queries that got no answer."""
 
     rate: float
     least: float
     most: float
     to_direct: float
     latency: float
+    cost: float
     sent: int
     lost: int
 
 
-def figures(rounds: dict[str, list[Load]]) -> dict[str, Figures]:
-    direct = [load.rate for load in rounds[DIRECT]]
+def figures(rounds: dict[str, list[Round]]) -> dict[str, Figures]:
+    direct = [each.load.rate for each in rounds[DIRECT]]
     found = {}
-    for name, loads in rounds.items():
+    for name, measured in rounds.items():
+        loads = [each.load for each in measured]
         rates = [load.rate for load in loads]
         ratios = [rate / of for rate, of in zip(rates, direct, strict=True)]
         found[name] = Figures(
@@ -106,6 +145,7 @@ def figures(rounds: dict[str, list[Load]]) -> dict[str, Figures]:
             max(rates),
             statistics.median(ratios),
             statistics.median(load.latency for load in loads) * 1e3,
+            statistics.median(each.cost for each in measured) * 1e6,
             sum(load.sent for load in loads),
             sum(load.lost for load in loads),
         )
@@ -114,22 +154,23 @@ def figures(rounds: dict[str, list[Load]]) -> dict[str, Figures]:
 
 def measure(
     console: Console, names: Collection[str], rounds: int, seconds: float
-) -> dict[str, list[Load]]:
+) -> dict[str, list[Round]]:
     console.print("starting the labs ...")
-    found: dict[str, list[Load]] = {}
+    found: dict[str, list[Round]] = {}
     with ways(names) as all_of_them:
         for way in all_of_them:
             way.asks(0.5)  # neighbours are known, and code is compiled
         for number in range(1, rounds + 1):
             for way in all_of_them:
-                load = way.asks(seconds)
-                found.setdefault(way.name, []).append(load)
-                console.print(f"round {number}: {way.name:16} {load.rate:9,.0f} answers/s")
+                measured = way.asks(seconds)
+                found.setdefault(way.name, []).append(measured)
+                rate = measured.load.rate
+                console.print(f"round {number}: {way.name:16} {rate:9,.0f} answers/s")
     return found
 
 
 def show(console: Console, found: dict[str, Figures]) -> None:
-    columns = ("median", "least to most", "/ direct", "latency ms", "queries", "lost")
+    columns = ("median", "least to most", "/ direct", "latency ms", "CPU µs", "queries", "lost")
     table = Table(title="DNS by UDP, answers a second", title_justify="left")
     table.add_column("")
     for column in columns:
@@ -141,6 +182,7 @@ def show(console: Console, found: dict[str, Figures]) -> None:
             f"{one.least:,.0f} to {one.most:,.0f}",
             f"{one.to_direct:.2f}",
             f"{one.latency:.2f}",
+            f"{one.cost:.1f}",
             f"{one.sent:,}",
             f"{one.lost:,}",
         )
@@ -173,7 +215,7 @@ def main(chosen: tuple[str, ...], rounds: int, seconds: float, output: Path, che
     written = {
         "machine": about,
         "figures": {name: asdict(one) for name, one in found.items()},
-        "rounds": {name: [load.rate for load in loads] for name, loads in measured.items()},
+        "rounds": {name: [each.load.rate for each in all_] for name, all_ in measured.items()},
     }
     (output / "udp.json").write_text(json.dumps(written, indent=1) + "\n")
     if OURS not in found:

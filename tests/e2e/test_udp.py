@@ -312,7 +312,7 @@ def test_questions_over_the_mtu_arrive_where_the_kernels_put_them_together(
             speaker.socket.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 speaker.asks(bytes(5000))
-            assert counted.reaches("truncated")
+            assert counted.reaches("datagram_too_large")
     finally:
         for host in hosts:
             lab.run(host, "iptables", *TRACKING.format("D").split())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP
@@ -17,7 +19,7 @@ from common.core.segment import MASK, build
 from tests.e2e import ssh
 from tests.e2e.capture import ACK, SYN, Packet, capture
 from tests.e2e.controlled import seen, told
-from tests.e2e.lab import BRIDGE1, CLIENT, CONFIGURATIONS, VIP, Lab, until
+from tests.e2e.lab import BRIDGE1, CLIENT, CONFIGURATIONS, ROOT, VIP, Lab, until
 
 pytestmark = pytest.mark.root
 
@@ -208,7 +210,7 @@ def test_the_operator_ends_one(lab: Lab, client: ssh.Client) -> None:
 
 
 @pytest.mark.parametrize("port", [ssh.REMOTE, ssh.NEAR])
-def test_the_server_sees_the_bridge(client: ssh.Client, port: int) -> None:
+def test_the_server_sees_the_bridge(lab: Lab, client: ssh.Client, port: int) -> None:
     """From ten ports only, which the bridge lets go after a second, and the server holds in
     TIME-WAIT for a minute."""
     with client.shell(port) as shell:
@@ -218,10 +220,15 @@ def test_the_server_sees_the_bridge(client: ssh.Client, port: int) -> None:
         assert shell.says("head -c 3000000 /dev/zero | wc -c") == "3000000"
     for _ in range(9):
         client.banner(port)
-    time.sleep(1.2)
+    until(lambda: not ports_in_use(lab, port), 5, "the bridge has let all ten go")
     began = time.monotonic()
     client.banner(port)
     assert time.monotonic() - began < 0.9, "the first SYN was good"
+
+
+def ports_in_use(lab: Lab, port: int) -> list[str]:
+    every = seen(lab, "backend1", "flows")
+    return [flow["id"] for flow in every if flow["vip"] == f"{VIP}:{port}"]
 
 
 @pytest.mark.parametrize("flags", [1, 2])
@@ -249,6 +256,7 @@ def test_a_narrower_path(lab: Lab, client: ssh.Client, home: str) -> None:
 
         until(told_so, 5, "the server has heard of it")
         assert shell.says("head -c 300000 /dev/zero | wc -c") == "300000"
+    lab.run(home, "ip", "route", "flush", "cache")
 
 
 def test_silence_ends_it_for_both(lab: Lab, client: ssh.Client, home: str) -> None:
@@ -320,3 +328,31 @@ def test_the_bridge_is_killed(lab: Lab, client: ssh.Client, home: str) -> None:
         until(lambda: not lab.alive(home), 10, "it has ended")
         lab.script("start", home)
         assert shell.says("echo behind") == "behind"
+
+
+def test_a_probe_hears_the_server_and_names_what_is_wrong(
+    lab: Lab, client: ssh.Client, home: str
+) -> None:
+    until(lambda: len(up(lab)) == ALL, 10, "all are well")
+    heard = probed(lab, ssh.PORT)
+    assert heard["ok"]
+    assert bytes.fromhex(heard["greeting"]["data"]).decode().split()[-1] == home
+    assert heard["balancer"]["backend"] == home
+    client.stop("backend1")
+    try:
+        until(lambda: ("near", "backend1") not in up(lab), 10, "it is found down")
+        refused = probed(lab, ssh.NEAR)
+        assert not refused["ok"]
+        found = [line["found"] for line in refused["lines"] if line["mend"]]
+        assert found == ["it refused the client: no backend could take the connection"]
+    finally:
+        client.start("backend1")
+        until(lambda: len(up(lab)) == ALL, 10, "all are well")
+
+
+def probed(lab: Lab, port: int) -> dict[str, Any]:
+    command = str(ROOT / ".venv" / "bin" / "balancer")
+    done = lab.result("client", command, "probe", f"tcp://{VIP}:{port}", "--json")
+    assert done.stderr == ""
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said

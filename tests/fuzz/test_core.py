@@ -24,12 +24,20 @@ LINES, BRANCHES = 0.96, 0.90  # of the cores' packet code, in the fast form; the
 STALL = 1.0  # seconds that no packet takes, on however busy a machine
 LEVEL = 8 << 20  # bytes that memory may differ between the last quarter and the one before
 REACHED = {  # outcomes and occurrences, and of how many packets in a thousand they are at least
-    "balancer": {"syn": 60, "connections": 50, "handoffs": 12, "steered": 110, "answer_ended": 5},
+    "balancer": {
+        "syn": 60,
+        "connections": 50,
+        "handoffs": 12,
+        "steered": 110,
+        "answer_ended": 5,
+        "syns_steered": 10,
+    },
     "packetbridge": {
         "handoff_taken": 20,
         "backend_syn_ack": 15,
         "spliced_up": 45,
         "spliced_down": 45,
+        "syns": 10,
     },
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from scapy.layers.inet import ICMP, IP
 from balancer.core import config
 from balancer.core.flow import State
 from tests.unit import models
-from tests.unit.balancer_stage import BRIDGES, DSCP, VIP, Client, Stage
+from tests.unit.balancer_stage import BRIDGES, DSCP, REQUEST, VIP, Client, Stage
 from tests.unit.scapy_oracle import checksums_ok, fields, tcp_packet
 
 
@@ -171,6 +172,24 @@ def test_a_bridge_that_is_silent_is_passed_over() -> None:
     assert to(client.send()) == again["dst"] != first
 
 
+@pytest.mark.parametrize("how", ["silent", "refused"])
+def test_what_becomes_of_syns_does_not_take_a_backend_from_everybody(how: str) -> None:
+    """Anybody can send them, and in names that no kernel takes: nobody answers such."""
+    stage = stage_of(bridges=BRIDGES[:1], pool={"check": config.Check(rise=1, fall=1)})
+    stage.core.health.checked("p", "b0", True, "", stage.now)
+    for number in range(20):
+        client, only = opened(stage, address=(f"224.0.0.{number}", 4000))
+        if how == "refused":
+            answer(stage, client, models.REFUSED, only)
+        else:
+            assert to(client.syn()) == only
+        stage.at(1.0 + number)
+    (member,) = stage.core.pools["p"].members
+    assert member.up
+    kind = {"silent": "bridge_silent", "refused": "backend_refused"}[how]
+    assert stage.core.health.failures["p", "b0", kind] == 20
+
+
 def test_a_bridge_whose_server_has_answered_keeps_it() -> None:
     """The answer is on its way to a client that is far away: another server's would be wrong."""
     stage = stage_of()
@@ -319,3 +338,57 @@ def test_icmp_about_one_goes_to_its_bridge() -> None:
 def to_any(packet: bytes | None) -> str:
     assert packet is not None
     return ".".join(map(str, packet[16:20]))
+
+
+def test_what_is_over_goes_to_nobody_else() -> None:
+    """A bridge that gives it back after its word that it is over; or that is asked before."""
+    stage = stage_of()
+    client, first = opened(stage)
+    stage.at(1.0)
+    assert to(client.syn()) == first
+    answer(stage, client, models.ENDED, first)
+    answer(stage, client, models.REFUSED, first)
+    stage.at(5.0)
+    assert not stage.sent()
+    assert not pending(stage)
+
+
+# --- a service that is inspected from now on, or not any more ---
+
+
+def reload(stage: Stage, inspect: Any) -> None:
+    services = tuple(replace(each, inspect=inspect) for each in stage.whole.services)
+    said: list[str] = []
+    whole = replace(stage.whole, services=services)
+    stage.core.reconfigure(whole, stage.paths, stage.now, said.append)
+    while not said:
+        stage.core.timers(stage.now, stage.wall - stage.now)
+    assert said == [""]
+
+
+def test_what_was_read_goes_on_and_what_is_new_is_not() -> None:
+    stage = Stage()
+    client = Client(stage).connect()
+    bridge = to(client.send(REQUEST, flags="PA"))
+    waiting = Client(stage, ("198.51.100.9", 1)).connect()
+    reload(stage, "none")
+    assert to(client.send(at=len(REQUEST), acked=9)) == bridge
+    assert to(waiting.send(REQUEST, flags="PA"))
+    assert stage.count("handoffs") == 2
+    new, _ = standing(stage, address=("198.51.100.8", 7))
+    assert to(new.send(b"\x16\x03 not read"))
+    client.stage.packet(client.answer(models.ENDED))
+    assert to(client.syn(seq=99)), "its port's next connection"
+    assert not stage.sent()
+
+
+def test_what_was_not_read_goes_on_and_what_is_new_is() -> None:
+    stage = stage_of()
+    client, bridge = standing(stage)
+    reload(stage, "http")
+    assert to(client.send(b"x")) == bridge
+    assert to(client.syn()) == bridge, "a live connection's is the server's to judge"
+    Client(stage, ("198.51.100.8", 7)).connect()
+    answer(stage, client, models.ENDED, bridge)
+    assert client.syn(seq=99) is None
+    assert stage.reply()["flags"] == "SA"

@@ -71,6 +71,15 @@ def test_a_backend_that_drains_keeps_its_clients_and_gets_no_new_ones() -> None:
     assert BRIDGES[0] not in {stage.send(client(number)) for number in range(100, 130)}
 
 
+def test_a_datagram_in_a_vips_own_name_goes_nowhere() -> None:
+    """The server's answer would come back to the VIP, and be answered, and so on."""
+    stage = Stage()
+    assert stage.send(VIP) is None
+    assert stage.send((VIP[0], 9)) is None
+    assert stage.count("udp_from_vip") == 2
+    assert not stage.table.mappings
+
+
 def test_nobody_can_take_it_and_nothing_is_said_or_kept() -> None:
     stage = Stage(bridges=BRIDGES[:1])
     stage.check("b0", well=False)

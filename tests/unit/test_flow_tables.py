@@ -58,6 +58,21 @@ def test_a_flow_waits_is_handed_and_is_remembered() -> None:
     assert not table.was_closed(flow.incarnation, T0 + 256)
 
 
+def test_a_service_that_waits_for_less_is_looked_at_in_time() -> None:
+    hasty = balancer_config.Service(
+        "s", "192.0.2.10", 80, 5, None, (BACKEND,), request_timeout=1.0, idle_timeout=5.0
+    )
+    configured = balancer_config.Config((hasty,))
+    (service,) = built(configured, even(configured), 0.0).services.values()
+    table = FlowTable(configured.limits, configured.timeouts, Ledger(), NoFastPath(), T0)
+    waiting, handed = (Flow(bytes(11) + bytes((n,)), service, 1, 2, T0) for n in (1, 2))
+    table.admit(waiting)
+    table.admit(handed)
+    table.hand(handed)
+    assert table.expired(T0 + 2.1) == ([waiting], False)
+    assert table.expired(T0 + 6.1) == ([handed], False)
+
+
 def test_the_oldest_waiting_is_evicted_with_its_bytes_and_not_remembered() -> None:
     table = table_of(waiting=1)
     first, second = flow_of(1), flow_of(2)

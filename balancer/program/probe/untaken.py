@@ -62,13 +62,20 @@ def _own(seen: Seen, told: Told) -> Iterator[Line]:
         found = f"it has no way in for {at}{kind} with DSCP {seen.dscp}"
         mend = f"{on}packetbridge check; right would be [[balancers]] and [[backends]] of these"
         yield Line(Verdict.NOT_OK, subject, found, mend)
-    elif carries != "datagram" and bool(mine.get("handoff", True)) is (carries == "SYN"):
+    elif _otherwise(mine, told, carries):
         right = "false" if carries == "SYN" else "true"
         found = f'its way in has other connections than a service with inspect = "{seen.inspect}"'
         mend = f"{on}packetbridge check; right would be handoff = {right} of that [[backends]]"
         yield Line(Verdict.NOT_OK, subject, found, mend)
     elif carries == "handoff":
         yield from _unbelieved(seen, told)
+
+
+def _otherwise(mine: Answer, told: Told, carries: str) -> bool:
+    """Whether connections begin with something else by that way in than with what comes."""
+    if carries == "SYN":
+        return mine.get("handoff") is True or told.by("syn_at_bridge") > 0
+    return carries == "handoff" and mine.get("handoff") is False
 
 
 def _unbelieved(seen: Seen, told: Told) -> Iterator[Line]:
