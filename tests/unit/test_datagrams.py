@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from balancer.core import config
@@ -219,6 +221,21 @@ def test_a_reload_that_changes_dscp_time_and_bound_holds_for_who_is_there() -> N
     assert len(stage.table.mappings) == 1
     stage.at(26)  # looked at once in 15 seconds
     assert not stage.table.mappings
+
+
+def test_a_lower_bound_is_reached_little_by_little() -> None:
+    """All at once would hold up everybody's packets: half a minute for a million."""
+    stage = Stage(limits={"mappings": 1000})
+    for number in range(1000):
+        stage.quick(client(number))
+    stage.reload(limits={"mappings": 10})
+    sizes = [1000]
+    for number in range(2000, 2100):
+        stage.quick(client(number))
+        sizes.append(len(stage.table.mappings))
+    assert max(before - after for before, after in pairwise(sizes)) <= 20
+    assert sizes[-1] == 10
+    assert sum(stage.pending().values()) == 10
 
 
 def test_another_key_begins_anew() -> None:
