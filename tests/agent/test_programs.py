@@ -371,7 +371,7 @@ def test_a_bridges_servers_are_judged_and_told(bridging: Bridging) -> None:
 
 
 def test_syns_that_no_server_answers_say_nothing_of_it(bridging: Bridging) -> None:
-    """They may be anybody's. What has begun with a handoff is of a client that has proven itself."""
+    """They may be anybody's. What has begun with a handoff is of a client with an address."""
     first, second = bridging.config.backends
     bridging.config = replace(bridging.config, backends=(first, replace(second, handoff=False)))
     bridging.program.checked([], 1.0)
