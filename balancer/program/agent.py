@@ -136,13 +136,14 @@ def settings(config: Config, pools: Mapping[str, PoolNumbers], generation: int) 
 def checks(config: Config, pools: Mapping[str, PoolNumbers]) -> tuple[BridgeCheck, ...]:
     """One for each bridge, port and way to ask, whatever the number of pools that it is in."""
     members: dict[tuple[Any, ...], list[Member]] = {}
-    entries = _entries(config)
+    entries, unread = _entries(config)
     for name, pool in pools.items():
         check = pool.configured.check
         if check is None or name not in entries:
             continue  # nobody is sent to the latter
         for backend in pool.members:
-            member = Member((name, backend.name), backend.bridge, entries[name])
+            target = name, backend.name
+            member = Member(target, backend.bridge, entries[name], unread.get(name, ()))
             members.setdefault((backend.bridge, *_manner(check)), []).append(member)
     return tuple(
         BridgeCheck(bridge, port, rhythm, timeout, tuple(found))
@@ -154,14 +155,20 @@ def _manner(check: Check) -> tuple[int, Rhythm, float]:
     return check.port, Rhythm(check.interval, check.jitter), check.timeout
 
 
-def _entries(config: Config) -> dict[str, tuple[EntryName, ...]]:
-    """By the pool's name, those of the services whose connections it gets."""
-    found: dict[str, dict[EntryName, None]] = {}
+Entries = dict[str, tuple[EntryName, ...]]  # by the pool's name
+
+
+def _entries(config: Config) -> tuple[Entries, Entries]:
+    """Those of the services whose connections a pool gets; and of these, those of which nothing is
+    read."""
+    found: dict[str, dict[EntryName, bool]] = {}
     for service in config.services:
         for pool in config.pools_of(service):
             name = (service.port, service.dscp, service.protocol)
-            found.setdefault(pool.name, {})[name] = None
-    return {name: tuple(entries) for name, entries in found.items()}
+            found.setdefault(pool.name, {})[name] = service.inspect == "none"
+    every = {pool: tuple(names) for pool, names in found.items()}
+    unread = {pool: tuple(n for n, one in names.items() if one) for pool, names in found.items()}
+    return every, unread
 
 
 def _pool(name: str, pool: PoolNumbers, health: PoolHealth, now: float) -> dict[str, Any]:

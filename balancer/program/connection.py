@@ -24,7 +24,7 @@ class Flow:
     `c`, `b`, `r` are the initial sequence numbers of client, balancer and backend. Where the
     capture lacks a SYN, they are taken from the first packet seen, and named in `guessed`.
     `offered` is the c of a later SYN, which anyone can send: it holds once it has been answered.
-    `hello` are the first bytes of a client of TLS, `tls` says that it is one.
+    `begun` are the client's first bytes, until the request is whole; `tls` says of which kind.
     """
 
     title: str
@@ -38,7 +38,7 @@ class Flow:
     counts: Counter[str] = field(default_factory=Counter)
     bridges: dict[str, int] = field(default_factory=dict)
     request: str = ""
-    hello: bytes = b""
+    begun: bytes = b""
     first: float = 0.0
     last: float = 0.0
 
@@ -52,7 +52,7 @@ class Flow:
         """A new connection of the same addresses: nothing of the one before holds."""
         self.c, self.b, self.r, self.offered = c, b & MASK, None, None
         self.guessed.clear()
-        self.request, self.hello = "", b""
+        self.request, self.begun = "", b""
 
     def restart_backend(self, r: int) -> None:
         """A SYN-ACK of the backend, perhaps of another one than before."""
@@ -101,55 +101,54 @@ def tally(flow: Flow, seen: Seen, what: str, sender: str) -> None:
 
 
 def request_words(seen: Seen, flow: Flow) -> str:
-    """The request in a client's first bytes; kept for the summary."""
+    """The request, at the segment that ends it and where its first one is repeated; kept for the
+    summary."""
     if not seen.payload or flow.c is None:
         return ""
-    if flow.tls:
-        return _hello_words(seen.payload, relative(seen.seq, flow.c) - 1, flow)
-    if relative(seen.seq, flow.c) != 1:
-        return ""
-    answer = inspect(seen.payload, len(seen.payload) + 1)
-    if answer == Bad(Reason.HTTP2_PREFACE):
-        return _http2_words(seen.payload, flow)
-    if isinstance(answer, Request):
-        flow.request = f"{answer.method.decode('ascii')} {answer.path.decode('ascii')}"
-    elif isinstance(answer, Bad):
-        flow.request = f"no HTTP ({answer.reason})"
-    else:
-        return "  incomplete request line"
-    return f"  {flow.request}"
-
-
-def _http2_words(payload: bytes, flow: Flow) -> str:
-    answer = http2.inspect(payload, MOST_BYTES)
-    if isinstance(answer, http2.Message):
-        method, _, path, _ = answer.request
-        flow.request = f"HTTP/2 {method.decode('ascii')} {path.decode('ascii')}"
-    elif isinstance(answer, Bad):
-        flow.request = f"no HTTP/2 ({answer.reason})"
-    else:
-        return "  incomplete HTTP/2 head"
-    return f"  {flow.request}"
-
-
-def _hello_words(payload: bytes, at: int, flow: Flow) -> str:
-    """The ClientHello, at the segment that ends it; ``at`` is the payload's place in the stream."""
-    size = len(flow.hello)
+    at = relative(seen.seq, flow.c) - 1  # the payload's place in the stream
     if flow.request:
         return f"  {flow.request}" if at == 0 else ""
-    if not at <= size < at + len(payload):
+    size = len(flow.begun)
+    if not at <= size < at + len(seen.payload):
         return ""
-    flow.hello += payload[size - at :]
-    answer = client_hello.inspect(flow.hello, MOST_BYTES)
+    flow.begun += seen.payload[size - at :]
+    flow.request, incomplete = (_hello if flow.tls else _http)(flow.begun)
+    if flow.request:
+        flow.begun = b""
+    return f"  {flow.request or incomplete}"
+
+
+def _http(begun: bytes) -> tuple[str, str]:
+    """The request of either version, or what there is only a part of."""
+    answer = inspect(begun, MOST_BYTES)
+    if answer == Bad(Reason.HTTP2_PREFACE):
+        return _http2(begun)
+    if isinstance(answer, Request):
+        return f"{answer.method.decode('ascii')} {answer.path.decode('ascii')}", ""
+    if isinstance(answer, Bad):
+        return f"no HTTP ({answer.reason})", ""
+    return "", "incomplete request line"
+
+
+def _http2(begun: bytes) -> tuple[str, str]:
+    answer = http2.inspect(begun, MOST_BYTES)
+    if isinstance(answer, http2.Message):
+        method, _, path, _ = answer.request
+        return f"HTTP/2 {method.decode('ascii')} {path.decode('ascii')}", ""
+    if isinstance(answer, Bad):
+        return f"no HTTP/2 ({answer.reason})", ""
+    return "", "incomplete HTTP/2 head"
+
+
+def _hello(begun: bytes) -> tuple[str, str]:
+    answer = client_hello.inspect(begun, MOST_BYTES)
     if isinstance(answer, ClientHello):
         words = ["TLS", answer.name.decode("ascii") or "without a name"]
         names = b",".join(answer.protocols).decode("ascii", "backslashreplace")
-        flow.request = " ".join([*words, names] if names else words)
-    elif isinstance(answer, Bad):
-        flow.request = f"no TLS ({answer.reason})"
-    else:
-        return "  incomplete ClientHello"
-    return f"  {flow.request}"
+        return " ".join([*words, names] if names else words), ""
+    if isinstance(answer, Bad):
+        return f"no TLS ({answer.reason})", ""
+    return "", "incomplete ClientHello"
 
 
 def summary(flow: Flow) -> str:

@@ -70,8 +70,10 @@ class Story:
         self.packets = 0
         self._start: float | None = None
         self._skipped: Counter[str] = Counter()
-        self._services = {(service.vip, service.port): service for service in config.services}
-        self._by_dscp = {(service.dscp, service.port): service for service in config.services}
+        tcp = [service for service in config.services if service.protocol == "tcp"]
+        self._services = {(service.vip, service.port): service for service in tcp}
+        self._by_dscp = {(service.dscp, service.port): service for service in tcp}
+        self._vips = {service.vip for service in config.services}
         self._bridges = {
             b.bridge for service in config.services for b in config.backends_of(service)
         }
@@ -207,8 +209,7 @@ class Story:
         self._flows[key].add(seen, way, words + tcp_words(seen, None, None) + fault)
 
     def _role(self, address: Address) -> str:
-        vips = {vip for vip, _ in self._services}
-        role = "VIP " if address[0] in vips else "bridge " * (address[0] in self._bridges)
+        role = "VIP " if address[0] in self._vips else "bridge " * (address[0] in self._bridges)
         return role + at(address)
 
 

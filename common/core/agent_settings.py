@@ -20,11 +20,13 @@ MOST_BODY = 65536  # bytes of a server's answer that are looked through
 @dataclass(frozen=True, slots=True)
 class Member:
     """A backend of a pool, as its bridge knows it. ``target`` is what the results are about, in the
-    words of whoever asked; ``entries`` are what its bridge must lead somewhere."""
+    words of whoever asked; ``entries`` are what its bridge must lead somewhere, and those of them
+    that are ``unread`` must begin without a handoff, as always with UDP."""
 
     target: tuple[Any, ...]
     bridge: str
     entries: tuple[EntryName, ...]
+    unread: tuple[EntryName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ def encode(settings: AgentSettings) -> Iterator[list[Any]]:
     for bridge in settings.bridges:
         rhythm, members = bridge.rhythm, bridge.members
         way = [bridge.address, bridge.port, rhythm.interval, rhythm.jitter, bridge.timeout]
-        yield ["bridge", [*way, [[one.target, one.bridge, one.entries] for one in members]]]
+        told = [[one.target, one.bridge, one.entries, one.unread] for one in members]
+        yield ["bridge", [*way, told]]
     for server in settings.servers:
         fields = {name: getattr(server, name) for name in _SERVER}
         yield ["server", {**fields, "rhythm": [server.rhythm.interval, server.rhythm.jitter]}]

@@ -28,7 +28,7 @@ class AnswerError(Exception):
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A way in: ``address``, ``port`` and ``protocol`` with each of ``dscps``, to ``server``
-    ("ADDR:PORT").
+    ("ADDR:PORT"). ``handoff``: whether its connections begin with one; None: not said.
 
     ``up`` and ``reason`` are what the bridge's own check says, ``up`` where it has none. Counted
     since the bridge started: connections ``opened`` to the server, ``refused`` by it, left
@@ -46,6 +46,7 @@ class Entry:
     silent: int = 0
     reset: int = 0
     protocol: str = "tcp"
+    handoff: bool | None = None
 
     @property
     def ways(self) -> Iterator[Way]:
@@ -96,8 +97,12 @@ def _entry(table: Any) -> Entry:
     ):
         raise AnswerError("the answer names a backend whose address, port, dscps or up is none")
     server, reason = (str(table.get(key, ""))[:MOST_WORDS] for key in ("server", "reason"))
-    protocol = str(table.get("protocol", "tcp"))  # older bridges have no other
-    return Entry(address, port, tuple(dscps), server, up, reason, **numbers, protocol=protocol)
+    protocol = str(table.get("protocol", "tcp"))  # older bridges have no other,
+    handoff = table.get("handoff")  # and do not say this
+    if not isinstance(handoff, bool):
+        handoff = None
+    kind = {"protocol": protocol, "handoff": handoff}
+    return Entry(address, port, tuple(dscps), server, up, reason, **numbers, **kind)
 
 
 class BridgeView:
@@ -131,11 +136,20 @@ class BridgeView:
                 port, dscp, protocol = name
                 udp = "UDP " if protocol == "udp" else ""
                 return f"the bridge has no backend for {udp}port {port} with DSCP {dscp}"
+            if entry.handoff is (name in member.unread):
+                return _at_odds(entry)
             if not entry.up:
                 return f"server {entry.server}: {entry.reason or 'down'}"
             if (before := self._before.get(way)) and (trouble := _traffic(before, entry)):
                 return f"server {entry.server}: {trouble}"
         return ""
+
+
+def _at_odds(entry: Entry) -> str:
+    """Of a way in whose connections begin otherwise than the balancer's service has them."""
+    if entry.handoff:
+        return f"the bridge awaits handoffs at port {entry.port}; right would be handoff = false"
+    return f"the bridge takes no handoffs at port {entry.port}; right would be handoff = true"
 
 
 def _traffic(before: Entry, entry: Entry) -> str:

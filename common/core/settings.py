@@ -257,7 +257,9 @@ def _read_table(cls: type[S], table: object, path: str, problems: list[str]) -> 
     try:
         return cls(**values)
     except SettingsError as error:
-        problems += [prefix + problem for problem in error.problems]
+        told = {problem.partition(": ")[0] for problem in problems}  # by its default that stands in
+        every = [prefix + problem for problem in error.problems]
+        problems += [problem for problem in every if problem.partition(": ")[0] not in told]
         return None
 
 

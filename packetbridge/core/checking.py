@@ -93,4 +93,5 @@ class Check(Settings):
         if self.kind != "udp":
             for key in ("send", "expect", "match"):
                 if getattr(self, key):
-                    yield key, f"is for kind 'udp', not '{self.kind}'; right would be none"
+                    what = f"is for kind 'udp', not '{self.kind}'"
+                    yield key, f"{what}; right would be kind = 'udp', or no {key}"

@@ -27,6 +27,7 @@ from common.core.settings import (
 from packetbridge.core.checking import Check
 
 DSCP = whole(1, 63)
+OF_CONNECTIONS = ("hold_handshake", "connect", "on_down")  # of a backend's settings
 MARK_MASK = 0xFFFFFF00  # the low 8 bits of a packet's mark hold the DSCP
 
 
@@ -88,6 +89,9 @@ class Backend(Settings):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.protocol == "udp" and self.handoff:
             yield "handoff", "is wrong with protocol 'udp'; right would be false"
+        for key in OF_CONNECTIONS if self.protocol == "udp" else ():
+            if getattr(self, key) != self.__dataclass_fields__[key].default:
+                yield key, "is for connections, not for protocol 'udp'; right would be none"
         if self.check is not None and self.check.kind == "udp" and self.protocol != "udp":
             yield "check", "is of kind 'udp'; right would be one of kind 'tcp' or 'http'"
         if len(set(self.dscps)) < len(self.dscps):

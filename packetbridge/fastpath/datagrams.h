@@ -272,7 +272,7 @@ ALWAYS int go_up(struct __sk_buff *skb, const struct segment *s, const struct do
 	const struct tuple *guise;
 	enum noted noted;
 	__u8 hop = door->up_hop;
-	__u32 out = 0;
+	struct hop next = {};
 
 	if (door->asks) {
 		guise = bpf_map_lookup_elem(&guises, &key);
@@ -284,8 +284,8 @@ ALWAYS int go_up(struct __sk_buff *skb, const struct segment *s, const struct do
 	if (s->ttl <= hop)
 		return NOT_OURS;
 	if (door->onward) {
-		out = way_out(skb, s, to.src, to.dst, s->tos & ECN_BITS);
-		if (!out || s->ttl < 2)
+		next = way_out(skb, s, to.src, to.dst, s->tos & ECN_BITS);
+		if (!next.interface || s->ttl < 2)
 			return NOT_OURS;
 		hop = 1;
 	}
@@ -295,8 +295,8 @@ ALWAYS int go_up(struct __sk_buff *skb, const struct segment *s, const struct do
 	if (!rewrite(skb, s, &to, hop))
 		return TC_ACT_SHOT;
 	count_up(skb, s, noted == BEGUN);
-	if (out)
-		return bpf_redirect_neigh(out, NULL, 0, 0);
+	if (next.interface)
+		return send_on(&next);
 	skb->mark = door->mark;
 	return NOT_OURS;
 }
@@ -324,11 +324,11 @@ ALWAYS int go_down(struct __sk_buff *skb, const struct segment *s, struct answer
 		.onward = onward,
 	};
 	__u8 hop = answer->hop;
-	__u32 out = 0;
+	struct hop next = {};
 
 	if (onward) {
-		out = way_out(skb, s, answer->to.src, answer->to.dst, s->tos & ECN_BITS);
-		if (!out || s->ttl < 2)
+		next = way_out(skb, s, answer->to.src, answer->to.dst, s->tos & ECN_BITS);
+		if (!next.interface || s->ttl < 2)
 			return NOT_OURS;
 		hop = 1;
 	}
@@ -338,7 +338,7 @@ ALWAYS int go_down(struct __sk_buff *skb, const struct segment *s, struct answer
 		return TC_ACT_SHOT;
 	answer->seen = bpf_ktime_get_ns();
 	count_down(skb, s, &as.door);
-	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
+	return next.interface ? send_on(&next) : NOT_OURS;
 }
 
 /* A later fragment: it has nothing to change but the IP header. */
@@ -347,21 +347,21 @@ ALWAYS int follow_first(struct __sk_buff *skb, struct segment *s, __be16 id, __u
 	const struct fragment_key key = { .src = s->key.src, .dst = s->key.dst, .id = id };
 	const struct fragment *as = bpf_map_lookup_elem(&fragments, &key);
 	__u8 hop;
-	__u32 out = 0;
+	struct hop next = {};
 
 	if (!as || as->onward != onward)
 		return NOT_OURS;
 	hop = as->hop;
 	if (onward) {
-		out = way_out(skb, s, as->src, as->dst, s->tos & ECN_BITS);
-		if (!out || s->ttl < 2)
+		next = way_out(skb, s, as->src, as->dst, s->tos & ECN_BITS);
+		if (!next.interface || s->ttl < 2)
 			return NOT_OURS;
 		hop = 1;
 	}
 	if (!write_ip(skb, s, as->src, as->dst, s->tos & ECN_BITS, hop))
 		return TC_ACT_SHOT;
 	count_down(skb, s, &as->door);
-	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
+	return next.interface ? send_on(&next) : NOT_OURS;
 }
 
 /* What comes in and is no segment. */

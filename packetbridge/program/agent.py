@@ -165,4 +165,5 @@ def _entry(entry: EntryRead, backend: Backend) -> Entry:
         silent=figures.silent if backend.handoff else 0,
         reset=figures.resets,
         protocol=backend.protocol,
+        handoff=backend.handoff,
     )

@@ -161,6 +161,19 @@ def test_each_bridge_is_asked_once_for_all_pools_that_ask_alike(balancing: Balan
     )
 
 
+def test_a_pools_members_are_told_what_of_them_is_not_read() -> None:
+    services = (
+        "[[services]]\nvip = '192.0.2.1'\nport = 22\ndscp = 1\npool = 'p'\ninspect = 'none'\n",
+        "[[services]]\nvip = '192.0.2.1'\nport = 22\ndscp = 1\npool = 'p'\nprotocol = 'udp'\n",
+        "[[services]]\nvip = '192.0.2.1'\nport = 80\ndscp = 1\npool = 'p'\n",
+    )
+    pool = "[[pools]]\nname = 'p'\nbackends = [{ bridge = '203.0.113.1' }]\n[pools.check]\n"
+    program = Balancing(balancer_config.parse("".join(services) + pool, "test.toml")).program
+    ((member,),) = (bridge.members for bridge in program.settings().bridges)
+    assert member.unread == ((22, 1, "tcp"), (22, 1, "udp"))
+    assert member.entries == (*member.unread, (80, 1, "tcp"))
+
+
 def test_where_to_listen_and_which_queues_are_told(balancing: Balancing) -> None:
     settings = balancing.program.settings()
     assert settings.listen == (("127.0.0.1", 9310),)
@@ -371,7 +384,7 @@ def test_a_bridges_servers_are_judged_and_told(bridging: Bridging) -> None:
 
 
 def test_syns_that_no_server_answers_say_nothing_of_it(bridging: Bridging) -> None:
-    """They may be anybody's. What has begun with a handoff is of a client with an address."""
+    """They may be anybody's; what begins with a handoff is of a client that has proven itself."""
     first, second = bridging.config.backends
     bridging.config = replace(bridging.config, backends=(first, replace(second, handoff=False)))
     bridging.program.checked([], 1.0)

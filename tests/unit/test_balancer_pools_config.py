@@ -48,8 +48,9 @@ def test_a_service_has_its_own_pool_and_those_of_its_routes() -> None:
     routes = "[[routes]]\npath_prefix = '/x/'\npool = 'other'\nport = 80\n"
     elsewhere = "[[routes]]\npool = 'third'\nport = 81\n"
     third = OTHER.replace("other", "third").replace("12", "13")
-    found = parsed(SERVICE + routes + elsewhere + POOL + BACKEND + OTHER + third)
-    (service,) = found.services
+    alt = SERVICE.replace("port = 80", "port = 81")
+    found = parsed(SERVICE + alt + routes + elsewhere + POOL + BACKEND + OTHER + third)
+    service = found.services[0]
     assert [pool.name for pool in found.pools_of(service)] == ["other", "web"]
     assert [b.bridge for b in found.backends_of(service)] == ["10.0.0.12", "10.0.0.11"]
 
@@ -110,12 +111,30 @@ NONE = SERVICE.replace("dscp", "inspect = 'none'\ndscp")
         ),
         (
             SERVICE + POOL + "key = 'sni'\n" + BACKEND,
-            "pools[0].key: 'sni' is not to be had",
+            "pools[0].key: 'sni' is not to be had of service '10.0.0.1:80' (inspect = 'http'); "
+            "right would be path or uri or host or source or query:NAME or header:NAME",
         ),
         (
             TLS + POOL + BACKEND + "[[routes]]\npool = 'web'\nservice = '10.0.0.1:80'\n"
             "method = 'GET'\n",
-            "routes[0].method: is not to be had of service '10.0.0.1:80'",
+            "routes[0].method: is not to be had of service '10.0.0.1:80' (inspect = 'tls'); "
+            "right would be host or alpn",
+        ),
+        (
+            TLS + POOL + BACKEND + "[[routes]]\npool = 'web'\nmethod = 'GET'\n",
+            "routes[0]: no service can take it; right would be a port that there is one at, which",
+        ),
+        (
+            SERVICE + POOL + BACKEND + "[[routes]]\npool = 'web'\nport = 81\n",
+            "routes[0]: no service can take it",
+        ),
+        (
+            NONE + "max_head = 2048\n" + POOL + BACKEND,
+            "services[0].max_head: is for services of which something is read; right would be none",
+        ),
+        (
+            SERVICE + "protocol = 'udp'\nsack = false\n" + POOL + BACKEND,
+            "services[0].sack: is for services of which something is read; right would be none",
         ),
         (
             NONE + POOL + BACKEND + "[[routes]]\npool = 'web'\nservice = '10.0.0.1:80'\n",

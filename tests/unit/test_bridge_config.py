@@ -118,7 +118,10 @@ match = '\\x81\\x80'
             UDP + "[backends.check]\nkind = 'udp'\nsend = 'x'\nmatch = '('",
             "check.match: '(' is wrong; right would be a regular expression for bytes",
         ),
-        (UDP + "[backends.check]\nsend = 'x'", "check.send: is for kind 'udp', not 'tcp'"),
+        (
+            UDP + "[backends.check]\nsend = 'x'",
+            "check.send: is for kind 'udp', not 'tcp'; right would be kind = 'udp', or no send",
+        ),
         (
             BACKEND + "[backends.check]\nkind = 'udp'\nsend = 'x'",
             "backends[0].check: is of kind 'udp'; right would be one of kind 'tcp' or 'http'",
@@ -129,6 +132,19 @@ def test_a_wrong_check_by_datagrams(text: str, problem: str) -> None:
     with pytest.raises(SettingsError) as error:
         config.parse(BALANCER + text, "p.toml")
     assert problem in str(error.value)
+
+
+def test_a_wrong_datagram_is_told_once() -> None:
+    (problem,) = problems(BALANCER + UDP + "[backends.check]\nkind = 'udp'\nsend = 'hex:1'")
+    assert "check.send: 'hex:1' is wrong" in problem
+
+
+@pytest.mark.parametrize("key", ["hold_handshake = 'off'", "connect = 2.0", "on_down = 'reset'"])
+def test_what_is_for_connections_says_nothing_of_datagrams(key: str) -> None:
+    config.parse(BALANCER + BACKEND + key, "p.toml")
+    (problem,) = problems(BALANCER + UDP + key)
+    name = key.split(maxsplit=1)[0]
+    assert f"{name}: is for connections, not for protocol 'udp'; right would be none" in problem
 
 
 def test_it_answers_where_balancers_look_unless_told_otherwise() -> None:

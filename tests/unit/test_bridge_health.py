@@ -54,6 +54,27 @@ def test_all_that_the_pools_services_need_must_be_there(entries: list[Entry], re
 
 
 @pytest.mark.parametrize(
+    ("unread", "handoff", "reason"),
+    [
+        (True, False, ""),
+        (False, True, ""),
+        (True, None, ""),  # a bridge that does not say
+        (False, None, ""),
+        (True, True, "the bridge awaits handoffs at port 22; right would be handoff = false"),
+        (False, False, "the bridge takes no handoffs at port 22; right would be handoff = true"),
+    ],
+)
+def test_a_connection_must_begin_as_the_bridge_has_it(
+    unread: bool, handoff: bool | None, reason: str
+) -> None:
+    name = (22, 1, "tcp")
+    seen = view(Member(("pool", "b"), BRIDGE, (name,), (name,) if unread else ()))
+    entry = Entry(BRIDGE, 22, (1,), "192.0.2.30:22", handoff=handoff)
+    answer = decode(json.dumps(encode([entry])).encode())
+    assert seen.answered(answer) == [(("pool", "b"), not reason, reason)]
+
+
+@pytest.mark.parametrize(
     ("later", "bad"),
     [
         ({"opened": 0}, False),  # nobody has tried

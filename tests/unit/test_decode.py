@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -285,6 +286,37 @@ def test_a_later_syn_counts_only_once_it_is_answered(tmp_path: Path) -> None:
 def test_what_the_client_asks(tmp_path: Path, payload: bytes, words: str) -> None:
     request = tcp_packet(CLIENT, VIP, seq=C + 1, ack=B + 1, payload=payload)
     assert lines_of(tmp_path, [connection()[0], request])[-1].endswith(f"win=8192  {words}")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "cut", "begins", "words"),
+    [
+        (head(GET), len(START), "incomplete HTTP/2 head", "HTTP/2 GET /a"),  # as curl sends it
+        (REQUEST, 9, "incomplete request line", "GET /a"),
+    ],
+)
+def test_a_request_in_two_segments(
+    tmp_path: Path, request_bytes: bytes, cut: int, begins: str, words: str
+) -> None:
+    first, rest = request_bytes[:cut], request_bytes[cut:]
+    tos = {"tos": 1 << 2}
+    packets = [
+        connection()[0],
+        tcp_packet(CLIENT, VIP, seq=C + 1, ack=B + 1, payload=first),
+        tcp_packet(CLIENT, VIP, seq=C + 1 + cut, ack=B + 1, payload=rest),
+        tcp_packet(CLIENT, BRIDGE, seq=C + 1, ack=B + 1, payload=first, **tos),
+    ]
+    lines = told(write(tmp_path / "c.pcap", packets))
+    assert lines[2].endswith(f"win=8192  {begins}")
+    assert lines[3].endswith(f"win=8192  {words}")
+    assert lines[4].endswith(f"win=8192  {words}")
+    assert f"; request {words};" in lines[5]
+
+
+def test_a_udp_service_of_the_same_port_is_another(tmp_path: Path) -> None:
+    capture = write(tmp_path / "c.pcap", connection())
+    quic = replace(CONFIG.services[0], name="quic", protocol="udp", inspect="none")
+    assert told(capture, Config((*CONFIG.services, quic))) == told(capture)
 
 
 def test_a_bare_syn_from_the_vip(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 from balancer.core import config
 from balancer.core.catalogue import built, even
 from balancer.core.engine import Balancer
-from balancer.core.service import Paths
 from balancer.program.control import explain
 from balancer.program.control.tables import explained
 from common.adapters.control.server import CommandError
@@ -64,14 +63,15 @@ def configuration() -> config.Config:
     return config.Config(services, routes, pools)
 
 
-@pytest.fixture
-def core() -> Balancer:
-    chosen = configuration()
-    mtus = {b.bridge: 1500 for pool in chosen.pools for b in pool.backends}
-    catalogue = built(chosen, Paths(mtus, {VIP: 1500}), T0)
+def balancer_of(chosen: config.Config) -> Balancer:
     keys = Keyring([derive(models.SHARED_KEY)])
     limits, times = config.Limits(), config.Timeouts()
-    return Balancer(catalogue, limits, times, keys, Ledger(), T0, WALL - T0)
+    return Balancer(built(chosen, even(chosen), T0), limits, times, keys, Ledger(), T0, WALL - T0)
+
+
+@pytest.fixture
+def core() -> Balancer:
+    return balancer_of(configuration())
 
 
 @pytest.fixture(autouse=True)
@@ -179,20 +179,41 @@ def test_what_cannot_be_explained(core: Balancer, request_: dict[str, Any], erro
         explain.commands(core)["explain"].run({"method": "GET", **request_})
 
 
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ({"method": "GET", "url": f"http://{VIP}:443/"}, "--service names --sni NAME"),
+        ({"method": "GET", "url": "/", "service": "names"}, "--service names --sni NAME"),
+        ({"method": "GET", "url": f"http://{VIP}:22/"}, f"tcp {VIP}:22"),
+        ({"service": "ssh"}, f"tcp {VIP}:22"),
+        ({"method": "GET", "url": f"http://{VIP}:53/"}, f"udp {VIP}:53"),
+        ({"sni": "a.example", "service": "dns"}, f"udp {VIP}:53"),
+        ({"sni": "a.example", "service": "web"}, "--service web METHOD URL"),
+    ],
+)
+def test_no_other_service_answers_for_one_that_is_asked_otherwise(
+    words: dict[str, Any], right: str
+) -> None:
+    services = (
+        config.Service("web", VIP, 80, 1, backends=backends(1)),
+        config.Service("names", VIP, 443, 1, inspect="tls", backends=backends(2)),
+        config.Service("ssh", VIP, 22, 1, inspect="none", backends=backends(3)),
+        config.Service("dns", VIP, 53, 1, protocol="udp", inspect="none", backends=backends(4)),
+        config.Service("web-udp", VIP, 80, 1, protocol="udp", inspect="none", backends=backends(5)),
+    )
+    ask = explain.commands(balancer_of(config.Config(services)))["explain"].run
+    with pytest.raises(CommandError) as error:
+        ask(words)
+    assert str(error.value).endswith(f"; right would be explain {right}")
+    assert ask({"method": "GET", "url": f"http://{VIP}/"})["service"] == "web"
+
+
 @pytest.mark.parametrize("key", [(), ("source",), ("source-port",)])
 def test_of_what_is_not_read_by_the_source(key: tuple[str, ...]) -> None:
     """A hundred clients' SYNs go where it says."""
     pool = config.Pool("p", backends(1), key=key)
     services = (config.Service("ssh", VIP, 22, 1, "p", inspect="none"),)
-    core = Balancer(
-        built(whole := config.Config(services, (), (pool,)), even(whole), T0),
-        config.Limits(),
-        config.Timeouts(),
-        Keyring([derive(models.SHARED_KEY)]),
-        Ledger(),
-        T0,
-        WALL - T0,
-    )
+    core = balancer_of(config.Config(services, (), (pool,)))
     ask = explain.commands(core)["explain"].run
     said = {}
     for port in range(2000, 2100):

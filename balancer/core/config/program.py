@@ -145,6 +145,12 @@ class Config(Settings):
                 yield f"routes[{index}].pool", _no_such("pool", route.pool, known)
             if route.service is not None and route.service not in services:
                 yield f"routes[{index}].service", _no_such("service", route.service, services)
+            elif route.service is None and not any(
+                route in self.routes_of(s) for s in self.services
+            ):
+                what = "no service can take it"
+                right = "right would be a port that there is one at, which reads what it asks for"
+                yield f"routes[{index}]", f"{what}; {right}"
 
     def _unreadable(self) -> Iterator[tuple[str, str]]:
         """Keys and routes of what a service does not read."""
@@ -154,7 +160,7 @@ class Config(Settings):
                     for part in service.unreadable(getattr(pool, name)):
                         what = f"'{part}' is not to be had of service '{service.name}'"
                         what += f" (inspect = '{service.inspect}')"
-                        right = f"right would be {' or '.join(service.readable)}"
+                        right = f"right would be {' or '.join(map(_shown, service.readable))}"
                         yield f"pools[{self.pools.index(pool)}].{name}", f"{what}; {right}"
         named = {service.name: service for service in self.services}
         for index, route in enumerate(self.routes):
@@ -185,8 +191,14 @@ def _unreadable(route: Route, service: Service) -> Iterator[tuple[str, str]]:
         yield "service", f"{what}; right would be a pool in the service"
         return
     for name in route.unreadable(service.inspect):
-        what = f"is not to be had of service '{service.name}'"
-        yield name, f"{what}; right would be a service with another inspect than its own"
+        what = f"is not to be had of service '{service.name}' (inspect = '{service.inspect}')"
+        right = {"http": "what a request says", "tls": "host or alpn"}[service.inspect]
+        yield name, f"{what}; right would be {right}"
+
+
+def _shown(part: str) -> str:
+    """A kind of key, as it is written."""
+    return f"{part}:NAME" if part in ("query", "header", "cookie") else part
 
 
 def _no_such(what: str, name: str, known: set[str]) -> str:

@@ -16,6 +16,10 @@ READABLE = {
 }
 
 
+# What is for connections whose handshake is the balancer's.
+OF_READING = ("max_head", "window_scale", "sack", "timestamps", "request_timeout")
+
+
 def implied_name(vip: object, port: object, *, udp: bool) -> str:
     """The name of a service that says none."""
     return f"{vip}:{port}/udp" if udp else f"{vip}:{port}"
@@ -62,6 +66,9 @@ class Service(Settings):
         if self.inspect == "none" and self.bad_request == "source-hash":
             what = "'source-hash' is wrong where no request is read"
             yield "bad_request", f"{what}; right would be key = 'source' in the pool"
+        for key in OF_READING if self.inspect == "none" else ():
+            if getattr(self, key) != self.__dataclass_fields__[key].default:
+                yield key, "is for services of which something is read; right would be none"
         if self.pool is not None and self.backends:
             yield "backends", "and pool are both there; right would be one of them"
         for key in ("name", "bridge"):

@@ -74,7 +74,11 @@ def commands(core: Serving) -> dict[str, Command]:
         if method.lower() == "tcp":
             return explain_uninspected.explained(core.services, url, source, service)
         sender, offered = client(source, "source").address, alpn or []
-        asked = _service(_speaking(core.services, method, sni, offered), service, urlsplit(url))
+        meant = _speaking(core.services, method, sni, offered)
+        others = [each for each in core.services if each not in meant]
+        parts = urlsplit(url)
+        _must_be_among(meant, (*others, *core.datagram_services), service, parts)
+        asked = _service(meant, service, parts)
         try:
             if asked.inspect == "tls":
                 head = client_hello(sni, offered)
@@ -102,6 +106,43 @@ def _speaking(
     return meant
 
 
+def _must_be_among(
+    meant: Sequence[Service],
+    others: Sequence[Service | DatagramService],
+    name: str | None,
+    url: SplitResult,
+) -> None:
+    """Raises CommandError where one of ``others`` is named, or has the URL's address and port, and
+    none of ``meant`` has: the answer would be another service's."""
+
+    def is_asked(service: Service | DatagramService) -> bool:
+        at = f"{IPv4Address(service.vip)}:{service.port}"
+        return service.name == name if name is not None else at == f"{url.hostname}:{_port(url)}"
+
+    if not any(is_asked(each) for each in meant):
+        for other in filter(is_asked, others):
+            what = f"nobody asks service {other.name!r} so"
+            raise CommandError(f"{what}; right would be explain {_question(other)}")
+
+
+def _question(service: Service | DatagramService) -> str:
+    """How `explain` is asked about it."""
+    at = f"{IPv4Address(service.vip)}:{service.port}"
+    if isinstance(service, DatagramService):
+        return f"udp {at}"
+    if service.inspect == "none":
+        return f"tcp {at}"
+    words = "--sni NAME" if service.inspect == "tls" else "METHOD URL"
+    return f"--service {service.name} {words}"
+
+
+def _port(url: SplitResult) -> int:
+    try:
+        return url.port or 80
+    except ValueError:
+        raise CommandError(f"URL: the port of {url.netloc!r} is wrong") from None
+
+
 def _service(services: Sequence[Service], name: str | None, url: SplitResult) -> Service:
     """The one of that name, or else that the URL's host and port are of, or the only one."""
     names = ", ".join(f"'{each.name}'" for each in services)
@@ -110,10 +151,7 @@ def _service(services: Sequence[Service], name: str | None, url: SplitResult) ->
             if each.name == name:
                 return each
         raise CommandError(f"there is no service {name!r}; right would be one of {names}")
-    try:
-        port = url.port or 80
-    except ValueError:
-        raise CommandError(f"URL: the port of {url.netloc!r} is wrong") from None
+    port = _port(url)
     at_port = [each for each in services if not url.netloc or each.port == port]
     exact = [each for each in at_port if str(IPv4Address(each.vip)) == url.hostname]
     for found in (exact, at_port, services):
