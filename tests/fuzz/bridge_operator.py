@@ -7,6 +7,7 @@ import random
 from collections import deque
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from packetbridge.core import config
 from packetbridge.core.checking import Check
@@ -63,8 +64,16 @@ class Ways:
         return [
             Entry(each, dscp, vip, MARK, **host)
             for backend, (dscp, vip) in both
-            for each in (backend, replace(backend, protocol="udp", handoff=False))
+            for each in (backend, replace(backend, **OF_UDP))
         ]
+
+
+# What makes a backend one for datagrams, which has no settings of connections.
+OF_UDP: dict[str, Any] = {
+    "protocol": "udp",
+    "handoff": False,
+    **{key: config.Backend.__dataclass_fields__[key].default for key in config.OF_CONNECTIONS},
+}
 
 
 class BridgeOperator:

@@ -136,7 +136,9 @@ class BridgeSide:
                     self.keys, option, handoff.Binding(*about), self.core._context.wall
                 ):
                     isns = struct.pack("!II", c, b)
-                    self._given_back[segment.key, isns, bytes((number,))] = self._now()
+                    # from the first time on: said again, it is remembered no longer for that
+                    given = segment.key, isns, bytes((number,))
+                    self._given_back.setdefault(given, self._now())
                     return
             raise AssertionError("an answer under another key")
 
@@ -157,6 +159,8 @@ class BridgeSide:
         while given and next(iter(given.values())) < self._now() - REMEMBER_CLOSED:
             given.popitem(last=False)
         for flow in self.core.table.outbound.values():
+            if not flow.entry.handoff:
+                continue  # a SYN that was given back may be asked again
             key = flow.inbound[:4] + flow.entry.vip + flow.inbound[8:]
             assert (key, flow.isns, bytes((flow.attempt,))) not in given
 

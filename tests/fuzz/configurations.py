@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from balancer.core import config
 from tests.fuzz import datagrams
@@ -131,10 +132,17 @@ class Configurations:
             None if own or (routed and rng.random() < 0.1) else rng.choice(pools),
             self._backends() if own else (),
             inspect=inspect,
-            bad_request="reset" if inspect == "none" else rng.choice(("reset", "source-hash")),
-            max_head=rng.choice((1024, 2048, 16384, 16384)),
-            window_scale=rng.choice((0, 7, 7)),
-            sack=rng.random() < 0.8,
-            timestamps=rng.random() < 0.8,
+            **({} if inspect == "none" else self._reading()),
             idle_timeout=rng.choice((None, None, 30.0)),
         )
+
+    def _reading(self) -> dict[str, Any]:
+        """Settings of a service of which something is read."""
+        rng = self._rng
+        return {
+            "bad_request": rng.choice(("reset", "source-hash")),
+            "max_head": rng.choice((1024, 2048, 16384, 16384)),
+            "window_scale": rng.choice((0, 7, 7)),
+            "sack": rng.random() < 0.8,
+            "timestamps": rng.random() < 0.8,
+        }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +22,13 @@ def path() -> KernelPath:
 @pytest.fixture
 def flow(path: KernelPath) -> Flow:
     return recorded(path)
+
+
+@pytest.fixture
+def pins(tmp_path: Path) -> Iterator[Path]:
+    """A directory for pinned maps, in a file system of its own."""
+    subprocess.run(["mount", "-t", "bpf", "own", tmp_path], check=True)
+    try:
+        yield tmp_path / "pins"
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
