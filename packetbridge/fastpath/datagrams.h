@@ -147,7 +147,7 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	s->ip_at = ip_at;
 	s->tcp_at = ip_at + sizeof(ip);
 	s->length = bpf_ntohs(ip.tot_len);
-	if (s->length < sizeof(ip) + sizeof(udp) || skb->len - ip_at < s->length)
+	if (s->length <= sizeof(ip) || skb->len - ip_at < s->length)
 		return OTHER;
 	s->payload = s->length - sizeof(ip);
 	s->key.src = ip.saddr;
@@ -157,8 +157,9 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	s->protocol = IPPROTO_UDP;
 	*id = ip.id;
 	if (fragment & OFFSET)
-		return LATER;
-	if (bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) || !udp.source || !udp.dest)
+		return LATER; /* the last one may be shorter than UDP's header */
+	if (s->payload < sizeof(udp) || bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) ||
+	    !udp.source || !udp.dest)
 		return OTHER;
 	s->key.sport = udp.source;
 	s->key.dport = udp.dest;
