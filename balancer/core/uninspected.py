@@ -59,7 +59,7 @@ def source_key(pool: Pool, key: bytes) -> tuple[bytes, str]:
     return key[:4], "source"
 
 
-class Steered:
+class Uninspected:
     """What is done about their packets."""
 
     def __init__(self, context: Context, strangers: Strangers) -> None:
@@ -166,7 +166,7 @@ class Steered:
         context = self._context
         context.ledger.counts[Syns.SYN_SILENT] += 1
         target.unanswered += 1
-        name_silent(context, target)
+        name_silent(context, target, "SYNs", "handoff = false, ")
         why = Handoffs.SILENT
         context.health.suspected(target.pool.name, target.name, why, flow.key[:4], now)
         self._goes_elsewhere(flow, now)
