@@ -8,7 +8,7 @@ from balancer.core.context import Context
 from balancer.core.flow import Flow, State, incarnation
 from balancer.core.redispatch import Redispatch
 from balancer.core.request.head import offset_of
-from balancer.core.uninspected import Steered
+from balancer.core.uninspected import Uninspected
 from common.core import handoff
 from common.core.handoff import Kind
 from common.core.ledger import Outcome
@@ -40,10 +40,10 @@ class Answers:
         context: Context,
         redispatch: Redispatch,
         find: Callable[[bytes, float], Flow | None],
-        steered: Steered,
+        uninspected: Uninspected,
     ) -> None:
         self._context = context
-        self._steered = steered
+        self._uninspected = uninspected
         self._redispatch = redispatch
         self._find = find
 
@@ -76,7 +76,7 @@ class Answers:
         target.unanswered = 0
         if message.kind is Kind.REFUSED:
             if flow.unread:  # nothing comes back but the word
-                self._steered.given_back(flow, Answer.REFUSED, now)
+                self._uninspected.given_back(flow, Answer.REFUSED, now)
                 return drop(Answer.REFUSED, data)
             segment.check_checksum()  # what comes back is handed on as it is
             if not segment.payload and flow.head is None:

@@ -38,7 +38,7 @@ from balancer.core.request.head import offset_of
 from balancer.core.service import Paths, Service
 from balancer.core.story import Story
 from balancer.core.strangers import Strangers
-from balancer.core.uninspected import Steered
+from balancer.core.uninspected import Uninspected
 from common.core import handoff
 from common.core.chores import Chores
 from common.core.datagram import UDP
@@ -123,7 +123,7 @@ class Balancer:
         self._chores = Chores()
         self._redispatch = Redispatch(self._context)
         self._strangers = Strangers(self._context)
-        self._uninspected = Steered(self._context, self._strangers)
+        self._uninspected = Uninspected(self._context, self._strangers)
         self._answers = Answers(self._context, self._redispatch, self._find, self._uninspected)
         self._reading = Reading(self._context, Handover(self._context, self._redispatch))
         self._handed = self.table.handed

@@ -68,14 +68,14 @@ def count_repeated(context: Context, target: Target) -> None:
         name_silent(context, target)
 
 
-def name_silent(context: Context, target: Target) -> None:
-    """Tell the operator of a bridge that does not answer."""
+def name_silent(context: Context, target: Target, what: str = "handoffs", wanted: str = "") -> None:
+    """Tell the operator of a bridge that does not answer ``what``, and is to have ``wanted``."""
     bridge = ".".join(str(byte) for byte in target.steering.bridge)
     dscp = target.steering.dscp_bits >> 2
     context.ledger.warn(
         f"{target.name} does not answer",
-        f"{target.unanswered} handoffs repeated; is packetbridge running at {bridge}, with "
-        f"DSCP {dscp}, this VIP and port, and the same key?",
+        f"{target.unanswered} {what} repeated; is packetbridge running at {bridge}, with "
+        f"{wanted}DSCP {dscp}, this VIP and port, and the same key?",
     )
 
 

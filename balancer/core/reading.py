@@ -229,4 +229,4 @@ def _asked(found: Selected, began: float) -> Asked:
     target = request.target[:MOST_TARGET].decode("ascii", "backslashreplace")
     key = keys.shown(found.key, found.parts)
     method = request.method.decode("ascii")
-    return Asked(began, found.http, method, target, found.route, found.pool, key)
+    return Asked(began, found.http or None, method, target, found.route, found.pool, key)

@@ -10,7 +10,8 @@ from common.core.flow_id import flow_id
 
 
 class Asked(NamedTuple):
-    """What a request was, as far as one was read: ``http`` is its version, 1 or 2, ``route`` and
+    """What a request was, as far as one was read: ``http`` is its version, 1 or 2, None of another
+    protocol (of TLS ``method`` says so, and ``target`` is the server's name); ``route`` and
     ``pool`` by name, the ``key`` in words. ``began`` is when its client was admitted."""
 
     began: float

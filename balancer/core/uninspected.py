@@ -61,7 +61,7 @@ def source_key(pool: Pool, key: bytes) -> tuple[bytes, str]:
     return key[:4], "source"
 
 
-class Steered:
+class Uninspected:
     """What is done about their packets."""
 
     def __init__(self, context: Context, strangers: Strangers) -> None:
@@ -167,7 +167,7 @@ class Steered:
         context = self._context
         context.ledger.counts[Syns.SYN_SILENT] += 1
         target.unanswered += 1
-        name_silent(context, target)
+        name_silent(context, target, "SYNs", "handoff = false, ")
         context.health.noted(target.pool.name, target.name, Handoffs.SILENT)
         self._goes_elsewhere(flow, now)
 

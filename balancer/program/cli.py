@@ -8,6 +8,7 @@ import click
 
 from balancer.core import config
 from balancer.core.config import Config
+from balancer.core.config.services import implied_name
 from balancer.program.control import cli as control
 from balancer.program.probe.cli import probe
 from common.adapters.checks import Problem
@@ -19,6 +20,7 @@ HELP = """Balance TCP connections over packetbridges by what their first request
 
 Owns the virtual IP (VIP), answers the client's handshake, reads the request, picks a pool and a
 backend in it, and hands the connection over; the backend's responses go straight to the client.
+A service of UDP, or one that is not inspected, is balanced by its clients' addresses.
 
 Without --config the configuration is /etc/l3dsr/balancer.toml, or, where that does not exist, the
 one of the two-box lab: VIP 192.168.33.10, port 80, one bridge 192.168.33.20. Flags override it.
@@ -72,7 +74,10 @@ FLAGS = commands.flags(
 def _describe(checked: Config) -> Iterator[str]:
     for service in checked.services:
         names = ", ".join(backend.name for backend in checked.backends_of(service))
-        yield f"service {service.name}: DSCP {service.dscp}, backends {names}"
+        at = implied_name(service.vip, service.port, udp=service.protocol == "udp")
+        named = service.name if service.name == at else f"{service.name} ({at})"
+        read = f"inspect {service.inspect}"
+        yield f"service {named}: DSCP {service.dscp}, {read}, backends {names}"
 
 
 def _problems(checked: Config) -> list[Problem]:

@@ -11,9 +11,8 @@ UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM = 3, 11, 12
 FRAGMENTATION_NEEDED = (UNREACHABLE, 4)
 ERRORS = (UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM)
 HEADER_BYTES = 8
-QUOTED_BYTES = (
-    8  # of TCP ports and sequence number, of UDP its header: all that is sure to be there
-)
+# Of TCP the ports and the sequence number, of UDP the header: all that is sure to be there.
+QUOTED_BYTES = 8
 
 
 def header_bytes(data: bytes) -> int:

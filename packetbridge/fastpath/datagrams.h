@@ -147,9 +147,9 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	s->ip_at = ip_at;
 	s->tcp_at = ip_at + sizeof(ip);
 	s->length = bpf_ntohs(ip.tot_len);
-	if (s->length < sizeof(ip) || skb->len - ip_at < s->length)
+	if (s->length <= sizeof(ip) || skb->len - ip_at < s->length)
 		return OTHER;
-	s->payload = s->length - sizeof(ip); /* of the last one a byte may be all */
+	s->payload = s->length - sizeof(ip);
 	s->key.src = ip.saddr;
 	s->key.dst = ip.daddr;
 	s->tos = ip.tos;
@@ -157,7 +157,7 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	s->protocol = IPPROTO_UDP;
 	*id = ip.id;
 	if (fragment & OFFSET)
-		return LATER;
+		return LATER; /* the last one may be shorter than UDP's header */
 	if (s->payload < sizeof(udp) || bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) ||
 	    !udp.source || !udp.dest)
 		return OTHER;

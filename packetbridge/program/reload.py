@@ -144,6 +144,8 @@ def _fixed(old: Config, new: Config, room: Room | None) -> Iterator[str]:
     for (name, most), there in zip(wanted.items(), room, strict=True):
         if most > there:
             more = f"{most} is more than there was room for at the start"
+            if name == "mappings" and not any(b.protocol == "udp" for b in old.backends):
+                more += ", without a backend of UDP"
             yield f"limits.{name}: {more}; right would be up to {there}, or a restart"
 
 

@@ -169,6 +169,9 @@ def test_a_bridge_that_is_silent_is_passed_over() -> None:
     forget, again = (fields(packet) for packet in stage.sent())
     assert (forget["dst"], again["flags"]) == (first, "S")
     assert stage.count("syn_silent") == 1
+    ((_, warned),) = stage.core.ledger.warnings
+    assert warned.startswith("1 SYNs repeated; is packetbridge running at ")
+    assert "with handoff = false, DSCP" in warned
     assert to(client.send()) == again["dst"] != first
 
 

@@ -155,10 +155,24 @@ def test_a_key_files_error_crosses_the_process_boundary(tmp_path: Path) -> None:
     assert caught.value.cure == f"balancer keygen {path}"
 
 
+def test_check_tells_services_apart(tmp_path: Path) -> None:
+    file = tmp_path / "balancer.toml"
+    file.write_text(
+        "".join(
+            f"[[services]]\nname = '{name}'\nvip = '10.0.0.1'\nport = 443\ndscp = 1\n{kind}\n"
+            "backends = [{ bridge = '10.0.0.11' }]\n"
+            for name, kind in (("sites", "inspect = 'tls'"), ("quic", "protocol = 'udp'"))
+        )
+    )
+    output = run("balancer", "check", "--config", str(file)).output
+    assert "service sites (10.0.0.1:443): DSCP 1, inspect tls, backends 10.0.0.11" in output
+    assert "service quic (10.0.0.1:443/udp): DSCP 1, inspect none, backends 10.0.0.11" in output
+
+
 def test_flags_hold_before_and_after_check() -> None:
     result = run("balancer", "--port", "81", "--dscp", "3", "check", "--dscp", "4")
     assert result.exit_code == 0
-    assert "service 192.168.33.10:81: DSCP 4, backends 192.168.33.20" in result.output
+    assert "service 192.168.33.10:81: DSCP 4, inspect http, backends 192.168.33.20" in result.output
     result = run("packetbridge", "--balancer", "5:10.0.0.1", "check", "--backend", "10.0.0.2:8080")
     assert result.exit_code == 0
     assert "server 10.0.0.2:8080, for VIP 10.0.0.1" in result.output

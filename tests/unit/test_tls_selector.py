@@ -234,6 +234,7 @@ def test_the_access_log_names_the_server() -> None:
     stage.at(100)
     (record,) = stage.core.access.take(10)
     told = {name: record[name] for name in ("method", "target", "pool", "key")}
+    assert record["http"] is None
     assert told == {"method": "TLS", "target": "a.example", "pool": "p", "key": "sni=a.example"}
 
 

@@ -52,6 +52,7 @@ def _service(service: Service | DatagramService, protocol: str, pools: list[str]
         "vip": str(IPv4Address(service.vip)),
         "port": service.port,
         "protocol": protocol,
+        "inspect": "none" if isinstance(service, DatagramService) else service.inspect,
         "dscp": service.dscp,
         "pools": pools,
     }

@@ -10,14 +10,22 @@ from typing import Any
 from balancer.core.datagrams.mapping import Mapping
 from balancer.core.engine import Balancer
 from balancer.core.flow import Flow, State
-from common.adapters.control.server import Command, CommandError, Pages
+from common.adapters.control.server import Command, Pages
 from common.core.flow_id import flow_id
-from common.program.control.flows import MOST, at, check_state, client, first, killing, those
+from common.program.control.flows import (
+    MOST,
+    at,
+    check_protocol,
+    check_state,
+    client,
+    first,
+    killing,
+    those,
+)
 from common.program.control.pages import paged
 from common.program.control.table import command
 
 STATES = ("waiting", "opening", "closed", "handed", "closing", "mapped")
-PROTOCOLS = ("tcp", "udp")
 
 Known = Flow | Mapping
 
@@ -88,8 +96,7 @@ def _wanted(
     protocol: str | None,
 ) -> Callable[[Known], bool]:
     check_state(state, STATES)
-    if protocol not in (None, *PROTOCOLS):
-        raise CommandError(f"protocol: {protocol!r} is wrong; right would be tcp or udp")
+    check_protocol(protocol)
     whose = None if client_ is None else client(client_)
 
     def wanted(flow: Known) -> bool:

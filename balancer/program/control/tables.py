@@ -16,12 +16,14 @@ def status(found: dict[str, Any]) -> list[RenderableType]:
             each["name"],
             f"{each['vip']}:{each['port']}",
             each["protocol"],
+            each["inspect"],
             each["dscp"],
             ", ".join(each["pools"]),
         )
         for each in found["services"]
     ]
-    return basics.tables(found, [table(("service", "address", "protocol", "dscp", "pools"), rows)])
+    names = ("service", "address", "protocol", "inspect", "dscp", "pools")
+    return basics.tables(found, [table(names, rows)])
 
 
 def flows(found: list[dict[str, Any]]) -> list[RenderableType]:

@@ -106,6 +106,12 @@ def check_state(state: str | None, states: Collection[str]) -> None:
         raise CommandError(f"state: {state!r} is wrong; right would be one of {', '.join(states)}")
 
 
+def check_protocol(protocol: str | None) -> None:
+    """Raise CommandError for one that there are no flows of; None is any."""
+    if protocol not in (None, "tcp", "udp"):
+        raise CommandError(f"protocol: {protocol!r} is wrong; right would be tcp or udp")
+
+
 def client(text: str, name: str = "client") -> Client:
     """ADDRESS or ADDRESS:PORT; raises CommandError, which has the argument's ``name``."""
     found = _CLIENT.fullmatch(text)

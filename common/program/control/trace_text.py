@@ -64,9 +64,7 @@ class Traced:
     def _words(self, packet: Packet) -> str:
         seen = tcp_fields(packet, 0.0)
         if isinstance(seen, str):
-            return (
-                _datagram(packet) if packet.proto == 17 and UDP in packet else str(packet.summary())
-            )
+            return _datagram(packet) if isinstance(packet.payload, UDP) else str(packet.summary())
         way = f"{at(seen.src)} > {at(seen.dst)}" + f" dscp={seen.dscp}" * (seen.dscp > 0)
         option, fault = handoff_option(seen.options)
         base, other = self._numbers(seen)

@@ -23,7 +23,7 @@ _IP_SUM, _ICMP_SUM, _UDP_SUM = 10, 2, 6  # where the checksums stand in their he
 _U16 = struct.Struct("!H")
 
 
-class Refused(Outcome):
+class OfServer(Outcome):
     """ICMP errors of a server's host."""
 
     TRANSLATED = "icmp_of_server"  # to the client, as from the VIP
@@ -66,8 +66,8 @@ def _to_client(data: bytes, mappings: Mappings, ledger: Ledger, now: float) -> b
         answer = quoted[4:8] + quoted[:4] + quoted[10:] + quoted[8:10]
         mapping = mappings.of_server(answer, now)
     if mapping is None:
-        return ledger.passed(Refused.NOT_OURS, data)
-    return ledger.passed(Refused.TRANSLATED, _about(data, mapping))
+        return ledger.passed(OfServer.NOT_OURS, data)
+    return ledger.passed(OfServer.TRANSLATED, _about(data, mapping))
 
 
 def _about(data: bytes, mapping: Mapping) -> bytes:

@@ -7,10 +7,19 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
-from common.adapters.control.server import Command, CommandError, Pages
+from common.adapters.control.server import Command, Pages
 from common.core.flow_id import flow_id
 from common.core.segment import reverse
-from common.program.control.flows import MOST, at, check_state, client, first, killing, those
+from common.program.control.flows import (
+    MOST,
+    at,
+    check_protocol,
+    check_state,
+    client,
+    first,
+    killing,
+    those,
+)
 from common.program.control.pages import paged
 from common.program.control.table import command
 from packetbridge.core.datagrams.mapping import Mapping
@@ -22,7 +31,6 @@ STATES = (
     *(state.value for state in State if state not in (State.HANDOFF, State.GONE)),
     "mapped",
 )
-PROTOCOLS = ("tcp", "udp")
 
 Known = Flow | Mapping
 
@@ -94,8 +102,7 @@ def _wanted(
     client_: str | None, backend: str | None, state: str | None, protocol: str | None
 ) -> Callable[[Known], bool]:
     check_state(state, STATES)
-    if protocol not in (None, *PROTOCOLS):
-        raise CommandError(f"protocol: {protocol!r} is wrong; right would be tcp or udp")
+    check_protocol(protocol)
     whose = None if client_ is None else client(client_)
 
     def wanted(flow: Known) -> bool:
