@@ -58,7 +58,7 @@ static __noinline int steer_datagram(struct __sk_buff *skb, const struct segment
 	if (!write_ip(skb, s, s->key.src, mapping->bridge, tos, next.interface != 0) ||
 	    !mend_udp(skb, s, change(s->key.dst, mapping->bridge)))
 		return TC_ACT_SHOT;
-	mapping->seen = bpf_ktime_get_ns();
+	note_seen(&mapping->seen, about_now());
 	/* a client has many ports, which come in on several processors at a time */
 	__sync_fetch_and_add(&mapping->packets, wire.packets);
 	__sync_fetch_and_add(&mapping->bytes, wire.bytes);

@@ -98,7 +98,7 @@ static __noinline int steer_on(struct __sk_buff *skb, const struct segment *s, s
 	    bpf_l4_csum_replace(skb, s->tcp_at + offsetof(struct tcphdr, check), 0, folded(words),
 				BPF_F_PSEUDO_HDR))
 		return TC_ACT_SHOT;
-	flow->seen = bpf_ktime_get_ns();
+	flow->seen = about_now();
 	if (s->flags & ACK && s->ack != flow->b + 1)
 		flow->answered = 1;
 	flow->packets += wire.packets;

@@ -91,6 +91,21 @@ struct {
 	__type(value, struct tuple);
 } guises SEC(".maps");
 
+/* Whether any record is `slow`, or may be. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} watching SEC(".maps");
+
+ALWAYS int watched(void)
+{
+	__u32 zero = 0, *any = bpf_map_lookup_elem(&watching, &zero);
+
+	return !any || *any;
+}
+
 /* Answers in fragments: the first has the ports, and says for the others what becomes of them. */
 struct fragment_key {
 	__be32 src;
@@ -118,6 +133,7 @@ struct {
 enum {
 	DATAGRAMS_UP = 2, /* of totals */
 	DATAGRAMS_DOWN = 3,
+	LOW_TTL = 2, /* from which on a hop may be one too many; servers send with 64 */
 	MORE_FRAGMENTS = 0x2000,
 	OFFSET = 0x1fff,
 };
@@ -237,7 +253,7 @@ ALWAYS enum noted note_mapping(const struct segment *s, const struct door *door,
 		.src = to->dst, .dst = to->src, .sport = to->dport, .dport = to->sport,
 	};
 	struct answer *known = bpf_map_lookup_elem(&mappings, &key);
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = about_now();
 	struct answer answer = {
 		.seen = now,
 		.began = now,
@@ -254,7 +270,7 @@ ALWAYS enum noted note_mapping(const struct segment *s, const struct door *door,
 	if (known && is_current(known, now)) {
 		if (!is_same(known, s, door) || known->slow)
 			return FOR_PYTHON; /* another VIP's: the client gets another port */
-		known->seen = now;
+		note_seen(&known->seen, now);
 		return KNOWN;
 	}
 	if (door->known || bpf_map_update_elem(&mappings, &key, &answer, BPF_ANY))
@@ -306,7 +322,7 @@ ALWAYS struct answer *answer_of(const struct segment *s)
 {
 	struct answer *answer = bpf_map_lookup_elem(&mappings, &s->key);
 
-	return answer && is_current(answer, bpf_ktime_get_ns()) ? answer : NULL;
+	return answer && is_current(answer, about_now()) ? answer : NULL;
 }
 
 /* A server's datagram, or the first fragment of one. `onward`: it came in here, and is sent on. */
@@ -336,7 +352,7 @@ ALWAYS int go_down(struct __sk_buff *skb, const struct segment *s, struct answer
 		return TC_ACT_SHOT;
 	if (!rewrite(skb, s, &answer->to, hop))
 		return TC_ACT_SHOT;
-	answer->seen = bpf_ktime_get_ns();
+	note_seen(&answer->seen, about_now());
 	count_down(skb, s, &as.door);
 	return next.interface ? send_on(&next) : NOT_OURS;
 }
@@ -408,7 +424,7 @@ static __noinline int outgoing_datagram(struct __sk_buff *skb)
 	return go_down(skb, &s, answer, shape, id, 0);
 }
 
-/* Whether a server's packet that is no segment is for Python. */
+/* Whether a server's packet that is no segment is for Python. It is seldom asked: see `unusual`. */
 static __noinline int unusual_datagram(struct __sk_buff *skb)
 {
 	struct segment s = {};

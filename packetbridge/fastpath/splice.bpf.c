@@ -208,9 +208,9 @@ ALWAYS void note(struct way *way, const struct __sk_buff *skb, const struct segm
 {
 	const struct total wire = on_wire(skb, s);
 
-	way->seen = bpf_ktime_get_ns();
+	way->seen = about_now();
 	if (what == DOWNWARD && s->payload && !way->first)
-		way->first = way->seen;
+		way->first = bpf_ktime_get_ns();
 	way->ack = s->ack;
 	way->packets += wire.packets;
 	way->bytes += wire.bytes;
@@ -308,9 +308,12 @@ int unusual(struct __sk_buff *skb)
 	struct options old = {}, new = {};
 	struct segment s = {};
 	struct way *way;
+	__u8 head[10]; /* of IP, up to the protocol */
 
+	if (!bpf_skb_load_bytes(skb, 0, head, sizeof(head)) && head[9] == IPPROTO_UDP)
+		return (head[0] != 0x45 || head[8] <= LOW_TTL || watched()) && unusual_datagram(skb);
 	if (!read_segment(skb, 0, &s))
-		return unusual_datagram(skb);
+		return 1;
 	way = way_of(&s, FROM_SERVER);
 	if (!way)
 		return 1;

@@ -4,6 +4,7 @@ them by itself, and Python looks there for those of the datagrams that come up t
 from __future__ import annotations
 
 import struct
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -85,6 +86,7 @@ class KernelMappings:
         self.records: Map = loaded.map("mappings", 12, ANSWER.size)
         self._guises = loaded.map("guises", GUISE_KEY.size, 12)
         self._carriage = Carriage(loaded)
+        self._watching = loaded.map("watching", 4, 4)
         self._counts = counts
         self._entries: dict[tuple[bytes, int, int], Entry] = {}
         self._asks: set[Entry] = set()  # some of whose clients have another guise
@@ -194,6 +196,7 @@ class KernelMappings:
     def withhold(self, wanted: Callable[[Mapping], bool] | None) -> None:
         """Until the end of it Python sees every new client first."""
         self._withheld = wanted
+        self._watching.put(bytes(4), (wanted is not None).to_bytes(4, sys.byteorder))
         for entry in self._entries.values():
             self._open(entry)
 
