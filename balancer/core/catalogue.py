@@ -34,7 +34,7 @@ class PoolLimit:
 
 class Catalogue:
     """``pools`` and their rate ``limits`` by name; ``services`` by VIP and port (6 bytes), those of
-    UDP apart."""
+    UDP apart; the ``vips`` of all of them."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Catalogue:
         self.limits = limits
         self.services = {service.endpoint: service for service in services}
         self.datagram_services = {service.endpoint: service for service in datagram_services}
+        self.vips = frozenset(at[:4] for at in (*self.services, *self.datagram_services))
 
     def current(self, pool: Pool) -> Pool:
         """The pool itself, or what has taken over from it."""

@@ -93,6 +93,10 @@ class PoolHealth:
         reason = kind.replace("_", " ")
         self._tell(pool, backend, self._judges.suspected((pool, backend), reason, now))
 
+    def noted(self, pool: str, backend: str, kind: str) -> None:
+        """The same of a client that has not proven its address: it is counted, and no more."""
+        self.failures[pool, backend, kind] += 1
+
     def _tell(self, pool: str, backend: str, change: Transition | None) -> None:
         if change is not None:
             self._mark(pool, backend, change.up, change.reason, change.since)

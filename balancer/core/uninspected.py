@@ -12,7 +12,9 @@ not exist. So these flows, OPENING, are few, and the oldest goes for a new one.
 
 A SYN goes elsewhere where its bridge gives it back, where its backend has been found down, or where
 the bridge, asked by the client's repetition, does not say that its server has answered: two servers
-that answer one SYN would each be wrong for the other's client.
+that answer one SYN would each be wrong for the other's client. What becomes of SYNs says nothing of
+a backend's health: anybody can send them, also in names that no kernel on the way takes, which then
+nobody answers.
 """
 
 from __future__ import annotations
@@ -86,8 +88,7 @@ class Uninspected:
         own repetition asks again."""
         former = flow.target
         assert former is not None, "whoever gives a SYN back was its target"
-        context = self._context
-        context.health.suspected(former.pool.name, former.name, why, flow.key[:4], now)
+        self._context.health.noted(former.pool.name, former.name, why)
         if not _opens(flow) or self._goes_elsewhere(flow, now):
             return
         if not former.member.taking:
@@ -167,8 +168,7 @@ class Uninspected:
         context.ledger.counts[Syns.SYN_SILENT] += 1
         target.unanswered += 1
         name_silent(context, target, "SYNs", "handoff = false, ")
-        why = Handoffs.SILENT
-        context.health.suspected(target.pool.name, target.name, why, flow.key[:4], now)
+        context.health.noted(target.pool.name, target.name, Handoffs.SILENT)
         self._goes_elsewhere(flow, now)
 
     def _goes_elsewhere(self, flow: Flow, now: float, sending: bool = True) -> bool:

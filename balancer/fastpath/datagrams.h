@@ -43,19 +43,19 @@ static __noinline int steer_datagram(struct __sk_buff *skb, const struct segment
 {
 	struct mapped *mapping = mapping_of(s);
 	struct total wire;
-	__u32 out;
+	struct hop next;
 	__u8 tos;
 
 	if (!mapping || s->ttl < 2)
 		return NOT_OURS;
 	tos = mapping->dscp_bits | (s->tos & ECN_BITS);
-	out = way_out(skb, s, s->key.src, mapping->bridge, tos);
+	next = way_out(skb, s, s->key.src, mapping->bridge, tos);
 	wire = on_wire(skb, s);
-	if (!out) {
+	if (!next.interface) {
 		count(DATAGRAMS_UNROUTED, &wire);
 		skb->mark = MARK;
 	}
-	if (!write_ip(skb, s, s->key.src, mapping->bridge, tos, out != 0) ||
+	if (!write_ip(skb, s, s->key.src, mapping->bridge, tos, next.interface != 0) ||
 	    !mend_udp(skb, s, change(s->key.dst, mapping->bridge)))
 		return TC_ACT_SHOT;
 	mapping->seen = bpf_ktime_get_ns();
@@ -64,5 +64,5 @@ static __noinline int steer_datagram(struct __sk_buff *skb, const struct segment
 	__sync_fetch_and_add(&mapping->bytes, wire.bytes);
 	count(DATAGRAMS, &wire);
 	/* what the stack forwards, it counts the hop of */
-	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
+	return next.interface ? send_on(&next) : NOT_OURS;
 }

@@ -192,6 +192,7 @@ static __noinline int answer_syn(struct __sk_buff *skb, const struct segment *s,
 	struct options options = {};
 	struct tcphdr tcp;
 	struct total wire;
+	struct hop next;
 
 	if (s->options && (!load_options(skb, s, &options) ||
 			   !read_offer(&options, s->options, &offer)))
@@ -200,13 +201,14 @@ static __noinline int answer_syn(struct __sk_buff *skb, const struct segment *s,
 		return NOT_OURS;
 	offer.sack &= terms->sack;
 	offer.stamped &= terms->timestamps;
-	if (way_out(skb, s, s->key.dst, s->key.src, 0) != skb->ifindex)
+	next = way_out(skb, s, s->key.dst, s->key.src, 0);
+	if (next.interface != skb->ifindex)
 		return NOT_OURS;
 	wire = on_wire(skb, s);
 	count(ANSWERED, &wire);
 	if (!make_syn_ack(skb, s, &tcp, &options, &offer, terms, now + terms->wall_offset))
 		return TC_ACT_SHOT;
-	return bpf_redirect_neigh(skb->ifindex, NULL, 0, 0);
+	return send_on(&next);
 }
 
 /* No wake-up: the program looks before it judges what the client sends next. Not inlined, so that the

@@ -68,7 +68,7 @@ static __noinline int steer_on(struct __sk_buff *skb, const struct segment *s, s
 {
 	struct total wire;
 	__u64 words;
-	__u32 out;
+	struct hop next;
 	__u8 tos;
 
 	if (s->flags & SYN || !(s->flags & (ACK | RST)) || s->ttl < 2)
@@ -87,14 +87,14 @@ static __noinline int steer_on(struct __sk_buff *skb, const struct segment *s, s
 	if (has_ours(skb, s))
 		return NOT_OURS;
 	tos = flow->dscp_bits | (s->tos & ECN_BITS);
-	out = way_out(skb, s, s->key.src, flow->bridge, tos);
+	next = way_out(skb, s, s->key.src, flow->bridge, tos);
 	words = change(s->key.dst, flow->bridge);
 	wire = on_wire(skb, s);
-	if (!out) {
+	if (!next.interface) {
 		count(UNROUTED, &wire);
 		skb->mark = MARK;
 	}
-	if (!write_ip(skb, s, s->key.src, flow->bridge, tos, out != 0) ||
+	if (!write_ip(skb, s, s->key.src, flow->bridge, tos, next.interface != 0) ||
 	    bpf_l4_csum_replace(skb, s->tcp_at + offsetof(struct tcphdr, check), 0, folded(words),
 				BPF_F_PSEUDO_HDR))
 		return TC_ACT_SHOT;
@@ -105,7 +105,7 @@ static __noinline int steer_on(struct __sk_buff *skb, const struct segment *s, s
 	flow->bytes += wire.bytes;
 	count(STEERED, &wire);
 	/* what the stack forwards, it counts the hop of */
-	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
+	return next.interface ? send_on(&next) : NOT_OURS;
 }
 
 SEC("tc")

@@ -15,13 +15,14 @@ from typing import Any
 COUNTERS = ("snmp", "netstat")  # files in /proc/net
 # What the kernel counts by (linux/uapi snmp.h): dropped by reverse-path filters; not forwarded for
 # want of a route, or of ip_forward; not sent for want of a route; resets of TCP's, such as to who
-# sends to a connection that there is none of.
+# sends to a connection that there is none of; datagrams for ports that nobody has.
 NAMES = (
     "TcpExt.IPReversePathFilter",
     "IpExt.InNoRoutes",
     "Ip.InAddrErrors",
     "Ip.OutNoRoutes",
     "Tcp.OutRsts",
+    "Udp.NoPorts",
 )
 MOST = 64  # interfaces that are named
 DISCARD = 9  # the port of a datagram that is never sent

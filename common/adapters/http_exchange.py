@@ -1,41 +1,17 @@
-"""One TCP connection with HTTP requests, or listened to, each step timed as this host sees it.
-
-By the kernel's own TCP, so that what is found holds for any client of this host's.
-"""
+"""HTTP requests on one connection, each step of them timed."""
 
 from __future__ import annotations
 
-import errno
-import os
-import select
 import socket
-import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from http.client import HTTPException, HTTPResponse
+from typing import Any
 
-LOOK = 0.002  # seconds between two looks at what is acknowledged
+from common.adapters.exchange import IN_TIME, LOOK, SHOWN, Connection, Failure, failure, words
+
 PIECE = 65536  # bytes read at once
-SHOWN = 80  # characters of an error
-
-# Of struct tcp_info (linux/tcp.h): segments not acknowledged yet, and all that were sent again.
-_UNACKED, _TOTAL_RETRANS = struct.Struct("24xI"), struct.Struct("100xI")
-_TCP_INFO_BYTES = 104
-
-
-class Failure(StrEnum):
-    """What ended a step, other than its success."""
-
-    NO_ROUTE = "no route"
-    UNREACHABLE = "unreachable"  # a router's word, or nobody has the address in this network
-    REFUSED = "refused"
-    SILENCE = "silence"
-    RESET = "reset"
-    CLOSED = "closed"  # the other side ended it before it was whole
-    NO_HTTP = "no HTTP"
-    LOCAL = "local"  # this host would not
 
 
 @dataclass(slots=True)
@@ -55,56 +31,8 @@ class Request:
     words: str = ""
 
 
-class Connection:
-    """``local`` is this side's address and port; ``handshake`` the seconds that it took, None where
-    there was none for ``failure``, in ``words``. To be closed."""
-
-    def __init__(self, address: str, port: int, patience: float) -> None:
-        self._tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.handshake: float | None = None
-        self.failure: Failure | None = None
-        self.words = ""
-        self.local = (_source_to(address), 0)
-        begun = time.monotonic()
-        try:
-            self._tcp.bind(("", 0))
-            self.local = (self.local[0], self._tcp.getsockname()[1])
-            self._tcp.settimeout(patience)
-            self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._tcp.connect((address, port))
-        except OSError as error:
-            at_once = time.monotonic() - begun < LOOK
-            self.failure, self.words = _failure(error, at_once), _words(error)
-            return
-        self.handshake = time.monotonic() - begun
-        self.local = self._tcp.getsockname()
-
-    def close(self) -> None:
-        """End it; by a reset, where it may stand still, so that nothing of it stays anywhere."""
-        with suppress(OSError):
-            linger = struct.pack("ii", 1, 0)
-            self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self._tcp.close()
-
-    def listen(self, patience: float) -> Request:
-        """What comes first within ``patience`` seconds, where nothing is asked; ``words`` are the
-        first line of it. That nothing comes is no failure."""
-        made = Request()
-        begun = time.monotonic()
-        try:
-            self._tcp.settimeout(patience)
-            said = self._tcp.recv(PIECE)
-        except TimeoutError:
-            return made
-        except OSError as error:
-            made.failure, made.words = _failure(error), _words(error)
-            return made
-        if not said:
-            made.failure, made.words = Failure.CLOSED, "closed without a word"
-            return made
-        made.first_byte, made.size = time.monotonic() - begun, len(said)
-        made.words = ascii(said.split(b"\n")[0].rstrip().decode("latin-1"))[1:-1][:SHOWN]
-        return made
+class HttpConnection(Connection):
+    """One for requests, one after the other."""
 
     def get(self, host: str, path: str, patience: float) -> Request:
         """GET a path, within ``patience`` seconds."""
@@ -113,35 +41,52 @@ class Connection:
         head = (
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: l3dsr-probe\r\nAccept: */*\r\n\r\n"
         )
-        before = self._info(_TOTAL_RETRANS)
+        before = self._repeated
         try:
             self._tcp.sendall(head.encode("ascii"))
             self._await_answer(made, begun, begun + patience)
             if made.failure is None:
                 self._read(made, begun, begun + patience)
         except OSError as error:
-            made.failure, made.words = _failure(error), _words(error)
+            made.failure, made.words = self._because(error)
         with suppress(OSError):
-            made.repeated = self._info(_TOTAL_RETRANS) - before
+            made.repeated = self._repeated - before
         return made
 
+    # What is another with TLS.
+
+    def _answered(self, seconds: float) -> bool:
+        """Whether there is a first byte, or the end, or will be within a time."""
+        return self._readable(seconds)
+
+    def _over(self) -> bool:
+        """Whether it is the end, as it has ``_answered``."""
+        return not self._tcp.recv(1, socket.MSG_PEEK)
+
+    def _stream(self) -> Any:
+        """What `http.client` is to read from."""
+        return self._tcp
+
+    def _because(self, error: OSError) -> tuple[Failure, str]:
+        return failure(error), words(error)
+
     def _await_answer(self, made: Request, begun: float, end: float) -> None:
-        readable = False
-        while not readable or made.acknowledged is None:
+        answered = False
+        while not answered or made.acknowledged is None:
             now = time.monotonic()
-            if made.acknowledged is None and (readable or not self._info(_UNACKED)):
+            if made.acknowledged is None and (answered or self._acknowledged):
                 made.acknowledged = now - begun
             if now >= end:
-                made.failure, made.words = Failure.SILENCE, "no answer in time"
+                made.failure, made.words = Failure.SILENCE, IN_TIME
                 return
-            readable = bool(select.select([self._tcp], [], [], min(LOOK, end - now))[0])
-        if not self._tcp.recv(1, socket.MSG_PEEK):
+            answered = answered or self._answered(min(LOOK, end - now))
+        if self._over():
             made.failure, made.words = Failure.CLOSED, "closed without an answer"
             return
         made.first_byte = time.monotonic() - begun
 
     def _read(self, made: Request, begun: float, end: float) -> None:
-        response = HTTPResponse(self._tcp, method="GET")
+        response = HTTPResponse(self._stream(), method="GET")
         try:
             self._limit(end)
             response.begin()
@@ -167,35 +112,3 @@ class Connection:
         if left <= 0:
             raise TimeoutError
         self._tcp.settimeout(left)
-
-    def _info(self, field: struct.Struct) -> int:
-        data = self._tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        number: int = field.unpack_from(data)[0]
-        return number
-
-
-def _source_to(address: str) -> str:
-    """The address of this host's that packets there have as their source; '' where none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking, suppress(OSError):
-        asking.connect((address, 9))
-        source: str = asking.getsockname()[0]
-        return source
-    return ""
-
-
-def _failure(error: OSError, at_once: bool = False) -> Failure:
-    if isinstance(error, TimeoutError):
-        return Failure.SILENCE
-    if isinstance(error, ConnectionRefusedError):
-        return Failure.REFUSED
-    if isinstance(error, ConnectionError):
-        return Failure.RESET
-    if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-        return Failure.NO_ROUTE if at_once else Failure.UNREACHABLE
-    return Failure.LOCAL
-
-
-def _words(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return os.strerror(error.errno).lower() if error.errno else str(error)[:SHOWN]

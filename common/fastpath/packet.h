@@ -178,9 +178,15 @@ ALWAYS int write_ip(struct __sk_buff *skb, const struct segment *s, __be32 src, 
 	return !bpf_skb_store_bytes(skb, s->ip_at, &ip, sizeof(ip), 0);
 }
 
-/* The interface that a packet to `dst` leaves by, 0 where the stack had better see to it: no
- * route, a blackhole, a path too narrow for it, forwarding switched off. */
-ALWAYS __u32 way_out(struct __sk_buff *skb, const struct segment *s, __be32 src, __be32 dst,
+/* Where a packet goes from here. */
+struct hop {
+	__u32 interface; /* 0: the stack had better see to it */
+	__be32 neighbour; /* of its own link */
+};
+
+/* Where a packet to `dst` goes; to the stack where there is no route, a blackhole, a path too narrow
+ * for it, or forwarding is switched off. */
+ALWAYS struct hop way_out(struct __sk_buff *skb, const struct segment *s, __be32 src, __be32 dst,
 		     __u8 tos)
 {
 	struct bpf_fib_lookup to = {
@@ -193,12 +199,24 @@ ALWAYS __u32 way_out(struct __sk_buff *skb, const struct segment *s, __be32 src,
 		.sport = s->key.sport,
 		.dport = s->key.dport,
 	};
+	struct hop next = {};
 	long found;
 
 	/* what is one of many segments is measured by the largest of them */
 	to.tot_len = skb->gso_size ? s->length - s->payload + skb->gso_size : s->length;
 	found = bpf_fib_lookup(skb, &to, sizeof(to), 0);
-	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return 0;
-	return to.ifindex;
+	if ((found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
+	    to.family == 2) { /* a route may lead by a neighbour of IPv6 (RFC 5549) */
+		next.interface = to.ifindex;
+		next.neighbour = to.ipv4_dst;
+	}
+	return next;
+}
+
+/* Send a packet there, which spares it a second look for its route. */
+ALWAYS int send_on(const struct hop *next)
+{
+	struct bpf_redir_neigh to = { .nh_family = 2, .ipv4_nh = next->neighbour };
+
+	return bpf_redirect_neigh(next->interface, &to, sizeof(to), 0);
 }

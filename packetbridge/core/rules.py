@@ -26,7 +26,8 @@ def rules(
     kernel: Kernel | None = None,
     former: Iterable[tuple[Config, Backend]] = (),
 ) -> tuple[list[str], list[str]]:
-    """The rules for (PREROUTING, OUTPUT); in each, what exempts from connection tracking is first.
+    """The rules for (PREROUTING, OUTPUT). What exempts from connection tracking comes before what
+    queues.
 
     `local` holds this host's own addresses. Whatever the bridge sends by raw socket must carry
     `config.mark` (any low 8 bits): the mark is what keeps it, and with tcp_fwmark_accept the
@@ -45,15 +46,31 @@ def rules(
     to_servers = _unique(_to_server(b) for b in remote)
     marked = [_marked(config)]
     to_datagram_servers, from_datagram_servers = _datagrams(here)
-    untracked_in = queued_in + to_servers + (marked if kernel is not None else [])
-    untracked_in += to_datagram_servers
+    untracked_in = queued_in + to_servers + to_datagram_servers
     to_clients = _unique(match for way in ways for match in _to_clients(*way))
     queue = f"-j NFQUEUE --queue-num {config.queue}"
+    first_in, first_out = _of_the_kernel(config, here, queue, kernel)
     return (
-        _untracked(untracked_in) + [f"{match} {queue}" for match in queued_in],
-        _untracked(marked + to_clients + to_servers + from_datagram_servers)
+        first_in + _untracked(untracked_in) + [f"{match} {queue}" for match in queued_in],
+        first_out
+        + _untracked(marked + to_clients + to_servers + from_datagram_servers)
         + list(_local_servers(config, here, queue, kernel)),
     )
+
+
+def _of_the_kernel(
+    config: Config, here: list[Backend], queue: str, kernel: Kernel | None
+) -> tuple[list[str], list[str]]:
+    """What comes first for (PREROUTING, OUTPUT), so that what the kernel translates passes few
+    rules: what it has translated, and answers of servers of datagrams, small as they are."""
+    if kernel is None:
+        return [], []
+    answers = _datagrams(here)[1]
+    out = _untracked(answers)
+    out += [f"{match} -m bpf --object-pinned {kernel.unusual} {queue}" for match in answers]
+    out += [f"{match} -o {name} -j RETURN" for match in answers for name in kernel.interfaces]
+    marked = _marked(config)
+    return [*_untracked([marked]), f"{marked} -j RETURN"], out
 
 
 def _from_balancers(config: Config, backend: Backend) -> Iterator[str]:
@@ -122,7 +139,7 @@ def _local_servers(
     datagrams = _datagrams(here)[1]
     errors = _unique(_unreachable(b) for b in here if b.protocol == "udp")
     if kernel is not None and here:
-        for match in marked + datagrams:
+        for match in marked:
             yield f"{match} -m bpf --object-pinned {kernel.unusual} {queue}"
         for match in resets + errors:
             yield f"{match} {queue}"

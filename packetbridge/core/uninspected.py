@@ -158,15 +158,17 @@ class Uninspected:
 
     def _again(self, flow: Flow, segment: Segment, now: float) -> None:
         """A SYN of a flow that there is: the server judges. The balancer is told that it need not
-        look for another, where the server has answered one already."""
+        look for another, where the server has answered one already; to it the connection is that of
+        the latest SYN, whichever the server takes."""
         flow.seen = now
         if not flow.marked(UNHEARD):
             return
+        if flow.c != segment.seq:
+            flow.isns = segment.seq.to_bytes(4, "big") + bytes(4)
+            if flow.marked(UNANSWERED) and not flow.entry.own_source:
+                flow.server_ack = segment.end
         if not flow.marked(UNANSWERED):
             answers.accepted(self._context, flow, segment.seq)
-        elif flow.c != segment.seq and not flow.entry.own_source:
-            flow.isns = segment.seq.to_bytes(4, "big") + bytes(4)
-            flow.server_ack = segment.end
 
     def _picked_up(self, flow: Flow, server_ack: int, client_ack: int, now: float) -> bool:
         context = self._context

@@ -147,9 +147,9 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	s->ip_at = ip_at;
 	s->tcp_at = ip_at + sizeof(ip);
 	s->length = bpf_ntohs(ip.tot_len);
-	if (s->length <= sizeof(ip) || skb->len - ip_at < s->length)
+	if (s->length < sizeof(ip) || skb->len - ip_at < s->length)
 		return OTHER;
-	s->payload = s->length - sizeof(ip);
+	s->payload = s->length - sizeof(ip); /* of the last one a byte may be all */
 	s->key.src = ip.saddr;
 	s->key.dst = ip.daddr;
 	s->tos = ip.tos;
@@ -157,7 +157,7 @@ ALWAYS enum shape read_fragment(struct __sk_buff *skb, __u32 ip_at, struct segme
 	s->protocol = IPPROTO_UDP;
 	*id = ip.id;
 	if (fragment & OFFSET)
-		return LATER; /* the last one may be shorter than UDP's header */
+		return LATER;
 	if (s->payload < sizeof(udp) || bpf_skb_load_bytes(skb, s->tcp_at, &udp, sizeof(udp)) ||
 	    !udp.source || !udp.dest)
 		return OTHER;
@@ -221,6 +221,13 @@ ALWAYS int is_same(const struct answer *answer, const struct segment *s, const s
 	       answer->bridge == s->key.dst && answer->dscp == s->tos >> 2;
 }
 
+/* Whether a record still counts. Another processor may have written a time later than `now`, which
+ * was read before: that is no long silence. */
+ALWAYS int is_current(const struct answer *answer, __u64 now)
+{
+	return (__s64)(now - answer->seen) <= (__s64)answer->idle;
+}
+
 enum noted { FOR_PYTHON, KNOWN, BEGUN };
 
 /* Note that a client's datagram goes to the server as `to`, so that the answer finds back. */
@@ -244,7 +251,7 @@ ALWAYS enum noted note_mapping(const struct segment *s, const struct door *door,
 		.onward = door->onward,
 	};
 
-	if (known && now - known->seen <= known->idle) {
+	if (known && is_current(known, now)) {
 		if (!is_same(known, s, door) || known->slow)
 			return FOR_PYTHON; /* another VIP's: the client gets another port */
 		known->seen = now;
@@ -265,7 +272,7 @@ ALWAYS int go_up(struct __sk_buff *skb, const struct segment *s, const struct do
 	const struct tuple *guise;
 	enum noted noted;
 	__u8 hop = door->up_hop;
-	__u32 out = 0;
+	struct hop next = {};
 
 	if (door->asks) {
 		guise = bpf_map_lookup_elem(&guises, &key);
@@ -277,8 +284,8 @@ ALWAYS int go_up(struct __sk_buff *skb, const struct segment *s, const struct do
 	if (s->ttl <= hop)
 		return NOT_OURS;
 	if (door->onward) {
-		out = way_out(skb, s, to.src, to.dst, s->tos & ECN_BITS);
-		if (!out || s->ttl < 2)
+		next = way_out(skb, s, to.src, to.dst, s->tos & ECN_BITS);
+		if (!next.interface || s->ttl < 2)
 			return NOT_OURS;
 		hop = 1;
 	}
@@ -288,8 +295,8 @@ ALWAYS int go_up(struct __sk_buff *skb, const struct segment *s, const struct do
 	if (!rewrite(skb, s, &to, hop))
 		return TC_ACT_SHOT;
 	count_up(skb, s, noted == BEGUN);
-	if (out)
-		return bpf_redirect_neigh(out, NULL, 0, 0);
+	if (next.interface)
+		return send_on(&next);
 	skb->mark = door->mark;
 	return NOT_OURS;
 }
@@ -299,7 +306,7 @@ ALWAYS struct answer *answer_of(const struct segment *s)
 {
 	struct answer *answer = bpf_map_lookup_elem(&mappings, &s->key);
 
-	return answer && bpf_ktime_get_ns() - answer->seen <= answer->idle ? answer : NULL;
+	return answer && is_current(answer, bpf_ktime_get_ns()) ? answer : NULL;
 }
 
 /* A server's datagram, or the first fragment of one. `onward`: it came in here, and is sent on. */
@@ -317,11 +324,11 @@ ALWAYS int go_down(struct __sk_buff *skb, const struct segment *s, struct answer
 		.onward = onward,
 	};
 	__u8 hop = answer->hop;
-	__u32 out = 0;
+	struct hop next = {};
 
 	if (onward) {
-		out = way_out(skb, s, answer->to.src, answer->to.dst, s->tos & ECN_BITS);
-		if (!out || s->ttl < 2)
+		next = way_out(skb, s, answer->to.src, answer->to.dst, s->tos & ECN_BITS);
+		if (!next.interface || s->ttl < 2)
 			return NOT_OURS;
 		hop = 1;
 	}
@@ -331,7 +338,7 @@ ALWAYS int go_down(struct __sk_buff *skb, const struct segment *s, struct answer
 		return TC_ACT_SHOT;
 	answer->seen = bpf_ktime_get_ns();
 	count_down(skb, s, &as.door);
-	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
+	return next.interface ? send_on(&next) : NOT_OURS;
 }
 
 /* A later fragment: it has nothing to change but the IP header. */
@@ -340,21 +347,21 @@ ALWAYS int follow_first(struct __sk_buff *skb, struct segment *s, __be16 id, __u
 	const struct fragment_key key = { .src = s->key.src, .dst = s->key.dst, .id = id };
 	const struct fragment *as = bpf_map_lookup_elem(&fragments, &key);
 	__u8 hop;
-	__u32 out = 0;
+	struct hop next = {};
 
 	if (!as || as->onward != onward)
 		return NOT_OURS;
 	hop = as->hop;
 	if (onward) {
-		out = way_out(skb, s, as->src, as->dst, s->tos & ECN_BITS);
-		if (!out || s->ttl < 2)
+		next = way_out(skb, s, as->src, as->dst, s->tos & ECN_BITS);
+		if (!next.interface || s->ttl < 2)
 			return NOT_OURS;
 		hop = 1;
 	}
 	if (!write_ip(skb, s, as->src, as->dst, s->tos & ECN_BITS, hop))
 		return TC_ACT_SHOT;
 	count_down(skb, s, &as->door);
-	return out ? bpf_redirect_neigh(out, NULL, 0, 0) : NOT_OURS;
+	return next.interface ? send_on(&next) : NOT_OURS;
 }
 
 /* What comes in and is no segment. */

@@ -226,7 +226,8 @@ static __noinline int incoming_segment(struct __sk_buff *skb)
 {
 	struct options old = {}, new = {};
 	struct segment s = {};
-	__u32 out = 0, what = UPWARD;
+	struct hop next = {};
+	__u32 what = UPWARD;
 	struct way *way;
 	__u8 hop;
 
@@ -252,8 +253,8 @@ static __noinline int incoming_segment(struct __sk_buff *skb)
 	}
 	hop = way->hop;
 	if (way->onward) {
-		out = way_out(skb, &s, way->to.src, way->to.dst, s.tos & ECN_BITS);
-		if (!out || s.ttl < 2)
+		next = way_out(skb, &s, way->to.src, way->to.dst, s.tos & ECN_BITS);
+		if (!next.interface || s.ttl < 2)
 			return NOT_OURS;
 		hop = 1;
 	}
@@ -262,8 +263,8 @@ static __noinline int incoming_segment(struct __sk_buff *skb)
 	if (!translate(skb, &s, way, &old, &new, hop))
 		return TC_ACT_SHOT;
 	note(way, skb, &s, what);
-	if (out)
-		return bpf_redirect_neigh(out, NULL, 0, 0);
+	if (next.interface)
+		return send_on(&next);
 	skb->mark = way->mark;
 	return NOT_OURS;
 }

@@ -161,7 +161,8 @@ def _entry(entry: EntryRead, backend: Backend) -> Entry:
         reason="draining" if entry.draining else entry.reason,
         opened=figures.opened,
         refused=figures.refused,
-        silent=figures.silent,
+        # anybody can send SYNs, and in names that no kernel takes: nobody answers such
+        silent=figures.silent if backend.handoff else 0,
         reset=figures.resets,
         protocol=backend.protocol,
         handoff=backend.handoff,

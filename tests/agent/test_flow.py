@@ -35,7 +35,8 @@ def test_it_says_what_the_packet_process_knows_and_what_its_host_does() -> None:
     with agent() as (played, port):
         played.flow = {"flow": {"id": "0123456789abcdef"}, "counters": {"packets": 7}}
         answer = told(port)
-    assert answer["asked"] == {"client": "127.0.0.1:40000", "service": "203.0.113.10:80"}
+    asked = {"client": "127.0.0.1:40000", "service": "203.0.113.10:80"}
+    assert answer["asked"] == asked | {"protocol": "tcp"}
     assert answer["flow"] == {"id": "0123456789abcdef"}
     assert answer["counters"] == {"packets": 7}
     assert answer["time"] == pytest.approx(time.time(), abs=5)
@@ -50,9 +51,10 @@ def test_a_balancer_asks_its_bridges_where_it_is_told_to() -> None:
         backends = [{"bridge": "127.0.0.1", "port": each} for each in (there, free_port())]
         played.flow |= {"service": {"backends": backends}}
         bridge.flow["flow"] = {"state": "spliced"}
-        one, other = told(port, f"{QUESTION}&bridges=yes")["bridges"].values()
+        question = f"{QUESTION}&bridges=yes&protocol=udp"
+        one, other = told(port, question)["bridges"].values()
     assert one["flow"] == {"state": "spliced"}
-    assert one["asked"]["client"] == "127.0.0.1:40000"
+    assert (one["asked"]["client"], one["asked"]["protocol"]) == ("127.0.0.1:40000", "udp")
     assert abs(one["ahead"]) < 1
     assert other == {"trouble": "connection refused"}
 
@@ -64,6 +66,7 @@ def test_a_balancer_asks_its_bridges_where_it_is_told_to() -> None:
         "/flow?client=127.0.0.1:40000",
         "/flow?client=127.0.0.1&service=203.0.113.10:80",
         "/flow?client=localhost:1&service=203.0.113.10:80",
+        f"{QUESTION}&protocol=sctp",
     ],
 )
 def test_a_question_that_is_none(question: str) -> None:

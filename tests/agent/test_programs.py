@@ -383,6 +383,17 @@ def test_a_bridges_servers_are_judged_and_told(bridging: Bridging) -> None:
     assert bridging.up == [True, True, True]
 
 
+def test_syns_that_no_server_answers_say_nothing_of_it(bridging: Bridging) -> None:
+    """They may be anybody's; what begins with a handoff is of a client that has proven itself."""
+    first, second = bridging.config.backends
+    bridging.config = replace(bridging.config, backends=(first, replace(second, handoff=False)))
+    bridging.program.checked([], 1.0)
+    for way in bridging.ways:
+        way.figures.silent = 5
+    shown = whole(bridging.program)["backends"]
+    assert [each["silent"] for each in shown] == [5, 5, 0]
+
+
 def test_a_way_in_that_was_made_anew_is_as_its_server_is(bridging: Bridging) -> None:
     bridging.program.checked([(TARGET, False, "x")], 1.0)
     bridging.ways[0] = Way(80, 1, "203.0.113.30:8080")

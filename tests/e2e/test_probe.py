@@ -35,7 +35,7 @@ def probe(lab: Lab, path: str = "/1k", *options: str) -> dict[str, Any]:
     had time to start their agents."""
     for program, endpoint in ENDPOINTS.items():
         if lab.alive(program):
-            until(partial(_listens, lab, program, endpoint), 5, f"{endpoint} listens")
+            until(partial(listens, lab, program, endpoint), 5, f"{endpoint} listens")
     begun = time.monotonic()
     command = [PROBE, "probe", f"http://{VIP}{path}", "--json", "--timeout", "2", *options]
     done = lab.result("client", *command)
@@ -46,7 +46,7 @@ def probe(lab: Lab, path: str = "/1k", *options: str) -> dict[str, Any]:
     return said
 
 
-def _listens(lab: Lab, program: str, endpoint: str) -> bool:
+def listens(lab: Lab, program: str, endpoint: str) -> bool:
     return endpoint in lab.run(program, "ss", "-Htln")
 
 
@@ -86,7 +86,7 @@ def test_endpoints_that_do_not_answer_are_not_judged(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("https://192.168.33.10/",), ("http://192.168.33.10/", "--balancer", "x")]
+    "words", [("ftp://192.168.33.10/",), ("http://192.168.33.10/", "--balancer", "x")]
 )
 def test_wrong_words(lab: Lab, words: tuple[str, ...]) -> None:
     done = lab.result("client", PROBE, "probe", *words)
@@ -187,7 +187,7 @@ def test_a_strict_filter_on_the_balancers_host(lab: Lab, first: str) -> None:
         return text.replace(f'["{VIP}:9310"]', f'["{VIP}:9310", "{HOSTS_END}:9310"]')
 
     with asymmetric(lab, "balancer", CLIENT, "client"), lab.configured(balancer=also):
-        until(partial(_listens, lab, "balancer", f"{HOSTS_END}:9310"), 5, "it listens there")
+        until(partial(listens, lab, "balancer", f"{HOSTS_END}:9310"), 5, "it listens there")
         said = probe(lab, first, "--balancer", HOSTS_END)
         assert "reverse-path filter dropped" in faults(said, BALANCER.replace(VIP, HOSTS_END))
         mends(lab, "balancer", said, BALANCER.replace(VIP, HOSTS_END))

@@ -23,6 +23,7 @@ from packetbridge.core.entry import Entry
 from packetbridge.program import fast_path
 from packetbridge.program.control import flows
 from packetbridge.program.fast_path import KernelPath
+from packetbridge.program.mappings import ANSWER, Answer
 from tests.kernel.flows import BRIDGE, CLIENT, DSCP, ETHERNET, MARK, NOT_OURS, SERVER, VIP
 from tests.soak import Amount
 from tests.unit import models
@@ -278,6 +279,22 @@ def test_what_is_idle_is_nobodys_and_goes(place: Place, monkeypatch: pytest.Monk
     assert place.core.counts()["mappings_expired"] == 1
 
 
+def test_what_another_processor_has_just_seen_is_not_idle(place: Place) -> None:
+    """Its clock may be read between ours and the record."""
+    place.up(query())
+    records = place.path.mappings.records
+    ((key, record),) = records.items()
+    later = Answer(*ANSWER.unpack(record))
+    later = later._replace(seen=later.seen + 10**9, began=1)
+    records.put(key, ANSWER.pack(*later))
+    assert place.down(answer()) is not None
+    records.put(key, ANSWER.pack(*later))
+    assert place.up(query(dscp=OTHER_DSCP)) is None, "its port is the other VIP's"
+    assert place.up(query()) is not None
+    ((_, record),) = records.items()
+    assert Answer(*ANSWER.unpack(record)).began == 1, "it is not begun anew"
+
+
 def _look_through(place: Place, now: float) -> None:
     while place.path.mappings.step(now) < now + 1:
         pass
@@ -345,6 +362,18 @@ def test_an_answer_in_fragments_is_translated_whole(place: Place, last: int) -> 
     whole = build(VIP, CLIENT, PORT, 40000, payload, ttl=63)
     for sent, expected in zip(
         fragments(answer(payload=payload), 1480), fragments(whole, 1480), strict=True
+    ):
+        verdict, out, _ = place.path.run("outgoing", ETHERNET + sent)
+        assert (verdict, out[14:]) == (NOT_OURS, expected)
+
+
+@pytest.mark.parametrize("left", range(1, 9))
+def test_a_last_fragment_of_a_few_bytes_follows_the_others(place: Place, left: int) -> None:
+    """It may be shorter than a UDP header."""
+    place.up(query())
+    whole = build(VIP, CLIENT, PORT, 40000, bytes(1472 + left), ttl=63)
+    for sent, expected in zip(
+        fragments(answer(payload=bytes(1472 + left)), 1480), fragments(whole, 1480), strict=True
     ):
         verdict, out, _ = place.path.run("outgoing", ETHERNET + sent)
         assert (verdict, out[14:]) == (NOT_OURS, expected)

@@ -32,6 +32,20 @@ ELSEWHERE = {
         '"ip", "route", "add", destination, "via", FRONT, "mtu"',
     ),
     "make install": (INSTALL, "made.install(prefix)"),
+    **{
+        command: ("tests/e2e/test_probe_services.py", words)
+        for command, words in (
+            (
+                "balancer probe https://a.example/ --to 192.168.33.10",
+                'f"https://{NAME}/1k", "--to", VIP',
+            ),
+            ("balancer probe tcp://192.168.33.10:2222", 'f"tcp://{VIP}:{ssh.PORT}"'),
+            (
+                "balancer probe udp://192.168.33.10:5300 --send hello",
+                'f"udp://{VIP}:{UDP_PORT}", "--send", "hello"',
+            ),
+        )
+    },
     "make uninstall": (INSTALL, "made.uninstall(prefix)"),
     "pip install .": ("tests/install/test_pip.py", 'pip(made, "install")'),
     **{

@@ -175,6 +175,24 @@ def test_a_bridge_that_is_silent_is_passed_over() -> None:
     assert to(client.send()) == again["dst"] != first
 
 
+@pytest.mark.parametrize("how", ["silent", "refused"])
+def test_what_becomes_of_syns_does_not_take_a_backend_from_everybody(how: str) -> None:
+    """Anybody can send them, and in names that no kernel takes: nobody answers such."""
+    stage = stage_of(bridges=BRIDGES[:1], pool={"check": config.Check(rise=1, fall=1)})
+    stage.core.health.checked("p", "b0", True, "", stage.now)
+    for number in range(20):
+        client, only = opened(stage, address=(f"224.0.0.{number}", 4000))
+        if how == "refused":
+            answer(stage, client, models.REFUSED, only)
+        else:
+            assert to(client.syn()) == only
+        stage.at(1.0 + number)
+    (member,) = stage.core.pools["p"].members
+    assert member.up
+    kind = {"silent": "bridge_silent", "refused": "backend_refused"}[how]
+    assert stage.core.health.failures["p", "b0", kind] == 20
+
+
 def test_a_bridge_whose_server_has_answered_keeps_it() -> None:
     """The answer is on its way to a client that is far away: another server's would be wrong."""
     stage = stage_of()

@@ -168,6 +168,28 @@ def test_one_that_is_repeated_is_said_to_be_answered() -> None:
     assert said["raw_options"] == it.option(models.ACCEPTED, **about | none)
 
 
+@pytest.mark.parametrize("source", ["client", "bridge"])
+@pytest.mark.parametrize("answered", [False, True])
+def test_the_balancer_goes_by_the_latest_syn(source: str, answered: bool) -> None:
+    """One of another number may be the client's, which has aborted, or anybody's: the server
+    judges, and what is said of the connection names that number."""
+    stage = stage_of(source=source)
+    it = Plain(stage)
+    it.syn()
+    if answered:
+        it.answered()
+    again = {"flags": "S", "options": raw_options(OFFER), "ack": 0, "seq": 0x1234567}
+    assert it.send(b"", -1, **again) is None
+    told = [each for each in stage.sent() if each["dst"] == VIPS[5]]
+    other = {"c": 0x1234567, "b": 0, "seq": 0x1234567}
+    none = {"mss": 0, "scales": (15, 15), "sack": False}
+    accepted = it.option(models.ACCEPTED, **other | none, bridge=ADDRESS[0])
+    assert [each["raw_options"] for each in told] == [accepted] * answered
+    stage.core.end(stage.flow(), stage.now)
+    (ended,) = (each for each in stage.sent() if each["dst"] == VIPS[5])
+    assert ended["seq"] == 0x1234568
+
+
 def test_the_port_is_used_again() -> None:
     stage = stage_of()
     it = Plain(stage).stand()

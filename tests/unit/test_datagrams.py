@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from balancer.core import config
@@ -69,6 +71,15 @@ def test_a_backend_that_drains_keeps_its_clients_and_gets_no_new_ones() -> None:
     pool.drain(pool.members[0])
     assert all(stage.send(client(number)) == bridge for number, bridge in found.items())
     assert BRIDGES[0] not in {stage.send(client(number)) for number in range(100, 130)}
+
+
+def test_a_datagram_in_a_vips_own_name_goes_nowhere() -> None:
+    """The server's answer would come back to the VIP, and be answered, and so on."""
+    stage = Stage()
+    assert stage.send(VIP) is None
+    assert stage.send((VIP[0], 9)) is None
+    assert stage.count("udp_from_vip") == 2
+    assert not stage.table.mappings
 
 
 def test_nobody_can_take_it_and_nothing_is_said_or_kept() -> None:
@@ -210,6 +221,21 @@ def test_a_reload_that_changes_dscp_time_and_bound_holds_for_who_is_there() -> N
     assert len(stage.table.mappings) == 1
     stage.at(26)  # looked at once in 15 seconds
     assert not stage.table.mappings
+
+
+def test_a_lower_bound_is_reached_little_by_little() -> None:
+    """All at once would hold up everybody's packets: half a minute for a million."""
+    stage = Stage(limits={"mappings": 1000})
+    for number in range(1000):
+        stage.quick(client(number))
+    stage.reload(limits={"mappings": 10})
+    sizes = [1000]
+    for number in range(2000, 2100):
+        stage.quick(client(number))
+        sizes.append(len(stage.table.mappings))
+    assert max(before - after for before, after in pairwise(sizes)) <= 20
+    assert sizes[-1] == 10
+    assert sum(stage.pending().values()) == 10
 
 
 def test_another_key_begins_anew() -> None:

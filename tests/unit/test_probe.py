@@ -6,17 +6,23 @@ import copy
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
-from socket import create_server, socket
+from socket import AF_INET, SOCK_DGRAM, create_server, socket
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from balancer.program.probe import diagnosis
+from balancer.program.probe import diagnosis, steps
+from balancer.program.probe.attempt import Attempt
+from balancer.program.probe.cli import probe
 from balancer.program.probe.seen import Seen, Signs, Told
+from balancer.program.probe.wanted import wanted
 from common.adapters import host_signs
-from common.adapters.http_exchange import Connection, Failure, Request
+from common.adapters.datagram_exchange import DatagramExchange, Exchanged
+from common.adapters.exchange import Failure
+from common.adapters.greeting import GreetedConnection
+from common.adapters.http_exchange import HttpConnection, Request
 from common.program.examination import Verdict
 
 VIP, BRIDGE, CLIENT = "203.0.113.10", "203.0.113.20", "198.51.100.1"
@@ -68,15 +74,22 @@ def seen(
     failure: Failure | None = None,
     here: Any = None,
 ) -> Seen:
-    return Seen(
-        vip=VIP,
-        port=80,
+    made = Attempt(
         client=f"{CLIENT}:40000",
         handshake=None if request is None else 0.001,
         failure=failure,
         words="no answer in time",
         request=request,
-        again=None,
+    )
+    return of(made, its, bridges, f"http://{VIP}/", here)
+
+
+def of(made: Attempt, its: Told, bridges: Told, url: str, here: Any = None) -> Seen:
+    """The same of any attempt at a URL."""
+    send = "x" if url.startswith("udp") else None
+    return Seen(
+        wanted=wanted(url, None, None, send, None, (), 1.0, None),
+        made=made,
         own=Signs(HOST, HOST | (here or {})),
         balancer=its,
         bridges={BRIDGE: bridges},
@@ -245,6 +258,161 @@ def test_what_filters_dropped_beside_a_probe_that_went_well_is_a_warning() -> No
     assert [x.subject for x in diagnosis.lines(what) if x.verdict is Verdict.WARNING] == [FIRST]
 
 
+# --- services that are not HTTP ---
+
+STEERED = {"id": "f", "state": "opening", "pool": "web", "backend": "one", "bridge": BRIDGE}
+MAPPED = STEERED | {"state": "mapped"}
+UNHEARD = SPLICED | {"state": "syn_sent", "answered": False}
+HEARD = SPLICED | {"state": "mapped"}
+NO_SYN_ACK = Attempt(f"{CLIENT}:40000", None, Failure.SILENCE, "no answer in time")
+REFUSED = Attempt(f"{CLIENT}:40000", None, Failure.REFUSED, "connection refused")
+
+
+def unread(its: Told, bridges: Told, made: Attempt = NO_SYN_ACK) -> Seen:
+    """A SYN for a service with inspect = "none"."""
+    service = {"name": "web", "dscp": 1, "inspect": "none", "backends": [BACKEND]}
+    ways = [each | {"handoff": False} for each in bridges.after.get("ways", ())]
+    return of(
+        made,
+        Told(its.at, its.before, {**its.after, "service": service}, trouble=its.trouble),
+        Told(bridges.at, bridges.before, {**bridges.after, "ways": ways}, trouble=bridges.trouble),
+        f"tcp://{VIP}:22",
+    )
+
+
+SYN_NOT_TAKEN = [
+    (bridge(no_entry=1), "not with DSCP 1"),
+    (bridge(host={"counters": {"Tcp.OutRsts": 3}}), "own TCP reset 3 packets"),
+    (bridge(draining=1), "it took no SYN (draining +1)"),
+    (bridge(bad_handoff_mac=1), "no SYN reached it"),
+    (bridge(trouble="connection refused"), "no packetbridge runs there"),
+    (bridge(UNHEARD), "does not answer, or its answers do not pass => on 203.0.113.20: nc -v"),
+    (bridge(syns=1), "does not answer, or its answers do not pass"),
+    (bridge(UNHEARD, {"no_route": {CLIENT: "unreachable"}}), f"no route to the client {CLIENT}"),
+    (bridge(SPLICED), "lost on the way here"),
+]
+
+
+@pytest.mark.parametrize(("there", "said"), SYN_NOT_TAKEN)
+def test_a_syn_that_was_not_answered(there: Told, said: str) -> None:
+    """What others' handoffs have made the bridge count says nothing."""
+    assert said.partition(" =>")[0] in only(unread(balancer(STEERED), there), FIRST)
+
+
+def test_a_server_that_refuses_a_syn() -> None:
+    there = bridge(SPLICED | {"state": "linger"})
+    (way,) = there.after["ways"]
+    way["refused"] = 1
+    assert "refuses connections" in only(unread(balancer(STEERED), there, REFUSED), FIRST)
+
+
+def test_nobody_who_takes_a_syn() -> None:
+    assert "no backend could take" in only(
+        unread(balancer(not_served=1), bridge(), REFUSED), BALANCER
+    )
+    over = unread(balancer(over_rate_limit=1), bridge(), REFUSED)
+    assert "[pools.limit]" in only(over, BALANCER)
+    assert "its rules are not in force" in only(unread(balancer(), bridge(), REFUSED), BALANCER)
+
+
+def test_a_way_in_that_takes_handoffs() -> None:
+    what = unread(balancer(STEERED), bridge(syn_at_bridge=1))
+    (way,) = what.bridges[BRIDGE].after["ways"]
+    way["handoff"] = True
+    assert "right would be handoff = false" in only(what, FIRST)
+
+
+def sent(its: Told, bridges: Told, failure: Failure | None, *others: str) -> Seen:
+    """A datagram, and what came of it."""
+    made = Exchanged((CLIENT, 40000), failure=failure, words="no answer", others=list(others))
+    return of(Attempt(f"{CLIENT}:40000", datagram=made), its, bridges, f"udp://{VIP}:53")
+
+
+DATAGRAMS = [
+    (bridge(), "no datagram reached it"),
+    (bridge(host={"counters": {"Udp.NoPorts": 1}}), "own UDP refused 1 packets"),
+    (bridge(datagram_no_entry=1), "not with DSCP 1"),
+    (bridge(zero_port=1), "it took no datagram (zero_port +1)"),
+    (bridge(HEARD | {"answered": False}), "has the datagram, and has not answered"),
+    (bridge(HEARD), "its answers, from 203.0.113.10, are lost on the way here"),
+    (bridge(HEARD, {"no_route": {CLIENT: "unreachable"}}), f"no route to the client {CLIENT}"),
+    (bridge(trouble="connection refused"), "no packetbridge runs there"),
+]
+
+
+@pytest.mark.parametrize(("there", "said"), DATAGRAMS, ids=[said for _, said in DATAGRAMS])
+def test_a_datagram_without_an_answer(there: Told, said: str) -> None:
+    assert said in only(sent(balancer(MAPPED), there, Failure.SILENCE), FIRST)
+
+
+def test_a_datagram_that_is_refused() -> None:
+    there = bridge(HEARD | {"answered": False})
+    assert "refuses datagrams" in only(sent(balancer(MAPPED), there, Failure.REFUSED), FIRST)
+
+
+def test_an_answer_that_has_not_passed_the_bridge() -> None:
+    what = sent(balancer(MAPPED), bridge(HEARD), Failure.OTHER_SOURCE, "203.0.113.30:53")
+    assert "came as from 203.0.113.30:53" in only(what, FIRST)
+
+
+NOT_MAPPED = [
+    (balancer(udp_no_backend=1), "no backend could take the client"),
+    (balancer(udp_over_rate_limit=1), "[pools.limit]"),
+    (balancer(fragment=1), "(fragment +1): it did not arrive"),
+]
+
+
+@pytest.mark.parametrize(("its", "said"), NOT_MAPPED, ids=[said for _, said in NOT_MAPPED])
+def test_a_datagram_that_the_balancer_does_not_know(its: Told, said: str) -> None:
+    assert said in only(sent(its, bridge(), Failure.SILENCE), BALANCER)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"SSH-2.0-x\r\n", "'SSH-2.0-x'"),
+        (b"", "''"),
+        (b"\x1b[2J", "1b 5b 32 4a"),
+        (b"x" * 100, f"'{'x' * 72}'..."),
+    ],
+)
+def test_what_a_server_says_cannot_spoil_a_terminal(data: bytes, said: str) -> None:
+    assert steps.shown(data) == said
+
+
+WRONG = [
+    ("http://h", ("--send", "x")),
+    ("udp://203.0.113.10:53", ()),
+    ("udp://203.0.113.10:53", ("--send", "hex:0")),
+    ("udp://203.0.113.10", ("--send", "x")),
+    ("tcp://203.0.113.10:22/path", ()),
+    ("tcp://203.0.113.10:0", ()),
+    ("https://a..b/", ("--to", "203.0.113.10")),
+    ("https://203.0.113.10/", ("--cacert", "/nowhere")),
+    ("http://203.0.113.10/", ("--cacert", "/nowhere")),
+    ("http://203.0.113.10/", ("--to", "203.0.113.10:x")),
+]
+
+
+@pytest.mark.parametrize(("url", "options"), WRONG)
+def test_words_that_are_wrong(url: str, options: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(probe, [url, *options])
+    assert done.exit_code == 2, done.output
+    assert "right would be" in " ".join(done.output.split())
+
+
+def test_where_words_lead_to() -> None:
+    asked = wanted("https://a.example:444/x?y", "203.0.113.10", None, None, None, (), 1.0, None)
+    assert (asked.service, asked.name, asked.host) == (
+        "203.0.113.10:444",
+        "a.example",
+        "a.example:444",
+    )
+    assert (asked.path, asked.balancer, asked.protocol) == ("/x?y", "203.0.113.10:9310", "tcp")
+    asked = wanted("udp://203.0.113.10:53", None, None, "hex:00 ff", None, (), 1.0, None)
+    assert (asked.send, asked.protocol) == (b"\0\xff", "udp")
+
+
 # --- this host ---
 
 
@@ -297,7 +465,10 @@ ANSWERS = [
 
 
 def test_an_exchange_is_timed_step_by_step() -> None:
-    with serving(OK + b"ab", OK + b"cd") as port, closing(Connection("127.0.0.1", port, 2)) as made:
+    with (
+        serving(OK + b"ab", OK + b"cd") as port,
+        closing(HttpConnection("127.0.0.1", port, 2)) as made,
+    ):
         assert made.local[0] == "127.0.0.1"
         for _ in range(2):
             got = made.get("h", "/", 2)
@@ -310,7 +481,7 @@ def test_an_exchange_is_timed_step_by_step() -> None:
 
 @pytest.mark.parametrize(("answer", "failure", "size"), ANSWERS)
 def test_an_answer_that_is_none_or_not_whole(answer: bytes, failure: Failure, size: int) -> None:
-    with serving(answer) as port, closing(Connection("127.0.0.1", port, 2)) as made:
+    with serving(answer) as port, closing(HttpConnection("127.0.0.1", port, 2)) as made:
         got = made.get("h", "/", 2)
     assert (got.failure, got.size, got.whole) == (failure, size, None)
 
@@ -318,7 +489,7 @@ def test_an_answer_that_is_none_or_not_whole(answer: bytes, failure: Failure, si
 def test_an_answer_that_does_not_come() -> None:
     with (
         create_server(("127.0.0.1", 0)) as listening,
-        closing(Connection("127.0.0.1", listening.getsockname()[1], 2)) as made,
+        closing(HttpConnection("127.0.0.1", listening.getsockname()[1], 2)) as made,
     ):
         got = made.get("h", "/", 0.1)
     assert (got.failure, got.first_byte) == (Failure.SILENCE, None)
@@ -328,54 +499,98 @@ def test_an_answer_that_does_not_come() -> None:
 def test_a_port_where_nobody_listens() -> None:
     with create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    with closing(Connection("127.0.0.1", port, 2)) as made:
+    with closing(HttpConnection("127.0.0.1", port, 2)) as made:
         assert (made.handshake, made.failure) == (None, Failure.REFUSED)
 
 
-# --- what nobody reads ---
-
-OPENING = HANDED | {"state": "opening"}
-
-
-def unread(its: Told, there: Told) -> Seen:
-    return replace(seen(its, there, None, Failure.SILENCE), unread=True)
-
-
-@pytest.mark.parametrize(
-    ("grown", "said"), [("refused", "refuses connections"), ("silent", "does not answer")]
-)
-def test_a_server_without_a_handshake(grown: str, said: str) -> None:
-    there = bridge()
-    there.after["ways"][0][grown] = 1
-    assert said in only(unread(balancer(OPENING), there), FIRST)
+GREETINGS = [
+    (b"SSH-2.0-x\r\nmore", b"SSH-2.0-x\r", None),
+    (b"no line", b"no line", Failure.CLOSED),
+    (b"x" * 600, b"x" * 512, None),
+    (b"", b"", Failure.CLOSED),
+]
 
 
-def test_a_way_in_that_takes_handoffs_only() -> None:
-    there = bridge(syn_at_bridge=3)
-    assert "handoff = false" in only(unread(balancer(OPENING), there), FIRST)
+@pytest.mark.parametrize(("said", "heard", "failure"), GREETINGS)
+def test_what_a_server_says_first(said: bytes, heard: bytes, failure: Failure | None) -> None:
+    with greeting(said) as port, closing(GreetedConnection("127.0.0.1", port, 2)) as made:
+        got = made.hear(2)
+    assert (got.data, got.failure) == (heard, failure)
+    assert (got.first_byte is None) == (not heard)
 
 
-def test_a_balancer_that_refuses_or_sees_nothing() -> None:
-    assert "no backend could take it" in only(unread(balancer(not_served=1), bridge()), BALANCER)
-    assert "none of this host's SYNs" in only(unread(balancer(), bridge()), BALANCER)
+@contextmanager
+def greeting(said: bytes) -> Iterator[int]:
+    """A server that says this, and closes the connection."""
 
+    def serve(listening: socket) -> None:
+        with closing(listening.accept()[0]) as tcp:
+            tcp.sendall(said)
 
-def test_what_a_server_says_first() -> None:
     with create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        with closing(Connection("127.0.0.1", port, 2)) as made, listening.accept()[0] as server:
-            server.sendall(b"220 hello\r\n")
-            heard = made.listen(2)
-    assert (heard.size, heard.words, heard.failure) == (11, "220 hello", None)
-    made_well = replace(unread(balancer(OPENING), bridge()), handshake=0.001, heard=heard)
-    assert not faults(made_well)
-    assert any("220 hello" in line.found for line in diagnosis.lines(made_well))
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(5)
 
 
-def test_a_server_that_waits_for_the_client_is_well() -> None:
-    with create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        with closing(Connection("127.0.0.1", port, 2)) as made:
-            heard = made.listen(0.1)
-    made_well = replace(unread(balancer(OPENING), bridge()), handshake=0.001, heard=heard)
-    assert all(line.verdict is Verdict.OK for line in diagnosis.lines(made_well))
+def test_a_server_that_says_nothing() -> None:
+    with (
+        create_server(("127.0.0.1", 0)) as listening,
+        closing(GreetedConnection("127.0.0.1", listening.getsockname()[1], 2)) as made,
+    ):
+        assert made.hear(0.1).failure is Failure.SILENCE
+
+
+@contextmanager
+def datagrams() -> Iterator[tuple[socket, DatagramExchange]]:
+    """A server's socket, and who asks it."""
+    with socket(AF_INET, SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(2)
+        with closing(DatagramExchange(*server.getsockname())) as asking:
+            yield server, asking
+
+
+def test_a_datagram_is_answered_by_who_was_asked() -> None:
+    with datagrams() as (server, asking), datagrams() as (other, _):
+
+        def serve() -> None:
+            data, client = server.recvfrom(100)
+            other.sendto(b"not I", client)
+            server.sendto(data[::-1], client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        made = asking.ask(b"abc", 2)
+        thread.join(5)
+        stranger = "{}:{}".format(*other.getsockname())
+    assert (made.data, made.failure, made.others) == (b"cba", None, [stranger])
+
+
+def test_a_datagram_that_only_another_answers() -> None:
+    with datagrams() as (server, asking), datagrams() as (other, _):
+
+        def serve() -> None:
+            other.sendto(b"I", server.recvfrom(100)[1])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        made = asking.ask(b"", 0.3)
+        thread.join(5)
+    assert (made.answered, made.failure) == (None, Failure.OTHER_SOURCE)
+
+
+def test_a_datagram_for_a_port_that_nobody_has() -> None:
+    with datagrams() as (server, asking):
+        server.close()
+        made = asking.ask(b"x", 2)
+    assert (made.failure, made.words) == (
+        Failure.REFUSED,
+        "connection refused (ICMP of 127.0.0.1)",
+    )
+
+
+def test_a_datagram_that_nobody_answers() -> None:
+    with datagrams() as (_, asking):
+        assert asking.ask(b"x", 0.1).failure is Failure.SILENCE

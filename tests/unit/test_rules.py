@@ -90,7 +90,8 @@ def test_bridge_with_a_local_server_queues_its_marked_packets_and_resets() -> No
 
 def test_the_kernel_is_left_what_leaves_by_its_interfaces_and_is_not_unusual() -> None:
     config, kernel = bridge_config.default(), bridge_rules.Kernel("/pin", ["eth0", "eth1"])
-    _, output = bridge_rules.rules(config, {SERVER}, kernel)
+    prerouting, output = bridge_rules.rules(config, {SERVER}, kernel)
+    assert prerouting[:2] == [f"{MARKED} -j CT --notrack", f"{MARKED} -j RETURN"]
     server = f"-s {SERVER} -p tcp --sport 80"
     assert output[2:] == [
         f"{server} {MARKED} -m bpf --object-pinned /pin{QUEUE}{config.queue}",
@@ -167,11 +168,17 @@ def test_a_server_of_both_protocols_has_the_rules_of_both() -> None:
 
 def test_the_kernel_is_asked_for_datagrams_as_well() -> None:
     config = replace(bridge_config.default(), backends=(DNS,))
-    _, output = bridge_rules.rules(config, {SERVER}, bridge_rules.Kernel("/pin", ["eth0"]))
-    assert output[3:] == [
+    _, output = bridge_rules.rules(config, {SERVER}, bridge_rules.Kernel("/pin", ["eth0", "eth1"]))
+    assert output[:4] == [
+        f"{FROM_DNS} -j CT --notrack",
         f"{FROM_DNS} -m bpf --object-pinned /pin{QUEUE}{config.queue}",
+        f"{FROM_DNS} -o eth0 -j RETURN",
+        f"{FROM_DNS} -o eth1 -j RETURN",
+    ]
+    assert output[7:] == [
         f"{UNREACHABLE}{QUEUE}{config.queue}",
         "-o eth0 -j RETURN",
+        "-o eth1 -j RETURN",
         f"{FROM_DNS}{QUEUE}{config.queue}",
     ]
 

@@ -28,6 +28,6 @@ def ramp(takers: Sequence[Member], duration: float, now: float) -> bool:
 
 
 def _along(member: Member, duration: float, now: float) -> float:
-    if member.starting is None or now - member.starting >= duration:
+    if member.starting is None or not duration or now - member.starting >= duration:
         return 1.0
     return max(0.0, (now - member.starting) / duration)

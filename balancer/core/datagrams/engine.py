@@ -41,6 +41,7 @@ class Steered(Outcome):
     NO_SERVICE = "udp_no_service"
     NO_BACKEND = "udp_no_backend"
     OVER_LIMIT = "udp_over_rate_limit"
+    FROM_VIP = "udp_from_vip"  # the answer would come here, as a question: for ever
     TOO_LARGE = "datagram_too_large"  # for a queue: what comes of it is cut off
 
 
@@ -175,6 +176,8 @@ class Datagrams:
     def _place(self, service: DatagramService, key: bytes, now: float) -> Mapping | Steered:
         """A mapping for a datagram's key, or why there is none."""
         context, source = self._context, key[:4]
+        if source in context.catalogue.vips:
+            return Steered.FROM_VIP
         chosen_by = service.chosen_by(key)
         member = service.pool.choose(key_hash(chosen_by), source, now)
         if member is None:

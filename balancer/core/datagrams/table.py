@@ -13,6 +13,8 @@ from common.core.eviction import LOOKS
 from common.core.ledger import Ledger, Occurrence
 from common.core.timing import ASK_AGAIN, IdleWheel
 
+SHRINKING = 16  # mappings at most that go for each new one, so that packets are not held up
+
 
 class Mapped(Occurrence):
     """Of mappings: how they come, and why they go."""
@@ -61,9 +63,9 @@ class MappingTable:
         self, key: bytes, service: DatagramService, target: DatagramTarget, now: float
     ) -> Mapping:
         """The same for one of an earlier run."""
-        while len(self.mappings) > self._most:  # it was larger once
+        for _ in range(min(len(self.mappings) - self._most, SHRINKING)):  # it was larger once
             self._evict(now)
-        if len(self.mappings) == self._most:
+        if len(self.mappings) >= self._most:
             mapping = self._evict(now)
             mapping.begin(key, service, target, now)
         else:

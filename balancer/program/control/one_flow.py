@@ -1,11 +1,15 @@
-"""What the balancer knows of one connection; see common.program.control.one_flow."""
+"""What the balancer knows of one connection, or of a client's datagrams; see
+common.program.control.one_flow."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from balancer.core.datagrams.mapping import Mapping
+from balancer.core.datagrams.service import DatagramService, DatagramTarget
 from balancer.core.engine import Balancer
 from balancer.core.flow import Flow, State
 from balancer.core.service import Service, Target
@@ -19,29 +23,44 @@ from common.program.loop import PacketLoop
 
 
 def commands(loop: PacketLoop, core: Balancer) -> dict[str, Command]:
-    def told(client: bytes, service: bytes) -> dict[str, Any]:
+    def of_tcp(client: bytes, service: bytes) -> dict[str, Any]:
         found = next((each for each in core.services if each.endpoint == service), None)
-        flow = core.table.find(client[:4] + service[:4] + client[4:] + service[4:])
+        flow = core.table.find(_key(client, service))
         return {
-            "service": None if found is None else _service(found),
+            "service": None if found is None else _service(found, found.inspect),
             "draining": core.draining,
             "flow": None if flow is None else _flow(core, flow, time.monotonic()),
         }
 
-    return one_flow.commands(loop, told)
+    def of_udp(client: bytes, service: bytes) -> dict[str, Any]:
+        found = next((each for each in core.datagram_services if each.endpoint == service), None)
+        mapping = core.datagrams.find(_key(client, service), time.monotonic())
+        return {
+            "service": None if found is None else _service(found, "none"),
+            "draining": core.draining,
+            "flow": None if mapping is None else _mapping(core, mapping),
+        }
+
+    return one_flow.commands(loop, of_tcp, of_udp)
 
 
-def _service(service: Service) -> dict[str, Any]:
+def _key(client: bytes, service: bytes) -> bytes:
+    """Of the client's packets, 12 bytes."""
+    return client[:4] + service[:4] + client[4:] + service[4:]
+
+
+def _service(service: Service | DatagramService, inspect: str) -> dict[str, Any]:
     """The first MOST of its backends are named."""
-    targets = list(islice(service.targets, MOST))
+    targets: Iterator[Target | DatagramTarget] = islice(service.targets, MOST)
     return {
         "name": service.name,
         "dscp": service.dscp,
+        "inspect": inspect,
         "backends": [_backend(target) for target in targets],
     }
 
 
-def _backend(target: Target) -> dict[str, Any]:
+def _backend(target: Target | DatagramTarget) -> dict[str, Any]:
     member, check = target.member, target.pool.configured.check
     return {
         "pool": target.pool.name,
@@ -69,4 +88,18 @@ def _flow(core: Balancer, flow: Flow, now: float) -> dict[str, Any]:
         "answered": flow.answered,
         "tried": [member.bridge for member in flow.tried],
         "said": flow.said.partition(b"\r\n")[0].decode("ascii"),
+    }
+
+
+def _mapping(core: Balancer, mapping: Mapping) -> dict[str, Any]:
+    """As a flow's; it goes to one backend, and what that makes of it is not heard of here."""
+    core.recall(mapping)
+    return {
+        "id": mapping.id,
+        "state": "mapped",
+        "path": "kernel" if mapping.fast else "python",
+        "pool": mapping.target.pool.name,
+        "backend": mapping.target.name,
+        "bridge": mapping.target.member.bridge,
+        "datagrams": mapping.datagrams + mapping.fast_datagrams,
     }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from balancer.program.probe import handing, hosts, shaking, unread
+from balancer.program.probe import datagrams, handing, hosts, refusing, shaking, steps
 from balancer.program.probe.seen import NOTHING, Seen, Told
-from common.adapters.http_exchange import Failure, Request
+from balancer.program.probe.wanted import HTTP, HTTPS
+from common.adapters.exchange import Failure
 from common.program.examination import Line, Verdict
 
 OWN_ANSWERS = ("HTTP/1.1 429", "HTTP/1.1 503")
@@ -14,47 +15,11 @@ OWN_ANSWERS = ("HTTP/1.1 429", "HTTP/1.1 503")
 
 def lines(seen: Seen) -> Iterator[Line]:
     """All of them, those of the steps first."""
-    yield from _steps(seen)
+    yield from steps.lines(seen)
     if not seen.balancer.trouble:
         yield from _known(seen)
     yield from _causes(seen)
     yield from _unasked(seen)
-
-
-# --- steps ---
-
-
-def _steps(seen: Seen) -> Iterator[Line]:
-    ends = f"{seen.client} to {seen.vip}:{seen.port}"
-    if seen.handshake is None:
-        yield Line(Verdict.NOT_OK, "handshake", f"{ends}: {seen.words}")
-        return
-    yield Line(Verdict.OK, "handshake", f"{ends}: {_ms(seen.handshake)}")
-    if seen.heard is not None:
-        yield from unread.steps(seen.heard)
-    if seen.request is not None:
-        yield from _request("request", "response", seen.request)
-    if seen.again is not None:
-        yield from _request("request again", "response again", seen.again)
-
-
-def _request(asked: str, answered: str, made: Request) -> Iterator[Line]:
-    repeated = f", sent {made.repeated} times more" if made.repeated else ""
-    if made.acknowledged is None:
-        yield Line(Verdict.NOT_OK, asked, f"never acknowledged: {made.words}{repeated}")
-        return
-    yield Line(Verdict.OK, asked, f"acknowledged after {_ms(made.acknowledged)}{repeated}")
-    if made.failure is None and made.first_byte is not None and made.whole is not None:
-        first, whole = _ms(made.first_byte), _ms(made.whole)
-        found = f"status {made.status}, first byte after {first}, {made.size} bytes after {whole}"
-        yield Line(Verdict.OK, answered, found)
-        return
-    so_far = f" after {made.size} bytes" if made.first_byte is not None else ""
-    yield Line(Verdict.NOT_OK, answered, f"{made.words}{so_far}")
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms"
 
 
 # --- what the hosts know ---
@@ -65,17 +30,18 @@ def _known(seen: Seen) -> Iterator[Line]:
     if flow is None:
         return
     subject = hosts.balancers(seen.balancer)
+    what = "mapping" if seen.carries == "datagram" else "flow"
     if flow["backend"] is None:
-        said = f", answered: {flow['said']}" if flow["said"] else ""
-        yield Line(Verdict.OK, subject, f"flow {flow['id']}: {flow['state']}{said}")
+        said = f", answered: {flow['said']}" if flow.get("said") else ""
+        yield Line(Verdict.OK, subject, f"{what} {flow['id']}: {flow['state']}{said}")
         return
-    dscp = (seen.balancer.after.get("service") or NOTHING).get("dscp")
-    where = f"{flow['pool']}/{flow['backend']}, bridge {flow['bridge']}, DSCP {dscp}"
-    yield Line(Verdict.OK, subject, f"flow {flow['id']}: handed to {where}")
+    where = f"{flow['pool']}/{flow['backend']}, bridge {flow['bridge']}, DSCP {seen.dscp}"
+    done = "handed" if seen.carries == "handoff" else "steered"
+    yield Line(Verdict.OK, subject, f"{what} {flow['id']}: {done} to {where}")
     told = seen.handed_to
     if told is not None and told.flow is not None:
         its = told.flow
-        found = f"flow {its['id']}: {its['state']}, with server {its['server']}"
+        found = f"{what} {its['id']}: {its['state']}, with server {its['server']}"
         yield Line(Verdict.OK, hosts.bridges(told), found)
 
 
@@ -83,22 +49,18 @@ def _known(seen: Seen) -> Iterator[Line]:
 
 
 def _causes(seen: Seen) -> Iterator[Line]:
-    if seen.unread:
-        yield from unread.causes(seen)
-        return
-    if seen.request is None:
-        yield from shaking.causes(seen)
-        return
-    flow = seen.balancer.flow or NOTHING
+    made, flow = seen.made, seen.balancer.flow or NOTHING
     for bridge in flow.get("tried", ()):
         yield _passed_over(seen, bridge)
         yield from handing.causes(seen, bridge)
-    if str(flow.get("said", "")).startswith(OWN_ANSWERS):
+    if made.datagram is not None and made.datagram.failure is not None:
+        yield from datagrams.causes(seen, made.datagram)
+    elif made.failure is not None:
+        yield from shaking.causes(seen)
+    elif str(flow.get("said", "")).startswith(OWN_ANSWERS):
         yield from _own_answer(seen, str(flow["said"]))
-    elif seen.request.failure is not None:
-        yield from _failed(seen, seen.request)
-    elif seen.again is not None and seen.again.failure is not None:
-        yield from _failed(seen, seen.again)
+    elif made.broken is not None and made.broken.failure is not None:
+        yield from _failed(seen, made.broken.failure, made.broken.words)
     else:
         yield from _beside(seen)
 
@@ -109,40 +71,31 @@ def _passed_over(seen: Seen, bridge: str) -> Line:
 
 
 def _own_answer(seen: Seen, said: str) -> Iterator[Line]:
-    told, subject = seen.balancer, hosts.balancers(seen.balancer)
     if "429" in said:
-        found = "it answered itself, 429: the client, or the key, is over the pool's [pools.limit]"
-        yield Line(Verdict.NOT_OK, subject, found, "wait, or raise the pool's limit")
-        return
-    yield Line(
-        Verdict.NOT_OK,
-        subject,
-        "it answered itself, 503: no backend could take the connection",
-        f"{hosts.on(told)}balancer backends",
-    )
-    tried = (told.flow or NOTHING).get("tried", ())
-    for backend in seen.backends:
-        bridge = backend["bridge"]
-        if bridge in tried:
-            continue
-        if backend["state"] not in ("up", "starting"):
-            why = f"{backend['pool']}/{backend['name']} is {backend['state']}"
-            reason = f": {backend['reason']}" if backend["reason"] else ""
-            yield Line(Verdict.NOT_OK, f"bridge {bridge}", why + reason)
-        elif handing.troubled(seen, bridge):
-            yield from handing.causes(seen, bridge)
+        yield refusing.limited(seen, "it answered itself, 429")
+    else:
+        yield from refusing.unserved(seen, "it answered itself, 503")
 
 
-def _failed(seen: Seen, made: Request) -> Iterator[Line]:
+def _failed(seen: Seen, failure: Failure, words: str) -> Iterator[Line]:
     told, subject = seen.balancer, hosts.balancers(seen.balancer)
     if told.trouble:
         yield from _without_balancer(seen)
         return
     flow = told.flow
     if flow is not None and flow["bridge"] is not None:
-        yield from handing.causes(seen, str(flow["bridge"]))
+        bridge = str(flow["bridge"])
+        if failure in (Failure.NO_HTTP, Failure.NO_TLS):
+            yield handing.other_words(seen, bridge, words)
+        else:
+            yield from handing.causes(seen, bridge)
         return
-    if made.failure in (Failure.RESET, Failure.CLOSED):
+    if failure in (Failure.RESET, Failure.CLOSED):
+        refused = list(refusing.causes(seen))
+        yield from refused
+        if refused:
+            return
+        yield from _other_protocol(seen)
         counted = told.drops(REASONS) or "nothing that tells why"
         found = f"the connection was ended; the balancer counted {counted}"
         yield Line(Verdict.NOT_OK, subject, found, f"{hosts.on(told)}journalctl -u balancer -n 20")
@@ -150,13 +103,22 @@ def _failed(seen: Seen, made: Request) -> Iterator[Line]:
     yield from hosts.filtered(hosts.HERE, seen.own, None)
     yield from hosts.filtered(subject, told.signs, told)
     if flow is None:
-        found = f"it knows no connection of {seen.client}: the request did not reach it"
+        found = f"it knows no connection of {seen.made.client}: the request did not reach it"
         advice = "is the client's address translated on the way?"
     else:
         found = f"it waits for the request (flow {flow['id']}): that did not reach it whole"
         advice = "a smaller MTU, or a firewall on the way?"
     counted = told.drops(REASONS)
     yield Line(Verdict.NOT_OK, subject, found + (f" ({counted})" if counted else ""), advice)
+
+
+def _other_protocol(seen: Seen) -> Iterator[Line]:
+    """A request in another protocol than the service's."""
+    reads = {"http": HTTP, "tls": HTTPS}.get(seen.inspect)
+    if reads is not None and reads != seen.wanted.scheme:
+        found = f'its service reads something else (inspect = "{seen.inspect}")'
+        mend = f"balancer probe {reads}://{seen.wanted.service}/"
+        yield Line(Verdict.NOT_OK, hosts.balancers(seen.balancer), found, mend)
 
 
 def _without_balancer(seen: Seen) -> Iterator[Line]:
@@ -197,6 +159,11 @@ def _unasked(seen: Seen) -> Iterator[Line]:
 REASONS = (
     "no_route",
     "not_http",
+    "tls_hello",
+    "plain_http",
+    "not_tls",
+    "bad_client_hello",
+    "bad_server_name",
     "bad_method",
     "bad_target",
     "bad_version",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from balancer.program.probe import hosts
-from balancer.program.probe.seen import NOTHING, Answer, Seen, Told
-from common.core.handoff import EPOCH_SECONDS
+from balancer.program.probe import hosts, untaken
+from balancer.program.probe.seen import NOTHING, Seen, Told
+from balancer.program.probe.wanted import HTTP, HTTPS, TCP, UDP
+from common.adapters.exchange import Failure
 from common.program.examination import Line, Verdict
 
 UNOPENED = ("handoff", "syn_sent")  # states of a flow whose server has not answered
-BAD_KEY, BAD_CLOCK, OTHER_DSCP = "bad_handoff_mac", "old_handoff_epoch", "no_entry"
+# Counters of a bridge that took something, by what it gets first; of a datagram it has a mapping.
+TAKEN = {"handoff": ("handoff_taken",), "SYN": ("syns",), "datagram": ()}
 
 
 def causes(seen: Seen, bridge: str) -> Iterator[Line]:
@@ -18,58 +20,50 @@ def causes(seen: Seen, bridge: str) -> Iterator[Line]:
     told = seen.bridges.get(bridge)
     if told is None or told.trouble:
         yield from _untold(seen, bridge, told)
-    elif not _took(told):
-        yield from _not_taken(seen, told)
+    elif not _took(seen, told):
+        yield from untaken.causes(seen, told)
     elif not _opened(seen, told):
-        yield from unopened(seen, told)
+        yield from _unopened(seen, told)
     else:
         yield from _not_here(seen, told)
+
+
+def other_words(seen: Seen, bridge: str, words: str) -> Line:
+    """A server that answered, and not in the protocol that it was asked in; ``bridge`` is the
+    address of its bridge."""
+    told = seen.bridges.get(bridge)
+    flow = NOTHING if told is None else told.flow or NOTHING
+    server = flow.get("server", "its server")
+    found = f"server {server} answered, in other words than asked for: {words}"
+    return Line(Verdict.NOT_OK, f"bridge {bridge}", found, _asks(seen, str(server), told))
 
 
 def troubled(seen: Seen, bridge: str) -> bool:
     """Whether a bridge that has not got the connection now may have had it."""
     told = seen.bridges.get(bridge)
-    signs = ("handoff_taken", BAD_KEY, BAD_CLOCK, OTHER_DSCP, *REFUSALS)
+    signs = (*TAKEN[seen.carries], *untaken.signs(seen))
     return told is not None and (bool(told.trouble) or told.grown(signs) > 0)
 
 
 # --- how far it came ---
 
 
-def _took(told: Told) -> bool:
-    return told.flow is not None or told.by("handoff_taken") > 0
+def _took(seen: Seen, told: Told) -> bool:
+    return told.flow is not None or told.grown(TAKEN[seen.carries]) > 0
 
 
 def _opened(seen: Seen, told: Told) -> bool:
+    if seen.made.refused:  # the server's own word, of which the flow shows the end
+        return False
     if told.flow is not None:
         return told.flow["state"] not in UNOPENED
     return _grown(seen, told, "opened") > 0
 
 
-def refused_or_silent(seen: Seen, told: Told) -> bool:
-    """Whether the server has answered by RST, or not."""
-    return _grown(seen, told, "refused") > 0 or _grown(seen, told, "silent") > 0
-
-
 def _grown(seen: Seen, told: Told, name: str) -> int:
     """Of the ways in by which the balancer's packets come."""
-    was, now = (_way(seen, told, each) for each in (told.before, told.after))
+    was, now = (untaken.way(seen, told, each) for each in (told.before, told.after))
     return int((now or NOTHING).get(name, 0)) - int((was or NOTHING).get(name, 0))
-
-
-def _way(seen: Seen, told: Told, answer: Answer) -> Answer | None:
-    dscp = _dscp(seen)
-    for way in answer.get("ways", ()):
-        if way["address"] == told.address and dscp in (None, way["dscp"]):
-            found: Answer = way
-            return found
-    return None
-
-
-def _dscp(seen: Seen) -> int | None:
-    service = seen.balancer.after.get("service") or NOTHING
-    found: int | None = service.get("dscp")
-    return found
 
 
 # --- why no further ---
@@ -88,101 +82,41 @@ def _untold(seen: Seen, bridge: str, told: Told | None) -> Iterator[Line]:
         restart = f"on {bridge}: systemctl restart packetbridge"
         yield Line(Verdict.NOT_OK, subject, f"it stands still: {why}", restart)
     elif not found:
-        what = f"it did not serve the connection; why could not be asked of it: {why}"
+        what = f"it did not serve this; why could not be asked of it: {why}"
         mend = f"on {bridge}: packetbridge doctor; {hosts.on(seen.balancer)}balancer doctor"
         yield Line(Verdict.NOT_OK, subject, what, mend)
 
 
-def _not_taken(seen: Seen, told: Told) -> Iterator[Line]:
-    """No handoff was good, if any arrived."""
-    subject, on = hosts.bridges(told), hosts.on(told)
-    if _way(seen, told, told.after) is None:
-        found = f"it has no way in for {seen.vip} port {seen.port} with DSCP {_dscp(seen)}"
-        mend = f"{on}packetbridge check; right would be [[balancers]] and [[backends]] of these"
-        yield Line(Verdict.NOT_OK, subject, found, mend)
-        return
-    if (count := told.grown((BAD_KEY, BAD_CLOCK))) > 0 and _wrong_clock(seen, told):
-        yield _clock(seen, told, count)
-        return
-    if (count := told.by(BAD_KEY)) > 0:
-        found = f"it refused {count} handoffs: it has another key than the balancer ({BAD_KEY})"
-        mend = f"copy the balancer's /etc/l3dsr/key there; {on}systemctl reload packetbridge"
-        yield Line(Verdict.NOT_OK, subject, found, mend)
-        return
-    elsewhere = [
-        *hosts.balancers_way(seen, told.address),
-        *hosts.filtered(subject, told.signs, told),
-        *_other_dscp(seen, told),
-    ]
-    yield from elsewhere
-    if not elsewhere:
-        drops = told.drops(REFUSALS)
-        found = f"it took no handoff ({drops})" if drops else "no handoff reached it"
-        mend = f"{hosts.on(seen.balancer)}balancer doctor"
-        yield Line(Verdict.NOT_OK, subject, found, mend)
-
-
-def _wrong_clock(seen: Seen, told: Told) -> bool:
-    """A handoff's time is part of what its MAC covers: either may fail first."""
-    apart = abs(told.ahead - seen.balancer.ahead) > EPOCH_SECONDS
-    return apart or told.by(BAD_CLOCK) > 0
-
-
-def _clock(seen: Seen, told: Told, count: int) -> Line:
-    ahead = told.ahead - seen.balancer.ahead
-    way = "ahead of" if ahead > 0 else "behind"
-    found = f"it refused {count} handoffs: its clock is {abs(ahead):.0f} s {way} the balancer's"
-    mend = "on the host whose clock is wrong: timedatectl set-ntp true"
-    what = f"{found}, {EPOCH_SECONDS} s are allowed"
-    return Line(Verdict.NOT_OK, hosts.bridges(told), what, mend)
-
-
-def _other_dscp(seen: Seen, told: Told) -> Iterator[Line]:
-    """The host's own TCP resets what its rules do not recognise as the bridge's."""
-    resets, unknown = told.signs.by("Tcp.OutRsts"), told.by(OTHER_DSCP)
-    if resets <= 0 and unknown <= 0:
-        return
-    dscp = _dscp(seen)
-    met = (
-        f"its host's own TCP reset {resets} packets" if unknown <= 0 else f"{OTHER_DSCP} +{unknown}"
-    )
-    found = f"packets reach its host, but not with DSCP {dscp}: changed on the way ({met})"
-    yield Line(
-        Verdict.NOT_OK, hosts.bridges(told), found, f"{hosts.on(seen.balancer)}balancer doctor"
-    )
-
-
-def unopened(seen: Seen, told: Told) -> Iterator[Line]:
-    """It took the handoff, and has no connection with the server."""
-    subject, on = hosts.bridges(told), hosts.on(told)
-    way = _way(seen, told, told.after) or NOTHING
-    server = way.get("server", "?")
-    if _grown(seen, told, "refused") > 0:
+def _unopened(seen: Seen, told: Told) -> Iterator[Line]:
+    """It took what it got, and has no connection with the server."""
+    subject = hosts.bridges(told)
+    way = untaken.way(seen, told, told.after) or NOTHING
+    server = str(way.get("server", "?"))
+    mend = _asks(seen, server, told)
+    if seen.carries == "datagram":  # which the server's host has refused
+        found = f"server {server} refuses datagrams: it does not run, or not there"
+    elif _grown(seen, told, "refused") > 0:
         found = f"server {server} refuses connections: it does not run, or not there"
-        yield Line(Verdict.NOT_OK, subject, found, f"{on}curl -v http://{server}/")
-        return
-    if way.get("reason"):
+    elif way.get("reason"):
         found = f"server {server} gets no connections: {way['reason']}"
-        yield Line(Verdict.NOT_OK, subject, found, f"{on}curl -v http://{server}/")
-        return
-    found_before = False
-    for line in (*_no_way_back(seen, told), *hosts.filtered(subject, told.signs, told)):
-        found_before = True
-        yield line
-    if not found_before:
+    else:
+        before = (*_no_way_back(seen, told), *hosts.filtered(subject, told.signs, told))
+        yield from before
+        if before:
+            return
         found = f"server {server} does not answer, or its answers do not pass the bridge's host"
-        yield Line(Verdict.NOT_OK, subject, found, f"{on}curl -v http://{server}/")
+    yield Line(Verdict.NOT_OK, subject, found, mend)
 
 
 def _no_way_back(seen: Seen, told: Told) -> Iterator[Line]:
     """Responses, and with source = "client" the server's every packet, need a route to clients."""
     subject = hosts.bridges(told)
-    missing = list(hosts.towards(subject, told, seen.source, "the client"))
+    missing = list(hosts.towards(subject, told, seen.made.source, "the client"))
     yield from missing
     yield from hosts.unsent(subject, told)
     if not missing and (count := told.signs.by("Ip.OutNoRoutes")) > 0:
         found = f"its host could not send {count} packets for want of a route"
-        mend = f"{hosts.on(told)}ip route get {seen.source} from {seen.vip}"
+        mend = f"{hosts.on(told)}ip route get {seen.made.source} from {seen.wanted.vip}"
         yield Line(Verdict.NOT_OK, subject, found, mend)
 
 
@@ -198,35 +132,39 @@ def _not_here(seen: Seen, told: Told) -> Iterator[Line]:
     yield from found
     if found:
         return
-    flow = told.flow or NOTHING
-    server = flow.get("server", "the server")
-    if flow and not flow["answered"]:
-        what = f"server {server} has the connection, and has not answered yet"
-        yield Line(Verdict.NOT_OK, subject, what, f"{on}curl -v http://{server}/")
+    yield _silent(seen, told) or Line(
+        Verdict.NOT_OK,
+        subject,
+        f"its {'answers' if seen.carries == 'datagram' else 'responses'}, from {seen.wanted.vip}, "
+        "are lost on the way here: a firewall, a router that does not take that source from there, "
+        "or a smaller MTU",
+        f"{on}traceroute {seen.made.source}; on each router: sysctl net.ipv4.conf.all.rp_filter",
+    )
+
+
+def _silent(seen: Seen, told: Told) -> Line | None:
+    """A server that has said nothing, or nothing more."""
+    flow, broken = told.flow or NOTHING, seen.made.broken
+    server = str(flow.get("server", "the server"))
+    has = "datagram" if seen.carries == "datagram" else "connection"
+    if broken is not None and broken.failure is Failure.CLOSED:
+        found = f"server {server} closed the connection"
+    elif _grown(seen, told, "reset") > 0:
+        found = f"server {server} reset the connection before it said anything"
+    elif flow and not flow["answered"]:
+        found = f"server {server} has the {has}, and has not answered yet"
     else:
-        what = (
-            f"its responses, from {seen.vip}, are lost on the way here: a firewall, a router that "
-            "does not take that source from there, or a smaller MTU"
-        )
-        mend = f"{on}traceroute {seen.source}; on each router: sysctl net.ipv4.conf.all.rp_filter"
-        yield Line(Verdict.NOT_OK, subject, what, mend)
+        return None
+    return Line(Verdict.NOT_OK, hosts.bridges(told), found, _asks(seen, server, told))
 
 
-# Why a bridge drops a handoff, or what it takes for none.
-REFUSALS = (
-    "bad_handoff_option",
-    "not_a_handoff",
-    "handoff_again",
-    "flow_table_full",
-    "draining",
-    "backend_down",
-    "backend_draining",
-    "no_source_port",
-    "held_full",
-    "bad_tcp_checksum",
-    "bad_ip_header",
-    "syn_at_bridge",
-    "unknown_flow",
-    "internal_error",
-    "kernel_queue_lost",
-)
+def _asks(seen: Seen, server: str, told: Told | None) -> str:
+    """The command that asks a server, ADDRESS:PORT, directly."""
+    wanted, place = seen.wanted, server.replace(":", " ")
+    by_scheme = {
+        HTTP: f"curl -v http://{server}/",
+        HTTPS: f"openssl s_client -connect {server} -servername {wanted.name}",
+        TCP: f"nc -v {place}",
+        UDP: f"nc -u -v {place}",
+    }
+    return f"{hosts.on(told)}{by_scheme[wanted.scheme]}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from balancer.program.probe.wanted import Wanted
 from common.adapters.agent import asking, flow_question
 
 PATIENCE = 2.5  # seconds for an answer: a balancer waits for its bridges meanwhile
@@ -14,17 +15,20 @@ Answers = Mapping[str, Mapping[str, Any]]
 """By endpoint, what common.adapters.agent.flow_question says."""
 
 
-def ask(balancer: str, bridges: Sequence[str], client: str, service: str) -> Answers:
-    """What the balancer's endpoint answers about the connection, its bridges by way of it, and the
-    others that are named."""
-    return asyncio.run(_ask(balancer, bridges, client, service))
+def ask(wanted: Wanted, client: str) -> Answers:
+    """What the balancer's endpoint answers about the client's connection, or datagram, its bridges
+    by way of it, and the others that are named."""
+    return asyncio.run(_ask(wanted, client))
 
 
-async def _ask(balancer: str, bridges: Sequence[str], client: str, service: str) -> Answers:
+async def _ask(wanted: Wanted, client: str) -> Answers:
+    balancer, bridges = wanted.balancer, wanted.bridges
     async with asking.session() as http:
 
         async def one(endpoint: str) -> dict[str, Any]:
-            question = flow_question.path(client, service, endpoint == balancer)
+            question = flow_question.path(
+                client, wanted.service, wanted.protocol, endpoint == balancer
+            )
             return await flow_question.ask(http, endpoint, question, PATIENCE)
 
         first, *others = await asyncio.gather(*map(one, (balancer, *bridges)))

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.adapters.http_exchange import Failure, Request
+from balancer.program.probe.attempt import Attempt
+from balancer.program.probe.wanted import UDP, Wanted
 
 Answer = Mapping[str, Any]
 NOTHING: Answer = {}
@@ -75,27 +76,36 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Everything. ``unread``: the connection is of those that nobody reads, and nothing was asked;
-    ``heard`` is what its server said first. ``again`` is the second request on the connection, None
-    where there was none; ``bridges`` are those that were asked, by address."""
+    """Everything. ``bridges`` are those that were asked, by address."""
 
-    vip: str
-    port: int
-    client: str  # ADDRESS:PORT
-    handshake: float | None
-    failure: Failure | None  # of the handshake
-    words: str
-    request: Request | None
-    again: Request | None
+    wanted: Wanted
+    made: Attempt
     own: Signs
     balancer: Told
     bridges: Mapping[str, Told]
-    unread: bool = False
-    heard: Request | None = None
 
     @property
-    def source(self) -> str:
-        return self.client.partition(":")[0]
+    def service(self) -> Answer | None:
+        """As the balancer has told of it; None: there is none, or it has told nothing."""
+        found: Answer | None = self.balancer.after.get("service")
+        return found or self.balancer.before.get("service")
+
+    @property
+    def inspect(self) -> str:
+        """What the balancer reads of the service's connections, where it has told."""
+        return str((self.service or NOTHING).get("inspect", "http"))
+
+    @property
+    def carries(self) -> str:
+        """What a bridge gets first of a connection, or of a client."""
+        if self.wanted.scheme == UDP:
+            return "datagram"
+        return "SYN" if self.inspect == "none" else "handoff"
+
+    @property
+    def dscp(self) -> int | None:
+        found: int | None = (self.service or NOTHING).get("dscp")
+        return found
 
     @property
     def handed_to(self) -> Told | None:
@@ -113,5 +123,4 @@ class Seen:
     @property
     def backends(self) -> list[Answer]:
         """Of the service, as far as the balancer has told."""
-        service = self.balancer.after.get("service") or self.balancer.before.get("service")
-        return list((service or NOTHING).get("backends", ()))
+        return list((self.service or NOTHING).get("backends", ()))

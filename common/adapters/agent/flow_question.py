@@ -14,9 +14,11 @@ from common.adapters.agent import asking
 MOST_ANSWER = 4 << 20  # bytes
 
 
-def path(client: str, service: str, bridges: bool = False) -> str:
-    """``client`` and ``service`` are ADDRESS:PORT. A balancer is to ask its ``bridges``, too."""
-    return f"/flow?client={client}&service={service}" + "&bridges=yes" * bridges
+def path(client: str, service: str, protocol: str, bridges: bool = False) -> str:
+    """``client`` and ``service`` are ADDRESS:PORT, ``protocol`` tcp or udp. A balancer is to ask
+    its ``bridges``, too."""
+    asked = f"/flow?client={client}&service={service}&protocol={protocol}"
+    return asked + "&bridges=yes" * bridges
 
 
 async def ask(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -229,8 +230,8 @@ def _reason(said: str) -> str:
 def load_adopting(
     path: Path, layouts: Sequence[Layout], sizes: Mapping[str, int], pins: Mapping[str, Path]
 ) -> Object:
-    """The object, with what an earlier run left in the pinned maps; anew where that is of another
-    size. Other pins in the directory, of other versions, are removed."""
+    """The object, with what an earlier run left in the pinned maps; those of another size are made
+    anew. Other pins in the directory, of other versions, are removed."""
     kept = list(pins.values())
     names = {name: str(pin) for name, pin in pins.items()}
     try:
@@ -254,12 +255,32 @@ def _loaded(
     path: Path, layouts: Sequence[Layout], sizes: Mapping[str, int], pins: Mapping[str, str]
 ) -> Object:
     library = Library()
-    kept = [Path(pin) for pin in pins.values()]
+    there = {name: Path(pin) for name, pin in pins.items() if Path(pin).exists()}
+    resized = [
+        pin for name, pin in there.items() if name in sizes and _size(library, pin) != sizes[name]
+    ]
+    for pin in resized:  # and no other: what that holds goes on
+        pin.unlink()
     try:
         return Object(library, path, layouts, sizes, pins)
     except BpfError:
-        if not any(pin.exists() for pin in kept):
+        if len(resized) == len(there):
             raise
-    for pin in kept:
+    for pin in there.values():
         pin.unlink(missing_ok=True)
     return Object(library, path, layouts, sizes, pins)
+
+
+def _size(library: Library, pin: Path) -> int | None:
+    """For how many records a pinned map has room; None where that is not to be had."""
+    fd: int = library.functions.bpf_obj_get(str(pin).encode())
+    if fd < 0:
+        return None
+    try:
+        told = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    found = re.search(r"^max_entries:\s*(\d+)$", told, re.MULTILINE)
+    return None if found is None else int(found[1])

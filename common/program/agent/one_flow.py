@@ -1,5 +1,6 @@
 """GET /flow?client=ADDRESS:PORT&service=ADDRESS:PORT: what a program and its host know of one
-connection. Who probes a way asks before and after, and reads what differs.
+connection, or, with ``&protocol=udp``, of one client's datagrams. Who probes a way asks before and
+after, and reads what differs.
 
 With ``&bridges=yes`` a balancer asks its bridges the same and passes their answers on, as clients
 need not be able to reach these, nor these them.
@@ -23,11 +24,12 @@ from aiohttp import web
 from common.adapters import host_signs
 from common.adapters.agent import flow_question
 from common.adapters.agent.packet_process import CommandError, PacketProcess
-from common.program.control.one_flow import COMMAND
+from common.program.control.one_flow import COMMAND, TCP, UDP
 
 PER_SECOND = 20
 PATIENCE = 0.8  # seconds for the packet process, and for the bridges
 AT_ONCE = 16  # bridges
+RIGHT = "/flow?client=ADDR:PORT&service=ADDR:PORT, with &protocol=udp for datagrams"
 _ENDPOINT = re.compile(r"((?:[0-9]{1,3}\.){3}[0-9]{1,3}):[0-9]{1,5}")
 
 Answer = dict[str, Any]
@@ -46,16 +48,16 @@ class OneFlow:
         process does not answer."""
         asked = {name: request.query.get(name, "") for name in ("client", "service")}
         found = {name: _ENDPOINT.fullmatch(text) for name, text in asked.items()}
-        client = found["client"]
-        if client is None or found["service"] is None:
-            return _json({"reason": "right would be /flow?client=ADDR:PORT&service=ADDR:PORT"}, 400)
+        client, protocol = found["client"], request.query.get("protocol", TCP)
+        if client is None or found["service"] is None or protocol not in (TCP, UDP):
+            return _json({"reason": f"right would be {RIGHT}"}, 400)
         if self._too_often(time.monotonic()):
             return _json({"reason": f"more than {PER_SECOND} questions a second"}, 429)
         try:
-            told = await self._process.ask(COMMAND, PATIENCE, **asked)
+            told = await self._process.ask(COMMAND, PATIENCE, **asked, protocol=protocol)
         except CommandError as error:
             return _json({"reason": str(error)}, 503)
-        question = flow_question.path(asked["client"], asked["service"])
+        question = flow_question.path(asked["client"], asked["service"], protocol)
         bridges = _bridges(told)
         signs = await asyncio.to_thread(host_signs.read, {client[1], *bridges.values()})
         told |= {"time": time.time(), "host": signs.encode()}

@@ -1,8 +1,9 @@
 """`agent-flow`: what a program knows of one connection, for GET /flow; both programs have it.
 
-It takes ``client`` and ``service``, each ADDRESS:PORT as the client's packets have them, and gives
-``{"counters": {NAME: COUNT}, "flow": {…} or None, …}`` with what else the program has to say of the
-service. It looks in tables only, and so takes no longer with many connections.
+It takes ``client`` and ``service``, each ADDRESS:PORT as the client's packets have them, and the
+``protocol``, tcp or udp, of which a service may have both at one port. It gives ``{"counters":
+{NAME: COUNT}, "flow": {…} or None, …}`` with what else the program has to say of the service; of
+UDP the flow is a mapping. It looks in tables only, and so takes no longer with many connections.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from common.program.loop import PacketLoop
 
 COMMAND = "agent-flow"
 MOST = 128  # backends, or ways in, that are told of
+TCP, UDP = "tcp", "udp"
 
 Told = Callable[[bytes, bytes], dict[str, Any]]
+"""Is given the client and the service, 6 bytes each, and says what the program knows."""
 
 
-def commands(loop: PacketLoop, told: Told) -> dict[str, Command]:
-    """``told`` is given the client and the service, 6 bytes each, and says what it knows."""
+def commands(loop: PacketLoop, of_tcp: Told, of_udp: Told) -> dict[str, Command]:
+    by_protocol = {TCP: of_tcp, UDP: of_udp}
 
-    def one_flow(client: str, service: str) -> dict[str, Any]:
+    def one_flow(client: str, service: str, protocol: str = TCP) -> dict[str, Any]:
+        told = by_protocol.get(protocol)
+        if told is None:
+            raise CommandError(f"protocol: {protocol!r} is wrong; right would be tcp or udp")
         counters = {str(name): count for name, count in loop.counts().items()}
         return {**told(_bytes(client), _bytes(service)), "counters": counters}
 

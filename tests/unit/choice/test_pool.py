@@ -47,6 +47,15 @@ def everybody(of: Pool) -> set[str]:
 # --- who takes flows ---
 
 
+def test_who_comes_back_a_little_later_than_now_is_there() -> None:
+    """A check's time may be later than that of the packet or the timer at hand."""
+    among = pool("ab")
+    first, _ = among.members
+    among.mark_down(first, "x", 1.0)
+    among.mark_up(first, 2.0)
+    assert set(owners(among, KEYS, 1.9)) == {"a", "b"}
+
+
 @every_policy
 def test_one_member_has_everything(policy: str) -> None:
     alone = pool("a", policy)
