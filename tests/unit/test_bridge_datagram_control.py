@@ -36,7 +36,8 @@ def test_mappings_are_flows_of_udp(stage: Udp, commands: dict[str, Command]) -> 
     rows = do(commands, "flows")
     assert len(rows) == 2
     assert do(commands, "flows", protocol="tcp") == []
-    assert do(commands, "flows", protocol="udp", state="mapped", backend=NAME) == rows
+    same = do(commands, "flows", protocol="udp", state="mapped", backend=NAME)
+    assert [row["id"] for row in same] == [row["id"] for row in rows]  # older by now
     (one,) = do(commands, "flows", client="198.51.100.7")
     expected: dict[str, Any] = {
         "client": "198.51.100.7:40000",
