@@ -5,6 +5,7 @@ The records are those that an earlier run would have left."""
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,6 @@ from packetbridge.core import config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.flow_table import FlowTable
 from packetbridge.core.sources import Sources
-from packetbridge.program import fast_path
 from packetbridge.program.fast_path import KernelPath as SplicingPath
 from tests.kernel.flows import DSCP, handed, service, spliced
 from tests.kernel.packets import Packets
@@ -67,22 +67,16 @@ def test_of_the_bridge() -> None:
     assert len(core.table) == len(list(path.records.keys())) // 2 == FLOWS // 2
 
 
-def test_a_table_of_another_size_costs_the_others_nothing() -> None:
+def test_a_table_of_another_size_costs_the_others_nothing(directory: Path) -> None:
     """As when a bridge that is started again has its first server of datagrams."""
-    directory = fast_path.directory().parent / "l3dsr-test-adoption"
-    try:
-        first, flow = SplicingPath(2, Counter(), directory, 4096), spliced(0, Packets(0))
-        first.follow(flow)
-        first.settle()
-        second = SplicingPath(2, Counter(), directory, 8192)
-        assert len(list(second.records.keys())) == 2
-        third = SplicingPath(4, Counter(), directory, 8192)
-        assert not list(third.records.keys())
-        assert sorted(each.name.split("-")[0] for each in directory.iterdir()) == sorted(KEPT_HERE)
-    finally:
-        for pin in directory.glob("*"):
-            pin.unlink()
-        directory.rmdir()
+    first, flow = SplicingPath(2, Counter(), directory, 4096), spliced(0, Packets(0))
+    first.follow(flow)
+    first.settle()
+    second = SplicingPath(2, Counter(), directory, 8192)
+    assert len(list(second.records.keys())) == 2
+    third = SplicingPath(4, Counter(), directory, 8192)
+    assert not list(third.records.keys())
+    assert sorted(each.name.split("-")[0] for each in directory.iterdir()) == sorted(KEPT_HERE)
 
 
 def test_a_source_that_the_kernel_goes_on_with_is_not_given_to_another() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +20,6 @@ from common.core.segment import IP_HEADER
 from packetbridge.core import config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
-from packetbridge.program import fast_path
 from packetbridge.program.control import flows
 from packetbridge.program.fast_path import KernelPath
 from packetbridge.program.mappings import ANSWER, Answer
@@ -319,23 +318,17 @@ def test_a_way_in_that_is_gone_is_for_those_that_it_has(place: Place) -> None:
     assert place.core.former() == [place.entries[0]]
 
 
-def test_what_an_earlier_run_knew_goes_on() -> None:
+def test_what_an_earlier_run_knew_goes_on(directory: Path) -> None:
     """The maps are pinned: nothing is to be adopted."""
-    directory = fast_path.directory().parent / f"test-datagrams-{os.getpid()}"
-    try:
-        first = KernelPath(2, Counter(), directory)
-        place = Place()
-        place.core.datagrams.mappings = first.mappings
-        place.core.datagrams.follow()
-        packet = query()
-        assert first.run("incoming", ETHERNET + packet).packet != ETHERNET + packet
-        second = KernelPath(2, Counter(), directory)
-        assert second.run("outgoing", ETHERNET + answer()).packet != ETHERNET + answer()
-        assert second.run("incoming", ETHERNET + packet).packet != ETHERNET + packet
-    finally:
-        for pin in directory.glob("*"):
-            pin.unlink()
-        directory.rmdir()
+    first = KernelPath(2, Counter(), directory)
+    place = Place()
+    place.core.datagrams.mappings = first.mappings
+    place.core.datagrams.follow()
+    packet = query()
+    assert first.run("incoming", ETHERNET + packet).packet != ETHERNET + packet
+    second = KernelPath(2, Counter(), directory)
+    assert second.run("outgoing", ETHERNET + answer()).packet != ETHERNET + answer()
+    assert second.run("incoming", ETHERNET + packet).packet != ETHERNET + packet
 
 
 # --- fragments ---
