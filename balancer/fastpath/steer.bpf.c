@@ -116,7 +116,7 @@ int steer(struct __sk_buff *skb)
 
 	if (!for_us(skb))
 		return NOT_OURS;
-	if (!read_segment(skb, ETH_HLEN, &s))
+	if (seems_udp(skb) || !read_segment(skb, ETH_HLEN, &s))
 		return read_datagram(skb, ETH_HLEN, &s) ? steer_datagram(skb, &s) : NOT_OURS;
 	flow = bpf_map_lookup_elem(&flows, &s.key);
 	return flow ? steer_on(skb, &s, flow) : shake_hands(skb, &s);

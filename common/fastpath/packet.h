@@ -65,6 +65,14 @@ struct segment {
 	__u8 protocol;
 };
 
+/* Whether a frame looks like UDP in IPv4: a hint, so that it is read as that at once. */
+ALWAYS int seems_udp(const struct __sk_buff *skb)
+{
+	const __u8 *protocol = (void *)(long)skb->data + ETH_HLEN + offsetof(struct iphdr, protocol);
+
+	return (void *)(protocol + 1) <= (void *)(long)skb->data_end && *protocol == IPPROTO_UDP;
+}
+
 /* Nanoseconds of CLOCK_MONOTONIC, some milliseconds old: as good for the latest packet's time, and
  * read without a look at the clock itself, which takes as long as half of steering. */
 ALWAYS __u64 about_now(void)

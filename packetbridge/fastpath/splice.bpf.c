@@ -276,6 +276,8 @@ int incoming(struct __sk_buff *skb)
 
 	if (!for_us(skb))
 		return NOT_OURS;
+	if (seems_udp(skb))
+		return incoming_datagram(skb);
 	verdict = incoming_segment(skb);
 	return verdict == NO_SEGMENT ? incoming_datagram(skb) : verdict;
 }
@@ -290,7 +292,7 @@ int outgoing(struct __sk_buff *skb)
 	struct segment s = {};
 	struct way *way;
 
-	if (!read_segment(skb, ETH_HLEN, &s))
+	if (seems_udp(skb) || !read_segment(skb, ETH_HLEN, &s))
 		return outgoing_datagram(skb);
 	way = way_of(&s, FROM_SERVER);
 	if (!way || way->onward || skb->mark != way->mark)

@@ -44,7 +44,7 @@ class Way:
     address: str
 
     def asks(self, seconds: float) -> Round:
-        options = ("-l", f"{seconds}", "-c", f"{SOCKETS}", "-t", "1")
+        options = ("-l", f"{seconds}", "-c", f"{SOCKETS}", "-t", "1", "-T", "2")
         spent = processor_time(self.lab)
         load = dnsperf(self.lab, *options, at=self.address, host=self.host, seconds=seconds)
         return Round(load, spent() / load.sent)
