@@ -31,11 +31,12 @@ struct {
 ALWAYS struct mapped *mapping_of(const struct segment *s)
 {
 	struct tuple key = s->key;
-	struct mapped *found;
+	struct mapped *found = bpf_map_lookup_elem(&mappings, &key);
 
-	key.sport = 0; /* of the two the usual one */
-	found = bpf_map_lookup_elem(&mappings, &key);
-	return found ? found : bpf_map_lookup_elem(&mappings, &s->key);
+	if (found)
+		return found;
+	key.sport = 0;
+	return bpf_map_lookup_elem(&mappings, &key);
 }
 
 static __noinline int steer_datagram(struct __sk_buff *skb, const struct segment *s)
