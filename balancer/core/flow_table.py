@@ -55,6 +55,7 @@ class FlowTable:
         self.handed: OrderedDict[bytes, Flow] = OrderedDict()
         self.opening: OrderedDict[bytes, Flow] = OrderedDict()
         self.buffered_bytes = 0  # of all request heads
+        self._unread = 0  # of the handed, those that nobody reads
         self._reading: OrderedDict[bytes, Flow] = OrderedDict()  # waiting flows with a head
         self._ledger = ledger
         self._closed = Remembered(cookie.LIFETIME, limits.closed)
@@ -112,13 +113,24 @@ class FlowTable:
         else:
             del self.waiting[flow.key]
         self._reading.pop(flow.key, None)
-        self.handed[flow.key] = flow
-        flow.state = State.HANDED
+        self._add(flow)
         return True
+
+    def has_share(self) -> bool:
+        """Whether another flow that nobody reads may be handed beside those that are read: half of
+        the room, as nobody has proven an address there, and whoever forges SYNs and the
+        acknowledgments behind them is not to end the others."""
+        return self._unread < self._limits.flows // 2
+
+    def _add(self, flow: Flow) -> None:
+        self.handed[flow.key] = flow
+        self._unread += flow.unread
+        flow.state = State.HANDED
 
     def take_back(self, flow: Flow, now: float) -> None:
         """Move a handed flow among the waiting, CLOSED: nobody could serve it."""
         del self.handed[flow.key]
+        self._unread -= flow.unread
         flow.release(now)
         self._fast.forget(flow)
         flow.target = None
@@ -130,8 +142,7 @@ class FlowTable:
         """Take a flow that a bridge has, as the kernel remembers; False where there is no room."""
         if len(self.handed) >= self._limits.flows:
             return False
-        self.handed[flow.key] = flow
-        flow.state = State.HANDED
+        self._add(flow)
         self._watch(flow)
         return True
 
@@ -146,6 +157,7 @@ class FlowTable:
         table = self.handed if flow.state is State.HANDED else opening
         if table.pop(flow.key, None) is not None:
             self._closed.add(flow.incarnation, now)
+            self._unread -= flow.unread and flow.state is State.HANDED
         self._forget(flow, now, why)
 
     def ended(self, flow: Flow, now: float) -> None:

@@ -189,8 +189,11 @@ class Uninspected:
 
     def _stands(self, flow: Flow, now: float) -> None:
         """The client has an answer, it says. Without room it stays with the opening ones."""
-        context = self._context
-        if context.table.hand(flow) or make_room(context, flow, now):
+        context, table = self._context, self._context.table
+        alone = all(service.uninspected for service in context.catalogue.services.values())
+        if not alone and not table.has_share():
+            return
+        if table.hand(flow) or make_room(context, flow, now):
             flow.handed_at, flow.syn = now, None
             context.fast.steer(flow)
 

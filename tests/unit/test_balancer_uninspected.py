@@ -360,7 +360,10 @@ def test_what_is_over_goes_to_nobody_else() -> None:
 
 
 def reload(stage: Stage, inspect: Any) -> None:
-    services = tuple(replace(each, inspect=inspect) for each in stage.whole.services)
+    reconfigure(stage, *(replace(each, inspect=inspect) for each in stage.whole.services))
+
+
+def reconfigure(stage: Stage, *services: config.Service) -> None:
     said: list[str] = []
     whole = replace(stage.whole, services=services)
     stage.core.reconfigure(whole, stage.paths, stage.now, said.append)
@@ -395,3 +398,23 @@ def test_what_was_not_read_goes_on_and_what_is_new_is() -> None:
     answer(stage, client, models.ENDED, bridge)
     assert client.syn(seq=99) is None
     assert stage.reply()["flags"] == "SA"
+
+
+def test_forged_handshakes_leave_those_that_are_read_their_place() -> None:
+    """Nobody proves an address here: SYN and acknowledgment may both be forged."""
+    stage = Stage()
+    stage.whole = replace(stage.whole, limits=config.Limits(flows=4))
+    (reading,) = stage.whole.services
+    reconfigure(stage, reading, replace(reading, name="ssh", port=22, inspect="none"))
+    client = Client(stage).connect()
+    bridge = to(client.send(REQUEST, flags="PA"))
+    stage.now += 60
+    for number in range(20):
+        ends = (f"198.51.100.{number + 20}", 7), (VIP[0], 22)
+        for flags in "SA":
+            assert to(stage.packet(tcp_packet(*ends, seq=number, flags=flags)))
+        stage.now += 2
+    gauges = stage.core.gauges()
+    assert (gauges["flows"], gauges["opening"]) == (3, 18)
+    assert stage.count("flows_evicted") == 0
+    assert to(client.send(at=len(REQUEST), acked=9)) == bridge
