@@ -8,6 +8,8 @@ from balancer.core.flow import Flow, State
 from balancer.core.handover import Handover
 from balancer.core.request import keys
 from balancer.core.request.head import Head, offset_of
+from balancer.core.request.http2.frames import PREFACE
+from balancer.core.request.line import Request
 from balancer.core.request.selector import Selected
 from balancer.core.request.verdict import NEED_MORE, Bad, NeedMore, Reason
 from balancer.core.story import Asked
@@ -108,6 +110,8 @@ class Reading:
             reason: Outcome = Unread.HEAD_CUT_SHORT
         else:
             reason = found.reason if isinstance(found, Bad) else Reason.HEAD_TOO_LONG
+            if isinstance(found, Bad) and found.request is not None:
+                flow.asked = _said(found.request, _version(flow, head), flow.handed_at)
         return self._bad_request(flow, segment, reason, now)
 
     def _inspect(self, flow: Flow, head: Head, had: int) -> Bad | NeedMore | Selected:
@@ -225,8 +229,19 @@ class Reading:
 
 def _asked(found: Selected, began: float) -> Asked:
     """For the access log."""
-    request = found.request
-    target = request.target[:MOST_TARGET].decode("ascii", "backslashreplace")
     key = keys.shown(found.key, found.parts)
-    method = request.method.decode("ascii")
-    return Asked(began, found.http or None, method, target, found.route, found.pool, key)
+    said = _said(found.request, found.http or None, began)
+    return said._replace(route=found.route, pool=found.pool, key=key)
+
+
+def _said(request: Request, http: int | None, began: float) -> Asked:
+    """The same, as far as it is the client's."""
+    target = request.target[:MOST_TARGET].decode("ascii", "backslashreplace")
+    return Asked(began, http, request.method.decode("ascii"), target, "", "", "")
+
+
+def _version(flow: Flow, head: Head) -> int | None:
+    """Of HTTP, where that is what a readable request was in."""
+    if flow.service.inspect != "http":
+        return None
+    return 2 if head.data.startswith(PREFACE) else 1

@@ -65,6 +65,7 @@ class Story:
             "started": round(self._began + self._wall, 3),
             "client": _at(key[:4], key[8:10]),
             "address": _at(key[4:8], key[10:12]),
+            "protocol": "tcp",
             "service": self._service,
             "http": None if asked is None else asked.http,
             "method": None if asked is None else asked.method,

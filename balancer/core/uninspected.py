@@ -134,7 +134,7 @@ class Uninspected:
             return handshake.refuse_syn(context, segment, Failure.NOT_SERVED)
         if context.access.wanted:
             words = shown(segment.src, ("source",))
-            words += f":{segment.sport}" if part == "source-port" else ""
+            words += f" port={segment.sport}" if part == "source-port" else ""
             flow.asked = Asked(now, None, None, None, "", pool.name, words)
         flow.syn = segment if len(segment.data) <= MOST_KEPT else None
         context.table.open(flow)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from balancer.core.config import Pool, RateLimit, Route
@@ -236,6 +238,19 @@ def test_the_access_log_names_the_server() -> None:
     told = {name: record[name] for name in ("method", "target", "pool", "key")}
     assert record["http"] is None
     assert told == {"method": "TLS", "target": "a.example", "pool": "p", "key": "sni=a.example"}
+
+
+def test_the_access_log_names_a_server_that_no_route_leads_to() -> None:
+    stage = Stage(inspect="tls", routes=(Route("p", host=("b.example",)),))
+    (service,) = stage.whole.services
+    whole = replace(stage.whole, services=(replace(service, pool=None),))
+    stage.core.reconfigure(whole, stage.paths, stage.now, lambda _: None)
+    stage.at(1)
+    stage.core.access.wanted = True
+    Client(stage).connect().send(HELLOS["curl"])
+    (record,) = stage.core.access.take(10)
+    told = (record["why"], record["method"], record["target"], record["http"], record["pool"])
+    assert told == ("no_route", "TLS", "a.example", None, "")
 
 
 def test_http_services_are_as_before() -> None:

@@ -102,7 +102,7 @@ class Selector:
         route = self._routes.find(asked) if self._routes is not None else None
         pool = self._default if route is None else route.pool
         if pool is None:
-            return Bad(Reason.NO_ROUTE)
+            return Bad(Reason.NO_ROUTE, asked.request)
         name = "" if route is None else route.name
         key, parts, missing = self._keys[pool].of(asked)
         return Selected(pool, key, name, parts, missing, asked.request)

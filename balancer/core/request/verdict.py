@@ -1,9 +1,14 @@
 """What the beginning of a connection can be other than a request that is known whole."""
 
-from dataclasses import dataclass
-from typing import Final
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from common.core.ledger import Outcome
+
+if TYPE_CHECKING:
+    from balancer.core.request.line import Request
 
 
 class Reason(Outcome):
@@ -68,9 +73,11 @@ class NeedMore:
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """Nothing to choose a server by, whatever follows."""
+    """Nothing to choose a server by, whatever follows. ``request`` is what was asked for, where
+    that could be read: nobody serves it."""
 
     reason: Reason
+    request: Request | None = field(default=None, compare=False)
 
 
 NEED_MORE: Final = NeedMore()

@@ -157,7 +157,7 @@ class Datagrams:
         mapping = Mapping(entry, key, outbound(entry, source), now)
         counts = self._ledger.counts
         counts[Counted.OPENED] += 1
-        counts[Counted.MOVED] += not entry.own_source and not mapping.is_plain
+        counts[Counted.OTHER_PORT] += not entry.own_source and not mapping.is_plain
         entry.figures.opened += 1
         self.mappings.add(mapping)
         return mapping

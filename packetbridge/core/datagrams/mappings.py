@@ -22,7 +22,7 @@ class Counted(Occurrence):
     OPENED = "mappings_opened"
     EXPIRED = "mappings_expired"  # by silence
     EVICTED = "mappings_evicted"  # the longest idle, for a newer one
-    MOVED = "mappings_moved"  # given another source port, their own being another VIP's
+    OTHER_PORT = "mappings_other_port"  # given another source port, their own being another VIP's
 
 
 class Mappings(Protocol):

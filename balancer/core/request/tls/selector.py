@@ -52,7 +52,7 @@ class TlsSelector:
         route = self._routes.find(asked) if self._routes is not None else None
         pool = self._default if route is None else route.pool
         if pool is None:
-            return Bad(Reason.NO_ROUTE)
+            return Bad(Reason.NO_ROUTE, asked.request)
         key, parts, missing = self._keys[pool].of(asked)
         said = "" if route is None else route.name
         return Selected(pool, key, said, parts, missing, asked.request, NO_HTTP)
