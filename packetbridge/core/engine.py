@@ -26,7 +26,7 @@ from packetbridge.core.config import Limits, Timeouts
 from packetbridge.core.connector import Connector
 from packetbridge.core.context import Context, Served
 from packetbridge.core.datagrams import quotations
-from packetbridge.core.datagrams.datagrams import Datagrams
+from packetbridge.core.datagrams.engine import Datagrams
 from packetbridge.core.datagrams.mapping import Mapping
 from packetbridge.core.datagrams.mappings import Mappings
 from packetbridge.core.ends import Ends, end, kill

@@ -28,7 +28,7 @@ from packetbridge.core.flow import (
     SERVER,
     Flow,
 )
-from packetbridge.program.mappings import KEPT, LAYOUTS, KernelMappings
+from packetbridge.program.fast_mappings import KEPT, LAYOUTS, KernelMappings
 
 OBJECT = Path(__file__).parent.parent / "fastpath" / "splice.bpf.o"
 NAME = "l3dsr-packetbridge"  # of the filters at tc

@@ -21,8 +21,8 @@ from packetbridge.core import config
 from packetbridge.core.engine import Bridge
 from packetbridge.core.entry import Entry
 from packetbridge.program.control import flows
+from packetbridge.program.fast_mappings import ANSWER, Answer
 from packetbridge.program.fast_path import KernelPath
-from packetbridge.program.mappings import ANSWER, Answer
 from tests.kernel.flows import BRIDGE, CLIENT, DSCP, ETHERNET, MARK, NOT_OURS, SERVER, VIP
 from tests.soak import Amount
 from tests.unit import models

@@ -17,12 +17,12 @@ from common.core.segment import reverse
 from packetbridge.core.datagrams.mapping import Mapping, outbound
 from packetbridge.core.datagrams.mappings import AT_ONCE, Counted
 from packetbridge.core.entry import Entry
+from packetbridge.program.fast_carriage import CARRIED, DOOR_KEY, Carriage, door_key
 
 NANOSECONDS = 10**9
 ROUND = 10.0  # seconds between two looks through all,
 PAUSE = 0.005  # and between two parts of one
 
-DOOR_KEY = Layout("door_key", [("address", "4s"), ("port", "2s"), ("dscp", "B"), ("pad", "B")])
 DOOR = Layout(
     "door",
     [
@@ -56,7 +56,6 @@ ANSWER = Layout(
     ],
 )
 GUISE_KEY = Layout("guise_key", [("tuple", "12s"), ("dscp", "B"), ("pad", "3s")])
-CARRIED = Layout("carried", [("mappings", "Q"), ("up_bytes", "Q"), ("down_bytes", "Q")])
 _BEGINNING = struct.Struct("=QQQ12s4sB")  # of ANSWER: seen to dscp
 LAYOUTS = (DOOR_KEY, DOOR, ANSWER, GUISE_KEY, CARRIED)
 KEPT = {"doors": DOOR, "mappings": ANSWER, "guises": GUISE_KEY}
@@ -108,7 +107,7 @@ class KernelMappings:
             entry = self._entry(key[4:8], key[12], key[10:12])
             if entry is not None:
                 self._asks.add(entry)
-        doors = {_door_key(entry): entry for entry in self._entries.values() if _passes(entry)}
+        doors = {door_key(entry): entry for entry in self._entries.values() if _passes(entry)}
         for stale in set(self._doors.keys()) - doors.keys():
             self._doors.remove(stale)
         self._carriage.follow(doors)
@@ -252,47 +251,7 @@ class KernelMappings:
             0,
             int(self._idle * NANOSECONDS),
         )
-        self._doors.put(_door_key(entry), record)
-
-
-class Carriage:
-    """What the kernel has carried by each way in, on its way to the figures."""
-
-    def __init__(self, loaded: Object) -> None:
-        size = CARRIED.size * loaded.processors()
-        self._map = loaded.map("carriage", DOOR_KEY.size, size)
-        self._nothing = bytes(size)
-        self._entries: dict[bytes, Entry] = {}
-        self._before: dict[bytes, tuple[int, int, int]] = {}
-
-    def follow(self, doors: dict[bytes, Entry]) -> None:
-        """Count for these from now on, by their keys."""
-        self.read()
-        for key in self._entries.keys() - doors.keys():
-            self._map.remove(key)
-            self._before.pop(key, None)
-        for key in doors.keys() - self._entries.keys():
-            self._map.put(key, self._nothing)
-        self._entries = dict(doors)
-
-    def read(self) -> None:
-        """Add to the figures what has come since it was last read."""
-        for key, entry in self._entries.items():
-            values = self._map.get(key)
-            if values is None:
-                continue
-            numbers = memoryview(values).cast("Q")
-            now = sum(numbers[::3]), sum(numbers[1::3]), sum(numbers[2::3])
-            before = self._before.get(key, (0, 0, 0))
-            self._before[key] = now
-            opened, up, down = (more - less for more, less in zip(now, before, strict=True))
-            entry.figures.opened += opened
-            entry.figures.up_bytes += up
-            entry.figures.down_bytes += down
-
-
-def _door_key(entry: Entry) -> bytes:
-    return DOOR_KEY.pack(entry.address, entry.port.to_bytes(2, "big"), entry.dscp, 0)
+        self._doors.put(door_key(entry), record)
 
 
 def _passes(entry: Entry) -> bool:
