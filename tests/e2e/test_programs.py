@@ -31,6 +31,14 @@ QUEUES = {"balancer": 3310, "backend1": 3320, "backend2": 3320}
 HOSTS = ("client", "client2", "balancer", "backend1", "backend2", "switch")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def begun_anew(running_lab: Lab) -> None:
+    """A program that was reconfigured has rules for as long as somebody needs them: these are
+    compared with those of a start."""
+    for program in PROGRAMS:
+        running_lab.script("restart", program)
+
+
 @pytest.fixture
 def foreign_rules(lab: Lab) -> Iterator[list[str]]:
     """Rules of somebody else in the same tables, in each program's namespace; gives two of them."""
