@@ -14,6 +14,14 @@ from tests.e2e.pooled import BOTH, FIRST, SECOND, given, in_force, pool, service
 
 pytestmark = pytest.mark.root
 
+BESIDE = f"""
+[[services]]
+name = "beside"
+vip = "{VIP}"
+port = 81
+dscp = 1
+pool = "elsewhere"
+"""
 ROUTES = """
 [[routes]]
 name = "exact"
@@ -83,7 +91,7 @@ def routed(running_lab: Lab) -> Iterator[None]:
         pool(name, FIRST if at == "backend1" else SECOND, 'key = ["path", "source"]')
         for name, at in WHERE.items()
     ]
-    with in_force(running_lab, service("default") + ROUTES + "".join(pools)):
+    with in_force(running_lab, service("default") + BESIDE + ROUTES + "".join(pools)):
         yield
 
 
