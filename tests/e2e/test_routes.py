@@ -107,7 +107,8 @@ def test_the_first_route_that_is_met_says_which_pool(lab: Lab) -> None:
             assert grown == {name}, (path, headers, method)
             assert answer.backend == WHERE[name]
             asked = headers if any(h.startswith("Host") for h in headers) else ["Host: h", *headers]
-            told = asking.ask("explain", method=method, url=path, headers=asked, source=CLIENT)
+            said = {"url": path, "headers": asked, "source": CLIENT, "service": "web"}
+            told = asking.ask("explain", method=method, **said)
             assert (told["pool"], told["backend"]) == (name, WHERE[name])
 
 
