@@ -40,8 +40,9 @@ def client(running_lab: Lab) -> Iterator[ssh.Client]:
 
 
 @pytest.fixture(scope="module")
-def home(client: ssh.Client) -> str:
-    """The backend that the client's address belongs to."""
+def home(running_lab: Lab, client: ssh.Client) -> str:
+    """The backend that the client's address belongs to while all are well."""
+    until(lambda: len(up(running_lab)) == ALL, 10, "all are well")
     with client.shell() as shell:
         return shell.backend
 
