@@ -10,7 +10,6 @@ rule of this host's, and beside a balancer that runs.
 from __future__ import annotations
 
 import ctypes
-import select
 import socket
 import struct
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from common.adapters.raw_socket import RawSockets
+from common.adapters.readable import readable
 from common.core import icmp
 from common.core.clock_exchange import Question
 from common.core.errors import MalformedError
@@ -163,7 +163,7 @@ def _received(listener: socket.socket, enough: Callable[[], bool]) -> Iterator[b
     deadline = time.monotonic() + WAIT
     while not enough():
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([listener], [], [], left)[0]:
+        if left <= 0 or not readable(listener, left):
             return
         yield listener.recv(65535)
 

@@ -7,7 +7,6 @@ asked. IP_RECVERR has it tell ICMP errors all the same, with who sent them (ip(7
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import time
@@ -15,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from common.adapters.exchange import IN_TIME, LOOK, Failure, failure, source_to, words
+from common.adapters.readable import readable
 
 MOST = 65535
 MOST_OTHERS = 4  # that are named
@@ -65,7 +65,7 @@ class DatagramExchange:
             return made
         while made.answered is None and made.failure is None:
             left = begun + patience - time.monotonic()
-            if left <= 0 or not select.select([self._udp], [], [], left)[0]:
+            if left <= 0 or not readable(self._udp, left):
                 _give_up(made)
             elif not self._reported(made):
                 self._received(made, begun)

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import struct
 import time
 from contextlib import suppress
 from enum import StrEnum
+
+from common.adapters.readable import readable
 
 LOOK = 0.002  # seconds between two looks at what is acknowledged
 SHOWN = 80  # characters of an error
@@ -81,7 +82,7 @@ class Connection:
 
     def _readable(self, seconds: float) -> bool:
         """Whether the socket is, or becomes so within a time."""
-        return bool(select.select([self._tcp], [], [], max(seconds, 0))[0])
+        return readable(self._tcp, seconds)
 
     def _info(self, field: struct.Struct) -> int:
         data = self._tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)

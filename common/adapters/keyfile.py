@@ -9,7 +9,6 @@ Nobody but its owner may read it: who knows the key can give any connection to a
 import os
 import pwd
 import re
-import secrets
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +79,7 @@ def create(path: str) -> None:
 
 
 def new_key() -> bytes:
-    return secrets.token_bytes(SIZE)
+    return os.urandom(SIZE)
 
 
 def text(keys: Sequence[bytes]) -> str:

@@ -7,13 +7,13 @@ goes to that packet's source, the client, who knows nothing of the address that 
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from common.adapters.readable import readable
 from common.core.checksum import internet_checksum
 
 # Usual MTUs: Ethernet; PPPoE, IPIP, GRE, VXLAN and WireGuard in it; of unknown tunnels; the least
@@ -65,7 +65,7 @@ def _answered(
     deadline = time.monotonic() + WAIT
     while missing:
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([pings], [], [], left)[0]:
+        if left <= 0 or not readable(pings, left):
             return
         data, (address, _) = pings.recvfrom(65535)
         at = (data[0] & 15) * 4

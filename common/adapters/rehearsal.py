@@ -10,7 +10,6 @@ copied.
 from __future__ import annotations
 
 import re
-import select
 import shutil
 import socket
 import time
@@ -24,6 +23,7 @@ from common.adapters.checks import Problem
 from common.adapters.firewall import FirewallError, run
 from common.adapters.own_network import in_own_network
 from common.adapters.raw_socket import RawSockets
+from common.adapters.readable import readable
 from common.adapters.routes import RouteError
 
 TABLES = ("mangle", "nat", "filter", "security")  # iptables' own, besides raw
@@ -182,7 +182,7 @@ def _sent_in(sample: Sample, mac: bytes) -> bool:
 def _coming_out(out: socket.socket, sent: bytes) -> bytes | None:
     """The packet that has the addresses, protocol and first four bytes of what was sent."""
     deadline = time.monotonic() + WAIT
-    while (left := deadline - time.monotonic()) > 0 and select.select([out], [], [], left)[0]:
+    while (left := deadline - time.monotonic()) > 0 and readable(out, left):
         packet = out.recv(65535)
         if packet[9:10] + packet[12:24] == sent[9:10] + sent[12:24]:
             return packet

@@ -18,8 +18,8 @@ by the sender's clock, and the answer's covers the question's random numbers: it
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
+from random import SystemRandom
 
 from common.core import handoff
 from common.core.handoff import Binding, Handoff, Kind
@@ -28,6 +28,7 @@ from common.core.segment import ACK, MASK, RST, Segment, build_along
 from common.core.tcp_options import NO_SCALE, encode_timestamps
 
 HALF = 1 << 31
+_RANDOM = SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Question:
     bridge: bytes
     port: int
     dscp: int
-    c: int = field(default_factory=lambda: secrets.randbits(32))
-    b: int = field(default_factory=lambda: secrets.randbits(32))
+    c: int = field(default_factory=lambda: _RANDOM.getrandbits(32))
+    b: int = field(default_factory=lambda: _RANDOM.getrandbits(32))
 
     @property
     def flow(self) -> bytes:

@@ -18,6 +18,7 @@ from functools import partial
 from common.adapters.firewall import Firewall
 from common.adapters.keyfile import KeyFileError
 from common.adapters.packet_queue import PacketQueue
+from common.adapters.readable import readable
 from common.adapters.supervisor import Supervisor
 from common.adapters.watch import Watch
 from common.core.keys import Keys
@@ -310,7 +311,7 @@ class PacketLoop:
         """Judge what still comes."""
         until = time.monotonic() + LAST_WORDS
         while (wait := until - time.monotonic()) > 0:
-            if select.select([self._queue], [], [], wait)[0]:
+            if readable(self._queue, wait):
                 self._queue.run(TURN)
 
     def _error(self, name: Fault | Loop, data: bytes) -> bytes | None:

@@ -50,6 +50,7 @@ stat_of() { # PID
     local stat
     { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
     read -ra stat <<<"${stat##*) }" # the name before ")" may contain spaces
+    ((${#stat[@]} > 19)) || return 1 # it ended meanwhile
     echo "${stat[0]} ${stat[19]}"
 }
 

@@ -308,6 +308,7 @@ def test_the_balancer_restarts(lab: Lab, client: ssh.Client, port: int) -> None:
     """The kernel goes on; or a hash leads to the same backend again, and who was chosen in turn is
     reset, after a kill: a stop would have its host reset whoever sends meanwhile."""
     number = signal.SIGTERM if lab.in_kernel else signal.SIGKILL
+    until(lambda: len(up(lab)) == ALL, 10, "all are well")
     with client.shell(port) as shell:
         assert shell.says("echo before") == "before"
         os.kill(lab.pid("balancer"), number)

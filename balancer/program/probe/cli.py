@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from balancer.program.probe.seen import Seen
-from balancer.program.probe.wanted import wanted
 from common.core.config import BALANCER_PORT
 from common.program.examination import Line, Verdict
 from common.program.reporting import FAILED
+
+if TYPE_CHECKING:
+    from balancer.program.probe.seen import Seen
 
 HELP = """Ask a service through the VIP from this host, and say which step fails, where and why.
 
@@ -77,7 +78,9 @@ def probe(
     timeout: float,
     as_json: bool,
 ) -> None:
-    from balancer.program.probe import course, diagnosis  # noqa: PLC0415 - takes a while
+    # they take a while, and with OpenSSL 4 MB, which the balancer itself does not need
+    from balancer.program.probe import course, diagnosis  # noqa: PLC0415
+    from balancer.program.probe.wanted import wanted  # noqa: PLC0415
 
     try:
         asked = wanted(url, to, host, send, balancer, bridges, timeout, cacert)
