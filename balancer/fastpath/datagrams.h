@@ -49,7 +49,7 @@ static __noinline int steer_datagram(struct __sk_buff *skb, const struct segment
 	if (!mapping || s->ttl < 2)
 		return NOT_OURS;
 	tos = mapping->dscp_bits | (s->tos & ECN_BITS);
-	next = way_out(skb, s, s->key.src, mapping->bridge, tos);
+	next = way_out(skb, s, IPPROTO_UDP, s->key.src, mapping->bridge, tos);
 	wire = on_wire(skb, s);
 	if (!next.interface) {
 		count(DATAGRAMS_UNROUTED, &wire);

@@ -87,7 +87,7 @@ static __noinline int steer_on(struct __sk_buff *skb, const struct segment *s, s
 	if (has_ours(skb, s))
 		return NOT_OURS;
 	tos = flow->dscp_bits | (s->tos & ECN_BITS);
-	next = way_out(skb, s, s->key.src, flow->bridge, tos);
+	next = way_out(skb, s, IPPROTO_TCP, s->key.src, flow->bridge, tos);
 	words = change(s->key.dst, flow->bridge);
 	wire = on_wire(skb, s);
 	if (!next.interface) {

@@ -209,12 +209,12 @@ struct hop {
 
 /* Where a packet to `dst` goes; to the stack where there is no route, a blackhole, a path too narrow
  * for it, or forwarding is switched off. */
-ALWAYS struct hop way_out(struct __sk_buff *skb, const struct segment *s, __be32 src, __be32 dst,
-		     __u8 tos)
+ALWAYS struct hop way_out(struct __sk_buff *skb, const struct segment *s, __u8 protocol,
+			  __be32 src, __be32 dst, __u8 tos)
 {
 	struct bpf_fib_lookup to = {
 		.family = 2, /* AF_INET */
-		.l4_protocol = s->protocol,
+		.l4_protocol = protocol,
 		.ifindex = skb->ingress_ifindex,
 		.tos = tos,
 		.ipv4_src = src,
@@ -228,8 +228,9 @@ ALWAYS struct hop way_out(struct __sk_buff *skb, const struct segment *s, __be32
 	/* what is one of many segments is measured by the largest of them */
 	to.tot_len = skb->gso_size ? s->length - s->payload + skb->gso_size : s->length;
 	found = bpf_fib_lookup(skb, &to, sizeof(to), 0);
-	if ((found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
-	    to.family == 2) { /* a route may lead by a neighbour of IPv6 (RFC 5549) */
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return next;
+	if (to.family == 2) { /* a route may lead by a neighbour of IPv6 (RFC 5549) */
 		next.interface = to.ifindex;
 		next.neighbour = to.ipv4_dst;
 	}

@@ -300,7 +300,7 @@ ALWAYS int go_up(struct __sk_buff *skb, const struct segment *s, const struct do
 	if (s->ttl <= hop)
 		return NOT_OURS;
 	if (door->onward) {
-		next = way_out(skb, s, to.src, to.dst, s->tos & ECN_BITS);
+		next = way_out(skb, s, IPPROTO_UDP, to.src, to.dst, s->tos & ECN_BITS);
 		if (!next.interface || s->ttl < 2)
 			return NOT_OURS;
 		hop = 1;
@@ -343,7 +343,7 @@ ALWAYS int go_down(struct __sk_buff *skb, const struct segment *s, struct answer
 	struct hop next = {};
 
 	if (onward) {
-		next = way_out(skb, s, answer->to.src, answer->to.dst, s->tos & ECN_BITS);
+		next = way_out(skb, s, IPPROTO_UDP, answer->to.src, answer->to.dst, s->tos & ECN_BITS);
 		if (!next.interface || s->ttl < 2)
 			return NOT_OURS;
 		hop = 1;
@@ -369,7 +369,7 @@ ALWAYS int follow_first(struct __sk_buff *skb, struct segment *s, __be16 id, __u
 		return NOT_OURS;
 	hop = as->hop;
 	if (onward) {
-		next = way_out(skb, s, as->src, as->dst, s->tos & ECN_BITS);
+		next = way_out(skb, s, IPPROTO_UDP, as->src, as->dst, s->tos & ECN_BITS);
 		if (!next.interface || s->ttl < 2)
 			return NOT_OURS;
 		hop = 1;

@@ -253,7 +253,7 @@ static __noinline int incoming_segment(struct __sk_buff *skb)
 	}
 	hop = way->hop;
 	if (way->onward) {
-		next = way_out(skb, &s, way->to.src, way->to.dst, s.tos & ECN_BITS);
+		next = way_out(skb, &s, IPPROTO_TCP, way->to.src, way->to.dst, s.tos & ECN_BITS);
 		if (!next.interface || s.ttl < 2)
 			return NOT_OURS;
 		hop = 1;
