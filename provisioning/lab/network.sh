@@ -33,8 +33,6 @@ host_up() { # HOST
 }
 
 lan_up() { # LAN
-    # a switch is no firewall; the hooks of one would be run for each frame
-    on switch sysctl -qe net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-arptables=0
     ip -n "$lab_name-switch" link add name "$1" type bridge stp_state 0 forward_delay 0 mcast_snooping 0
     ip -n "$lab_name-switch" link set "$1" up
 }
