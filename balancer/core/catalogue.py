@@ -34,7 +34,7 @@ class PoolLimit:
 
 class Catalogue:
     """``pools`` and their rate ``limits`` by name; ``services`` by VIP and port (6 bytes), those of
-    UDP apart; the ``vips`` of all of them."""
+    UDP apart; the ``vips`` of all of them. ``inspects``: of some clients something is read."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Catalogue:
         self.limits = limits
         self.services = {service.endpoint: service for service in services}
         self.datagram_services = {service.endpoint: service for service in datagram_services}
+        self.inspects = any(not each.uninspected for each in self.services.values())
         self.vips = frozenset(at[:4] for at in (*self.services, *self.datagram_services))
 
     def current(self, pool: Pool) -> Pool:

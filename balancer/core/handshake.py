@@ -9,7 +9,7 @@ from balancer.core.flow import Flow, incarnation
 from balancer.core.service import Service
 from common.core import tcp_options
 from common.core.ledger import Outcome
-from common.core.segment import ACK, MASK, RST, SYN, Segment, build_along, reverse
+from common.core.segment import ACK, MASK, RST, SYN, Segment, build_along, is_first, reverse
 from common.core.tcp_options import NO_SCALE
 
 MAX_ROUND_TRIP = 60_000  # milliseconds; an older echo says nothing of the path
@@ -35,7 +35,7 @@ def answer_syn(context: Context, service: Service, syn: Segment, live: Flow | No
     the same addresses and ports. The SYN's own data, ECN and unknown options are declined
     by not being mentioned (RFC 7413 section 3: data not acknowledged is sent again)."""
     ledger = context.ledger
-    if syn.flags & ~(0xC0 | 0x08) != SYN:  # ECE and CWR offer ECN (RFC 3168), PSH comes with data
+    if not is_first(syn.flags):
         return ledger.drop(Refusal.BAD_SYN, syn.data)
     offer = tcp_options.offer(syn.options)
     if offer.signed:

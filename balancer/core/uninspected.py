@@ -37,7 +37,7 @@ from balancer.core.service import Service, Target
 from balancer.core.story import Asked
 from balancer.core.strangers import Strangers, Unknown
 from common.core.ledger import Occurrence, Outcome
-from common.core.segment import ACK, CWR, ECE, MASK, PSH, RST, SYN, Segment, build_along, reverse
+from common.core.segment import ACK, MASK, RST, SYN, Segment, build_along, is_first, reverse
 
 # Policies that lead a client to the same backend after all was forgotten.
 BY_HASH = ("maglev", "ring", "rendezvous")
@@ -98,7 +98,7 @@ class Uninspected:
         self, service: Service, flow: Flow | None, segment: Segment, now: float, draining: bool
     ) -> bytes | None:
         context = self._context
-        if segment.flags & ~(ECE | CWR | PSH) != SYN:
+        if not is_first(segment.flags):
             return context.ledger.drop(Refusal.BAD_SYN, segment.data)
         segment.check_checksum()
         # Over, as its bridge says, or of when the service read requests and this one had not come.
@@ -190,8 +190,7 @@ class Uninspected:
     def _stands(self, flow: Flow, now: float) -> None:
         """The client has an answer, it says. Without room it stays with the opening ones."""
         context, table = self._context, self._context.table
-        alone = all(service.uninspected for service in context.catalogue.services.values())
-        if not alone and not table.has_share():
+        if context.catalogue.inspects and not table.has_share():
             return
         if table.hand(flow) or make_room(context, flow, now):
             flow.handed_at, flow.syn = now, None

@@ -11,6 +11,10 @@ integers of network-order words.
 
 from __future__ import annotations
 
+import struct
+
+_U16 = struct.Struct("!H")
+
 
 def word_sum(data: bytes | bytearray) -> int:
     """Sum of the 16-bit words of ``data`` modulo 0xFFFF; an odd last byte is padded with zero."""
@@ -45,3 +49,9 @@ def updated(checksum: int, difference: int) -> int:
     amount, so that an error made elsewhere is found by the receiver and not sealed in here.
     """
     return (0xFFFF - ((0xFFFF ^ checksum) + difference) % 0xFFFF) % 0xFFFF
+
+
+def patch(packet: bytearray, at: int, difference: int) -> None:
+    """Bring the checksum field at an offset up to date: see ``updated``."""
+    (old,) = _U16.unpack_from(packet, at)
+    _U16.pack_into(packet, at, updated(old, difference))

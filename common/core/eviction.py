@@ -22,10 +22,13 @@ P = TypeVar("P", bound=Placed)
 
 
 def longest_idle(
-    flows: OrderedDict[bytes, P], now: float, recall: Callable[[P], None] = lambda _: None
+    flows: OrderedDict[bytes, P],
+    now: float,
+    recall: Callable[[P], None] = lambda _: None,
+    spared: float = SPARED,
 ) -> P | None:
     """The flow that has been silent longest, as far as LOOKS looks tell; None where all that were
-    looked at have been heard of lately.
+    looked at have been heard of in the last ``spared`` seconds (-inf: nobody is spared).
 
     A packet only writes the time (``seen``): a flow that was heard of since it took its place goes
     to the end when it is met here, so that the first that was not has been silent longest.
@@ -41,4 +44,4 @@ def longest_idle(
             break
         flow.placed = flow.seen
         flows.move_to_end(key)
-    return longest if longest is not None and now - longest.seen >= SPARED else None
+    return longest if longest is not None and now - longest.seen >= spared else None

@@ -27,6 +27,12 @@ TCP_HEADER = struct.Struct("!HHIIHHHH")
 MIN_PACKET = IP_HEADER.size + TCP_HEADER.size
 
 
+def is_first(flags: int) -> bool:
+    """Whether these are a connection's first segment's flags: SYN, with ECE and CWR where ECN is
+    offered (RFC 3168 section 6.1.1) and PSH where data come along, and no other."""
+    return flags & ~(ECE | CWR | PSH) == SYN
+
+
 class Segment:
     """One segment, read from ``data``. Fields are as on the wire; ``key`` names the flow.
 

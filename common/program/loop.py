@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import NamedTuple
 
 from common.adapters.firewall import Firewall
 from common.adapters.keyfile import KeyFileError
@@ -65,6 +66,20 @@ class Loop(Occurrence):
     TIMER_ERROR = "timer_error"  # an error of ours, without a packet
 
 
+class Queued(NamedTuple):
+    """One of the kernel's queues: what it is called, how many of its packets are judged in a turn,
+    and what counts those that it has lost."""
+
+    name: str
+    queue: PacketQueue
+    turn: int
+    lost: Loop
+
+    def judge(self, _events: int) -> None:
+        """Take a turn."""
+        self.queue.run(self.turn)
+
+
 def wall_offset() -> float:
     """What to add to the monotonic time for seconds since 1970."""
     return time.time() - time.monotonic()
@@ -105,13 +120,13 @@ class PacketLoop:
         self._due = 0.0
         self._packets = 0
         self._supervisor = Supervisor()
-        self._queue = PacketQueue(number, self._judge)
-        self._syn_queue = None
+        self._queues = [Queued("queue", PacketQueue(number, self._judge), TURN, Loop.QUEUE_LOST)]
         if syn_number is not None:
-            self._syn_queue = PacketQueue(syn_number, self._judge, SYNS)
-        self._datagram_queue = None
+            syns = PacketQueue(syn_number, self._judge, SYNS)
+            self._queues.append(Queued("syn_queue", syns, SYN_TURN, Loop.SYN_QUEUE_LOST))
         if datagram_number is not None:
-            self._datagram_queue = PacketQueue(datagram_number, self._judge)
+            datagrams = PacketQueue(datagram_number, self._judge)
+            self._queues.append(Queued("datagram_queue", datagrams, TURN, Loop.DATAGRAM_QUEUE_LOST))
         self._signals = Signals()  # before there is anything that a signal would leave behind
 
     # --- for what is done besides packets ---
@@ -129,12 +144,7 @@ class PacketLoop:
 
     def waiting(self) -> dict[str, int]:
         """Packets in each of the kernel's queues, by its name."""
-        queues = {"queue": self._queue}
-        if self._syn_queue is not None:
-            queues["syn_queue"] = self._syn_queue
-        if self._datagram_queue is not None:
-            queues["datagram_queue"] = self._datagram_queue
-        return {name: queue.waiting() for name, queue in queues.items()}
+        return {name: queue.waiting() for name, queue, *_ in self._queues}
 
     @property
     def offset(self) -> float:
@@ -161,11 +171,8 @@ class PacketLoop:
         """Judge packets and run timers until a signal says to stop."""
         with wakeups() as woken:
             watch = self.watch
-            watch.add(self._queue.fileno(), select.POLLIN, lambda _: self._queue.run(TURN))
-            if (syns := self._syn_queue) is not None:
-                watch.add(syns.fileno(), select.POLLIN, lambda _: syns.run(SYN_TURN))
-            if (datagrams := self._datagram_queue) is not None:
-                watch.add(datagrams.fileno(), select.POLLIN, lambda _: datagrams.run(TURN))
+            for each in self._queues:
+                watch.add(each.queue.fileno(), select.POLLIN, each.judge)
             watch.add(woken.fileno(), select.POLLIN, lambda _: _empty(woken))
             # Nothing on the packets' way makes reference cycles, and a collection that walks a
             # million flows would hold packets up for as long.
@@ -218,10 +225,8 @@ class PacketLoop:
     def close(self) -> None:
         """Give the queue back, and write what was counted."""
         self._log_counters()
-        self._queue.close()
-        for queue in (self._syn_queue, self._datagram_queue):
-            if queue is not None:
-                queue.close()
+        for each in self._queues:
+            each.queue.close()
         self._sender.close()
         self._supervisor.close()
 
@@ -283,18 +288,13 @@ class PacketLoop:
             self._bounded.log(logging.WARNING, Loop.CLOCK_STEPS, text, way, abs(step))
 
     def _look_at_queues(self) -> None:
-        self._look_at_queue(Loop.QUEUE_LOST, self._queue)
-        if self._syn_queue is not None:
-            self._look_at_queue(Loop.SYN_QUEUE_LOST, self._syn_queue)
-        if self._datagram_queue is not None:
-            self._look_at_queue(Loop.DATAGRAM_QUEUE_LOST, self._datagram_queue)
-
-    def _look_at_queue(self, name: Loop, queue: PacketQueue) -> None:
-        counts, lost = self._core.ledger.counts, queue.lost()
-        more, counts[name] = lost - counts[name], lost
-        if more > 0:
-            text = "%d packets that came faster than this program takes them, or while it stood"
-            self._bounded.log(logging.WARNING, name, text, more)
+        counts = self._core.ledger.counts
+        for _, queue, _, name in self._queues:
+            lost = queue.lost()
+            more, counts[name] = lost - counts[name], lost
+            if more > 0:
+                text = "%d packets that came faster than this program takes them, or while it stood"
+                self._bounded.log(logging.WARNING, name, text, more)
 
     def _say_farewell(self) -> bool:
         """Send what the core has to tell its peers before it goes; whether there was anything."""
@@ -309,10 +309,11 @@ class PacketLoop:
 
     def _hear_last_words(self) -> None:
         """Judge what still comes."""
+        queue = self._queues[0].queue
         until = time.monotonic() + LAST_WORDS
         while (wait := until - time.monotonic()) > 0:
-            if readable(self._queue, wait):
-                self._queue.run(TURN)
+            if readable(queue, wait):
+                queue.run(TURN)
 
     def _error(self, name: Fault | Loop, data: bytes) -> bytes | None:
         self._core.ledger.counts[name] += 1

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 
-from common.core import checksum, icmp
+from common.core import icmp
+from common.core.checksum import patch, word_sum
 from common.core.errors import Malformed, MalformedError
 from common.core.ledger import Ledger, Outcome
 from common.core.segment import ECN_BITS, MASK
@@ -46,11 +47,11 @@ def translate(data: bytes, inbound: list[dict[bytes, Flow]], ledger: Ledger) -> 
     outer = icmp.header_bytes(data)
     if flow.stamper is not None:
         _lower_mtu(message, outer)
-    _patch(message, outer + _ICMP_SUM, _sum(message, outer) - _sum(data, outer))
+    patch(message, outer + _ICMP_SUM, word_sum(message[outer:]) - word_sum(data[outer:]))
     message[1] &= ECN_BITS
     message[16:20] = flow.entry.server
-    old = checksum.word_sum(data[:outer])
-    _patch(message, _IP_SUM, checksum.word_sum(message[:outer]) - old)
+    old = word_sum(data[:outer])
+    patch(message, _IP_SUM, word_sum(message[:outer]) - old)
     return ledger.passed(Message.TRANSLATED, bytes(message))
 
 
@@ -62,12 +63,12 @@ def _translate_quotation(message: bytearray, inner: int, tcp: int, flow: Flow) -
     (seq,) = _U32.unpack_from(message, tcp + 4)
     _U32.pack_into(message, tcp + 4, (seq - flow.seq_down) & MASK)
     header = tcp - inner
-    change = checksum.word_sum(message[inner:tcp]) - checksum.word_sum(before[:header])
-    _patch(message, inner + _IP_SUM, change)
+    change = word_sum(message[inner:tcp]) - word_sum(before[:header])
+    patch(message, inner + _IP_SUM, change)
     if len(message) >= tcp + _TCP_SUM + 2:
-        quoted = checksum.word_sum(message[inner + 12 : inner + 20] + message[tcp : tcp + 8])
-        change = quoted - checksum.word_sum(before[12:20] + before[header : header + 8])
-        _patch(message, tcp + _TCP_SUM, change)
+        quoted = word_sum(message[inner + 12 : inner + 20] + message[tcp : tcp + 8])
+        change = quoted - word_sum(before[12:20] + before[header : header + 8])
+        patch(message, tcp + _TCP_SUM, change)
 
 
 def _lower_mtu(message: bytearray, at: int) -> None:
@@ -76,12 +77,3 @@ def _lower_mtu(message: bytearray, at: int) -> None:
     (mtu,) = _U16.unpack_from(message, at + 6)
     if tuple(message[at : at + 2]) == icmp.FRAGMENTATION_NEEDED and mtu > stamper.ADDED:
         _U16.pack_into(message, at + 6, mtu - stamper.ADDED)
-
-
-def _sum(packet: bytes | bytearray, start: int) -> int:
-    return checksum.word_sum(packet[start:])
-
-
-def _patch(packet: bytearray, at: int, change: int) -> None:
-    (old,) = _U16.unpack_from(packet, at)
-    _U16.pack_into(packet, at, checksum.updated(old, change))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from common.core import tcp_options
 from common.core.ledger import Occurrence, Outcome
-from common.core.segment import ACK, CWR, ECE, MASK, PSH, RST, SYN, Segment
+from common.core.segment import ACK, MASK, RST, SYN, Segment, is_first
 from packetbridge.core import answers, sources, splice
 from packetbridge.core.connector import Asked
 from packetbridge.core.context import Context, Served
@@ -55,7 +55,7 @@ class Uninspected:
     ) -> bytes | None:
         """The verdict on a client's SYN; it is sent on as a packet of this host."""
         context = self._context
-        if segment.flags & ~(ECE | CWR | PSH) != SYN:
+        if not is_first(segment.flags):
             return context.ledger.drop(Unfit.BAD_SYN, segment.data)
         segment.check_checksum()
         if flow is not None and flow.state is State.LINGER:

@@ -291,13 +291,15 @@ class Lab:
 
     def retransmissions(self) -> int:
         """Segments that the client and the servers have sent again so far."""
-        return sum(self._tcp(host, "RetransSegs") for host in ("client", "backend1", "backend2"))
+        hosts = ("client", "backend1", "backend2")
+        return sum(self.kernel_count(host, "snmp", "Tcp", "RetransSegs") for host in hosts)
 
-    def _tcp(self, host: str, name: str) -> int:
+    def kernel_count(self, host: str, file: str, group: str, name: str) -> int:
+        """A counter of a host's kernel, of /proc/net/snmp or netstat."""
         names, values = [
             line.split()
-            for line in self.run(host, "cat", "/proc/self/net/snmp").splitlines()
-            if line.startswith("Tcp:")
+            for line in self.run(host, "cat", f"/proc/self/net/{file}").splitlines()
+            if line.startswith(f"{group}:")
         ]
         return int(values[names.index(name)])
 

@@ -71,12 +71,7 @@ def algorithm(request: pytest.FixtureRequest, running_lab: Lab) -> Iterator[str]
 
 def timeouts(lab: Lab) -> int:
     """Retransmission time-outs that the first server's TCP has had."""
-    names, values = [
-        line.split()
-        for line in lab.run("backend1", "cat", "/proc/self/net/netstat").splitlines()
-        if line.startswith("TcpExt:")
-    ]
-    return int(values[names.index("TCPTimeouts")])
+    return lab.kernel_count("backend1", "netstat", "TcpExt", "TCPTimeouts")
 
 
 @pytest.mark.parametrize("to", [VIP, SERVER1], ids=["through the VIP", "direct"])

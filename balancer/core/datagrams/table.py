@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from math import inf
 
 from balancer.core.config import Limits, Timeouts
 from balancer.core.datagrams.fast_path import FastMappings
 from balancer.core.datagrams.mapping import Mapping
 from balancer.core.datagrams.service import DatagramService, DatagramTarget
-from common.core.eviction import LOOKS
+from common.core.eviction import longest_idle
 from common.core.ledger import Ledger, Occurrence
 from common.core.timing import ASK_AGAIN, IdleWheel
 
@@ -109,18 +110,8 @@ class MappingTable:
         return mapping.seen + mapping.service.idle_timeout
 
     def _evict(self, now: float) -> Mapping:
-        """Remove the least recently used one, as far as LOOKS looks tell, and give it.
-
-        A datagram only writes the time (``seen``): who was heard of since it took its place goes to
-        the end when it is met here.
-        """
-        for _ in range(LOOKS):
-            mapping = next(iter(self.mappings.values()))
-            self._fast.recall(mapping)
-            if mapping.seen == mapping.placed:
-                break
-            mapping.placed = mapping.seen
-            self.mappings.move_to_end(mapping.key)
-        mapping = next(iter(self.mappings.values()))
+        """Remove the least recently used one, and give it."""
+        mapping = longest_idle(self.mappings, now, self._fast.recall, spared=-inf)
+        assert mapping is not None, "it is asked of a table with something in it"
         self.remove(mapping, now, Mapped.EVICTED)
         return mapping

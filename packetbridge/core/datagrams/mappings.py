@@ -1,5 +1,5 @@
 """Where mappings are kept: in a table of the program's own, or, where the kernel translates, in its
-maps, which then are all that there is (packetbridge/program/mappings.py).
+maps, which then are all that there is (packetbridge/program/fast_mappings.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 
-from common.core import checksum, datagram, icmp
+from common.core import datagram, icmp
+from common.core.checksum import patch, word_sum
 from common.core.datagram import UDP
 from common.core.errors import Malformed, MalformedError
 from common.core.ledger import Ledger, Outcome
@@ -84,16 +85,16 @@ def _rewritten(data: bytes, quoted: bytes, ends: tuple[bytes, bytes]) -> bytes:
     message = bytearray(data)
     message[inner + 12 : inner + 20] = quoted[:8]
     message[udp : udp + 4] = quoted[8:]
-    change = _sum(message[inner:udp]) - _sum(data[inner:udp])
-    _patch(message, inner + _IP_SUM, change)
-    addresses = _sum(message[inner + 12 : inner + 20]) - _sum(data[inner + 12 : inner + 20])
-    ports = _sum(message[udp : udp + 4]) - _sum(data[udp : udp + 4])
+    change = word_sum(message[inner:udp]) - word_sum(data[inner:udp])
+    patch(message, inner + _IP_SUM, change)
+    addresses = word_sum(message[inner + 12 : inner + 20]) - word_sum(data[inner + 12 : inner + 20])
+    ports = word_sum(message[udp : udp + 4]) - word_sum(data[udp : udp + 4])
     (old,) = _U16.unpack_from(message, udp + _UDP_SUM)
     _U16.pack_into(message, udp + _UDP_SUM, datagram.updated(old, addresses + ports))
-    _patch(message, outer + _ICMP_SUM, _sum(message[outer:]) - _sum(data[outer:]))
+    patch(message, outer + _ICMP_SUM, word_sum(message[outer:]) - word_sum(data[outer:]))
     message[1] &= ECN_BITS
     message[12:20] = ends[0] + ends[1]
-    _patch(message, _IP_SUM, _sum(message[:outer]) - _sum(data[:outer]))
+    patch(message, _IP_SUM, word_sum(message[:outer]) - word_sum(data[:outer]))
     return bytes(message)
 
 
@@ -108,12 +109,3 @@ def _quoted_target(data: bytes) -> bytes:
     """What it was about was sent there; empty where that cannot be read."""
     at = icmp.header_bytes(data) + icmp.HEADER_BYTES + 16
     return data[at : at + 4]
-
-
-def _sum(data: bytes | bytearray) -> int:
-    return checksum.word_sum(data)
-
-
-def _patch(packet: bytearray, at: int, change: int) -> None:
-    (old,) = _U16.unpack_from(packet, at)
-    _U16.pack_into(packet, at, checksum.updated(old, change))
