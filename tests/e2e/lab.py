@@ -282,12 +282,19 @@ class Lab:
         words = [word for pair in values.items() for word in pair]
         self.run(host, "ethtool", "-K", "eth0", *words)
 
-    def states(self, host: str, port: int) -> list[str]:
-        """States of a host's TCP connections from or to the client's port ("ESTAB"). The second
-        client's, a check's or a direct one's may have the same port."""
+    def states(self, host: str, port: int, to: int | None = None) -> list[str]:
+        """States of a host's TCP connections from or to the client's port ("ESTAB"), and of these
+        only ones with port ``to`` at the other end: the client's kernel gives a port again for
+        another service while the first one's server is in TIME-WAIT. The second client's, a check's
+        or a direct one's may have the same port."""
         lines = [line.split() for line in self.run(host, "ss", "-Htan").splitlines()]
         client = {f"{address}:{port}" for address in (CLIENT, ROUTED_CLIENT)}
-        return [state for state, _, _, *ends in lines if client.intersection(ends)]
+        return [
+            state
+            for state, _, _, *ends in lines
+            if client.intersection(ends)
+            and (to is None or any(end.endswith(f":{to}") for end in ends if end not in client))
+        ]
 
     def retransmissions(self) -> int:
         """Segments that the client and the servers have sent again so far."""

@@ -93,7 +93,7 @@ def test_reset_in_mid_download(lab: Lab) -> None:
         while missing > 0:  # no pause in which the window would close
             missing -= len(tcp.recv(1 << 16))
         abort(tcp)
-        until(lambda: not lab.states(backend, port), 2, "the server's connection is closed")
+        until(lambda: not lab.states(backend, port, to=80), 2, "the server's connection is closed")
     seen = begun(packets)
     first = next(at for at, packet in enumerate(seen) if packet.outgoing and packet.flags & RST)
     # the kernel's path delivers in the very call that sends: nothing is under way

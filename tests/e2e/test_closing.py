@@ -176,8 +176,8 @@ def test_both_close_at_once(lab: Lab, scripted: None, held: str) -> None:
                 tcp.shutdown(socket.SHUT_WR)
             assert tcp.recv(1) == b""
             assert ended.wait(5), "the server learns of the end"
-        until(lambda: lab.states("client", port) == ["TIME-WAIT"], 2, "the client waits")
-        until(lambda: lab.states("backend1", port) == ["TIME-WAIT"], 2, "the server waits")
+        until(lambda: lab.states("client", port, PORT) == ["TIME-WAIT"], 2, "the client waits")
+        until(lambda: lab.states("backend1", port, PORT) == ["TIME-WAIT"], 2, "the server waits")
     seen = begun(packets)
     assert not any(packet.flags & RST for packet in seen)
     client_fin, server_fin = (_first_fin(seen, outgoing) for outgoing in (True, False))

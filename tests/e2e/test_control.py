@@ -100,7 +100,7 @@ def test_a_connection_is_ended_for_both_sides(lab: Lab, at: str) -> None:
     assert again.returncode == 1 or at == "bridge", "the bridge may still translate late packets"
 
     def gone() -> bool:
-        return not lab.states(flow["backend"], port)
+        return not lab.states(flow["backend"], port, to=80)
 
     until(gone, 5, "the server's side has ended")
     until(lambda: backend(lab, flow["backend"])["pending"] == 0, 5, "its place is free")

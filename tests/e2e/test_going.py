@@ -73,7 +73,7 @@ def test_a_killed_bridge_ends_its_connections_when_it_is_back(lab: Lab) -> None:
     lab.script("restart", bridge)
     _ends_or_goes_on(lab, tcp, WAIT)
     tcp.close()
-    until(lambda: not lab.states(bridge, port), WAIT, "so does the server's side")
+    until(lambda: not lab.states(bridge, port, to=80), WAIT, "so does the server's side")
 
 
 def test_a_balancer_that_stops_leaves_its_clients_to_the_host(lab: Lab) -> None:

@@ -41,7 +41,7 @@ def test_injected_segments_do_nothing(
             for _ in range(3):
                 tcp.sendall(web.request(path))
                 assert web.response(tcp).body == body
-        assert lab.states("backend1", of.port) == ["ESTAB"]
+        assert lab.states("backend1", of.port, to=80) == ["ESTAB"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -51,9 +51,9 @@ def test_reset_with_the_exact_number_ends_the_connection(
     """It cannot be told from the client's own."""
     with lab.connect() as tcp:
         of = live(lab, tcp, web.request(lab.path_for("1k", "backend1")))
-        assert lab.states("backend1", of.port) == ["ESTAB"]
+        assert lab.states("backend1", of.port, to=80) == ["ESTAB"]
         sender.send(of.segment(TARGETS[target], RST, of.seq, 0), TARGETS[target].host)
-        until(lambda: not lab.states("backend1", of.port), 2, "the server's side is reset")
+        until(lambda: not lab.states("backend1", of.port, to=80), 2, "the server's side is reset")
 
 
 def test_speed_of_a_download_under_injection(lab: Lab, amount: Amount, report: Report) -> None:
