@@ -229,7 +229,7 @@ def test_the_operator_ends_one(lab: Lab, client: ssh.Client) -> None:
             where, port = program or shell.backend, shell.peer[1]
             told(lab, where, "flows", "--kill", f"{CLIENT}:{port}")
             assert shell.process.wait(5) != 0
-            until(lambda port=port: not there(lab, home_of(lab, port), port), 5, "the server, too")
+            until(lambda port=port: not there(lab, port), 5, "the server, too")
 
 
 @pytest.mark.parametrize("port", [ssh.REMOTE, ssh.NEAR])
@@ -291,7 +291,7 @@ def test_silence_ends_it_for_both(lab: Lab, client: ssh.Client, home: str) -> No
         try:
             told(lab, home, "reload")
             assert shell.process.wait(20) != 0
-            until(lambda: not there(lab, home, port), 5, "the server, too")
+            until(lambda: not there(lab, port), 5, "the server, too")
         finally:
             file.write_text(before)
             told(lab, home, "reload")
@@ -313,19 +313,15 @@ def test_a_backend_that_is_down_takes_its_connections_along(
             port = shell.peer[1]
             with without_server(lab, client, home):
                 assert shell.process.wait(10) != 0
-                until(lambda: not there(lab, home, port), 5, "the server, too")
+                until(lambda: not there(lab, port), 5, "the server, too")
     finally:
         file.write_text(before)
         told(lab, name, "reload")
 
 
-def there(lab: Lab, host: str, port: int) -> list[str]:
-    """States of the client's connection from a port, at that host's server."""
-    return lab.states(host, port, ssh.PORT)
-
-
-def home_of(lab: Lab, port: int) -> str:
-    return next((host for host in ssh.SERVERS if there(lab, host, port)), "backend1")
+def there(lab: Lab, port: int) -> list[str]:
+    """States of the client's connection from a port, at the servers' hosts."""
+    return [state for host in ssh.SERVERS for state in lab.states(host, port, ssh.PORT)]
 
 
 @pytest.mark.parametrize("port", [ssh.PORT, ssh.SPREAD])
