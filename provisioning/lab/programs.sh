@@ -15,9 +15,10 @@ write_configuration() {
         CONTROL_SOCKET=$lab/run/$host.sock "$root/provisioning/config.sh" packetbridge "$vip" "$lab/etc/key" \
             "$(bridge_address "$host")" "$(server_address "$host"):80" \
             >"$lab/etc/packetbridge-$host.toml"
-        # root: the checkout may lie where nobody else can read, under /root for instance.
+        # root: the checkout may lie where nobody else can read, under /root for instance. Its PID file is
+        # not the lab's: nginx empties it a moment before it writes to it.
         "$root/provisioning/nginx.sh" "$host" "$(server_address "$host")" root \
-            "$lab/www" "$lab/log" "$(pid_file_of "nginx-$host")" "$lab/etc/tls-$host" \
+            "$lab/www" "$lab/log" "$lab/run/$host-nginx.pid" "$lab/etc/tls-$host" \
             >"$lab/etc/nginx-$host.conf"
     done
 }
