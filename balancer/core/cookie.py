@@ -12,7 +12,7 @@ key in force: there are more than one only while keys rotate).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.core.siphash import siphash24
 
@@ -26,8 +26,7 @@ MSS_STEPS = (536, 1220, 1400, 1460)
 _INPUT = struct.Struct("!12sIIB")
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(NamedTuple):
     """What a cookie remembers of the client's SYN; ``mss`` rounded down to a step."""
 
     mss: int

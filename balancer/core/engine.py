@@ -47,7 +47,6 @@ from common.core.keys import Keyring, Keys
 from common.core.ledger import Ledger, Occurrence, Outcome
 from common.core.segment import (
     ACK,
-    FIN,
     FRAGMENT_BITS,
     ICMP,
     MASK,
@@ -142,7 +141,7 @@ class Balancer:
             first, length, fragment, protocol, seq, offset, flags = _PEEK.unpack_from(data)
             if (
                 first == 0x45
-                and flags & (FIN | SYN | RST | ACK) == ACK
+                and flags & (SYN | RST | ACK) == ACK  # an end is the bridge's to judge
                 and (offset == 0x50 or (offset == 0x80 and data[40:44] == _TIMESTAMPS_ONLY))
                 and (seq - flow.first) & MASK >= flow.handoff_bytes
                 and not flow.closing

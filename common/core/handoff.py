@@ -33,8 +33,8 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from common.core import tcp_options
 from common.core.errors import Malformed, MalformedError
@@ -72,8 +72,10 @@ class Kind(IntEnum):
     ENDED = 6  # both sides have ended the connection, or one has reset it; and those in the payload
 
 
-@dataclass(frozen=True, slots=True)
-class Handoff:
+_KINDS = tuple(Kind)
+
+
+class Handoff(NamedTuple):
     """The option's content. ``mss`` in bytes, ``rtt`` in milliseconds (a step of RTT_STEPS)."""
 
     kind: Kind
@@ -84,8 +86,7 @@ class Handoff:
     sack: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """What the hash binds a message to: the connection as the client sees it.
 
     ``flow`` is the 12-byte key client, VIP, client port, service port; ``c`` and ``b`` the initial
@@ -147,6 +148,10 @@ def find(options: bytes) -> bytes | None:
 
     Raises MalformedError: BAD_TCP_OPTIONS, or BAD_HANDOFF_OPTION for our ExID in a wrong length.
     """
+    if len(options) == 12 and options.startswith(tcp_options.TIMESTAMPS_PREFIX):
+        return None  # as nearly all segments have them
+    if len(options) >= LENGTH and options.startswith(PREFIX):
+        return options[:LENGTH]
     for kind, at, length in tcp_options.walk(options):
         if kind == tcp_options.EXPERIMENT and options[at + 2 : at + 4] == PREFIX[2:]:
             if length != LENGTH:
@@ -161,12 +166,10 @@ def decode(option: bytes) -> Handoff:
     Raises MalformedError(BAD_HANDOFF_OPTION) for a kind of message that is not known.
     """
     mss_rtt, scales, rest = _FIELDS.unpack_from(option, len(PREFIX))
-    try:
-        kind = Kind(rest & 7)
-    except ValueError:
-        raise MalformedError(Malformed.BAD_HANDOFF_OPTION) from None
+    if rest & 7 >= len(_KINDS):
+        raise MalformedError(Malformed.BAD_HANDOFF_OPTION)
     return Handoff(
-        kind=kind,
+        kind=_KINDS[rest & 7],
         mss=(mss_rtt >> 4) * 4,
         rtt=RTT_STEPS[mss_rtt & 15],
         client_scale=scales >> 4,
@@ -184,7 +187,10 @@ def authentic(keys: Keys, option: bytes, binding: Binding, wall: float) -> bool:
 
 def signer(accepted: Iterable[Keys], option: bytes, binding: Binding, wall: float) -> Keys | None:
     """The keys that the option is authentic under; None if it is under none."""
-    return next((keys for keys in accepted if authentic(keys, option, binding, wall)), None)
+    for keys in accepted:
+        if authentic(keys, option, binding, wall):
+            return keys
+    return None
 
 
 def timely(option: bytes, wall: float) -> bool:

@@ -25,22 +25,23 @@ class Remembered:
         return len(self._current) + len(self._previous)
 
     def add(self, member: bytes, now: float) -> None:
-        self._forget(now)
+        if now >= self._turn:
+            self._forget(now)
         if len(self._current) >= self.limit:
             self.overruns += 1
             self._rotate(now)
         self._current.add(member)
 
     def holds(self, member: bytes, now: float) -> bool:
-        self._forget(now)
+        if now >= self._turn:
+            self._forget(now)
         return member in self._current or member in self._previous
 
     def _forget(self, now: float) -> None:
         late = now - self._turn
-        if late >= 0:
-            if late >= self._seconds:
-                self._current = set()
-            self._rotate(now - late % self._seconds)  # when it should have been
+        if late >= self._seconds:
+            self._current = set()
+        self._rotate(now - late % self._seconds)  # when it should have been
 
     def _rotate(self, now: float) -> None:
         self._previous, self._current = self._current, set()

@@ -25,6 +25,8 @@ OBJECT_BYTES = 500  # about what a Segment takes besides its packet: fields and 
 IP_HEADER = struct.Struct("!BBHHHBBH4s4s")
 TCP_HEADER = struct.Struct("!HHIIHHHH")
 MIN_PACKET = IP_HEADER.size + TCP_HEADER.size
+_FIELDS = struct.Struct("!HHIIHH")  # of the TCP header, as far as they are kept
+_LENGTHS = struct.Struct("!BxH2xH")  # version and header length; total length; fragment
 
 
 def is_first(flags: int) -> bool:
@@ -69,20 +71,22 @@ class Segment:
         ip_bytes = check_ipv4(data)
         if data[9] != TCP:
             raise MalformedError(Malformed.OTHER_PROTOCOL)
-        if len(data) < ip_bytes + TCP_HEADER.size:
+        tcp_at = ip_bytes + TCP_HEADER.size
+        if len(data) < tcp_at:
             raise MalformedError(Malformed.TRUNCATED)
-        sport, dport, seq, ack, offset, window, _, _ = TCP_HEADER.unpack_from(data, ip_bytes)
+        self.sport, self.dport, self.seq, self.ack, offset, self.window = _FIELDS.unpack_from(
+            data, ip_bytes
+        )
         payload_at = ip_bytes + (offset >> 12) * 4
-        if payload_at < ip_bytes + TCP_HEADER.size or payload_at > len(data):
+        if payload_at < tcp_at or payload_at > len(data):
             raise MalformedError(Malformed.BAD_TCP_HEADER)
         self.data = data
         self.ip_bytes = ip_bytes
         self.tos, self.ttl = data[1], data[8]
         self.src, self.dst = data[12:16], data[16:20]
-        self.key = data[12:20] + data[ip_bytes : ip_bytes + 4]
-        self.sport, self.dport, self.seq, self.ack = sport, dport, seq, ack
-        self.flags, self.window = offset & 0xFF, window
-        self.options = data[ip_bytes + TCP_HEADER.size : payload_at]
+        self.key = data[12:24] if ip_bytes == 20 else data[12:20] + data[ip_bytes : ip_bytes + 4]
+        self.flags = offset & 0xFF
+        self.options = data[tcp_at:payload_at]
         self.payload = data[payload_at:]
 
     @property
@@ -165,16 +169,18 @@ def check_ipv4(data: bytes) -> int:
 
     Raises MalformedError: TRUNCATED, NOT_IPV4, BAD_IP_HEADER or FRAGMENT.
     """
-    if len(data) < IP_HEADER.size:
+    size = len(data)
+    if size < IP_HEADER.size:
         raise MalformedError(Malformed.TRUNCATED)
-    if data[0] >> 4 != 4:
+    first, length, fragment = _LENGTHS.unpack_from(data)
+    if first >> 4 != 4:
         raise MalformedError(Malformed.NOT_IPV4)
-    ip_bytes = (data[0] & 15) * 4
+    ip_bytes: int = (first & 15) * 4
     if ip_bytes < IP_HEADER.size:
         raise MalformedError(Malformed.BAD_IP_HEADER)
-    if len(data) != int.from_bytes(data[2:4], "big") or len(data) < ip_bytes:
+    if size != length or size < ip_bytes:
         raise MalformedError(Malformed.TRUNCATED)
-    if int.from_bytes(data[6:8], "big") & FRAGMENT_BITS:
+    if fragment & FRAGMENT_BITS:
         raise MalformedError(Malformed.FRAGMENT)
     return ip_bytes
 
@@ -195,18 +201,18 @@ def build(
 ) -> bytes:
     """A new segment with both checksums; ``options`` of whole words. Don't-fragment is set."""
     offset_flags = (TCP_HEADER.size + len(options)) // 4 << 12 | flags
-    length = TCP_HEADER.size + len(options) + len(payload)
-    head = TCP_HEADER.pack(sport, dport, seq, ack, offset_flags, window, 0, 0)
-    tcp_sum = checksum.from_sum(
-        checksum.pseudo_header_sum(src, dst, TCP, length)
-        + checksum.word_sum(head + options + payload)
-    )
-    head = TCP_HEADER.pack(sport, dport, seq, ack, offset_flags, window, tcp_sum, 0)
+    rest = options + payload
+    length = TCP_HEADER.size + len(rest)
     total = IP_HEADER.size + length
-    ip = IP_HEADER.pack(0x45, tos, total, 0, DONT_FRAGMENT, DEFAULT_TTL, TCP, 0, src, dst)
-    ip_sum = checksum.internet_checksum(ip)
+    addresses = checksum.word_sum(src + dst)
+    # Numbers of any width may be summed: see checksum.
+    fields = sport + dport + seq + ack + offset_flags + window
+    tcp_sum = checksum.from_sum(addresses + TCP + length + fields + checksum.word_sum(rest))
+    fields = (0x4500 | tos) + total + DONT_FRAGMENT + (DEFAULT_TTL << 8 | TCP)
+    ip_sum = checksum.from_sum(addresses + fields)
     ip = IP_HEADER.pack(0x45, tos, total, 0, DONT_FRAGMENT, DEFAULT_TTL, TCP, ip_sum, src, dst)
-    return ip + head + options + payload
+    tcp = TCP_HEADER.pack(sport, dport, seq, ack, offset_flags, window, tcp_sum, 0)
+    return ip + tcp + rest
 
 
 def build_along(

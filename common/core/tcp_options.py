@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.core.errors import Malformed, MalformedError
 
@@ -26,6 +26,10 @@ _TIMESTAMPS = struct.Struct("!4sII")
 _MSS = struct.Struct("!BBH")
 _PAIR = struct.Struct("!II")
 _U32 = struct.Struct("!I")
+# What Linux offers, in its order: MSS, SACK permitted, timestamps, NOP, window scale; each of them
+# with the two bytes of kind and length before it, or NOP, kind and length.
+_LINUX = struct.Struct("!HHHHII3sB")
+_LINUX_KINDS = (0x0204, 0x0402, 0x080A, b"\x01\x03\x03")
 
 
 def walk(raw: bytes) -> Iterator[tuple[int, int, int]]:
@@ -61,17 +65,14 @@ def find(raw: bytes, kind: int) -> bytes | None:
 def timestamps(raw: bytes) -> tuple[int, int] | None:
     """(TSval, TSecr) of a segment's options, or None."""
     if len(raw) >= 12 and raw[:4] == TIMESTAMPS_PREFIX:
-        _, value, echo = _TIMESTAMPS.unpack_from(raw)
-        return value, echo
+        return _PAIR.unpack_from(raw, 4)
     for kind, at, length in walk(raw):
         if kind == TIMESTAMPS and length == 10:
-            value, echo = _PAIR.unpack_from(raw, at + 2)
-            return value, echo
+            return _PAIR.unpack_from(raw, at + 2)
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """What a SYN or SYN-ACK offers. ``scale`` is 0..14 or NO_SCALE; timestamps (TSval, TSecr)."""
 
     mss: int
@@ -86,6 +87,10 @@ DEFAULT_MSS = 536  # RFC 9293 section 3.7.1: what a SYN without the option means
 
 def offer(raw: bytes) -> Offer:
     """Read the options of a SYN. Raises MalformedError as walk does."""
+    if len(raw) == _LINUX.size:
+        mss_is, mss, sack_is, stamps_is, value, echo, scale_is, scale = _LINUX.unpack(raw)
+        if (mss_is, sack_is, stamps_is, scale_is) == _LINUX_KINDS:
+            return Offer(mss, min(scale, MAX_WINDOW_SCALE), True, (value, echo), signed=False)
     mss, scale, sack, stamps, signed = DEFAULT_MSS, NO_SCALE, False, None, False
     for kind, at, length in walk(raw):
         if kind == MSS and length == 4:

@@ -186,6 +186,7 @@ class PacketLoop:
                 self._between(partial(self._core.gather, time.monotonic()))
                 watch.heed(ready)
                 self._between(self._core.settle)
+                self._log_notes()
                 self._heed_signals()
                 now = time.monotonic()
                 if now >= watch.due:
@@ -240,15 +241,7 @@ class PacketLoop:
             verdict = self._error(Fault.INTERNAL_ERROR, data)
         if core.out:
             self._send(core.out)
-        ledger = core.ledger
-        if ledger.notes or ledger.events or ledger.warnings:
-            self._log_notes()
-        if self._signals:
-            self._heed_signals()
-        # asked at each packet, as one may have set an earlier deadline, and as under load the
-        # queue is never empty
-        self._due = min(core.next_deadline(), self._housekeeping)
-        if now >= self._due:
+        if now >= self._due:  # asked again after a turn: a packet may have set an earlier deadline
             self._timers(now)
         return verdict
 
@@ -314,6 +307,7 @@ class PacketLoop:
         while (wait := until - time.monotonic()) > 0:
             if readable(queue, wait):
                 queue.run(TURN)
+        self._log_notes()
 
     def _error(self, name: Fault | Loop, data: bytes) -> bytes | None:
         self._core.ledger.counts[name] += 1

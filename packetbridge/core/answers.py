@@ -3,8 +3,6 @@ handoff option under the key of answers."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from common.core import handoff
 from common.core.handoff import Kind
 from common.core.segment import ACK, ECN_BITS, MASK, Segment, build_along
@@ -71,6 +69,6 @@ def _option(context: Context, flow: Flow, kind: Kind, seq: int, rest: bytes) -> 
     message = handoff.Handoff(kind, 0, 0, NO_SCALE, NO_SCALE, sack=False)
     binding = handoff.Binding(flow.client_key, flow.c, flow.b, seq, rest)
     if kind is not Kind.ENDED:  # which is of many connections, and one word of it is as good
-        binding = replace(binding, bridge=flow.entry.address, attempt=flow.attempt)
+        binding = binding._replace(bridge=flow.entry.address, attempt=flow.attempt)
     keys = context.answering(flow.entry)
     return handoff.encode(keys, message, binding, handoff.epoch_at(context.wall))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from common.core import handoff, tcp_options
 from common.core.handoff import Binding
 from common.core.keys import Keys
@@ -70,7 +68,7 @@ def _signed(
     if signer is not None:
         return signer, wall, 0
     for attempt in range(1, handoff.ATTEMPTS):
-        signer = handoff.signer(accepted, option, replace(binding, attempt=attempt), wall)
+        signer = handoff.signer(accepted, option, binding._replace(attempt=attempt), wall)
         if signer is not None:
             return signer, wall, attempt
     return *signed(context, segment, option, binding), 0

@@ -137,7 +137,8 @@ class Ends:
             self._fin(flow, SERVER, now)
         else:
             self._revive(flow, SERVER)
-        self._fin(flow, flow.fins & BOTH, now)
+        if flow.fins & BOTH:
+            self._fin(flow, flow.fins & BOTH, now)
 
     def _reset(self, flow: Flow, side: int, now: float) -> None:
         flow.fins |= side << RESET_SHIFT

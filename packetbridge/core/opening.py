@@ -71,7 +71,10 @@ class Opening:
 
     def in_order(self, first: int) -> list[Segment]:
         """What is held, by sequence number counted from ``first``."""
-        return sorted(self.held.values(), key=lambda segment: (segment.seq - first) & MASK)
+        held = list(self.held.values())
+        if len(held) > 1:
+            held.sort(key=lambda segment: (segment.seq - first) & MASK)
+        return held
 
     def is_one_request(self) -> bool:
         """Whether all that the client had to say, it seems, came in one segment."""

@@ -24,6 +24,9 @@ class Sources:
         server's packets to sources in use. None where TRIES ports in a row are."""
         if entry.own_source:
             return self._own(entry, used)
+        source = client + port.to_bytes(2, "big")
+        if _reply_key(entry, source) not in used:
+            return source
         for candidate in _neighbours(port):
             source = client + candidate.to_bytes(2, "big")
             if _reply_key(entry, source) not in used:
@@ -60,10 +63,9 @@ def own_stamp(wall: float) -> int:
 
 
 def _neighbours(port: int) -> Iterator[int]:
-    """``port`` itself, then others spread over the unprivileged range: TRIES in all."""
+    """Others than ``port`` spread over the unprivileged range: with it, TRIES in all."""
     span = 0x10000 - UNPRIVILEGED
     start = max(port - UNPRIVILEGED, 0)
-    yield port
     for turn in range(1, TRIES):
         yield UNPRIVILEGED + (start + turn * 4099) % span
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,7 +62,7 @@ def test_the_bytes_are_the_models_and_are_read_back(
     wall: float,
 ) -> None:
     message = Handoff(kind, mss, RTT_STEPS[rtt], client_scale, promised_scale, sack)
-    binding = replace(BINDING, c=c, b=b, seq=seq)
+    binding = BINDING._replace(c=c, b=b, seq=seq)
     option = handoff.encode(KEYS, message, binding, handoff.epoch_at(wall))
     assert option == models.handoff_option(
         kind,
@@ -78,13 +77,13 @@ def test_the_bytes_are_the_models_and_are_read_back(
         scales=(client_scale, promised_scale),
         sack=sack,
     )
-    assert handoff.decode(option) == replace(message, mss=mss // 4 * 4)
+    assert handoff.decode(option) == message._replace(mss=mss // 4 * 4)
     assert handoff.authentic(KEYS, option, binding, wall)
     assert handoff.timely(option, wall)
 
 
 def test_an_mss_beyond_the_field_is_cut() -> None:
-    option = handoff.encode(KEYS, replace(MESSAGE, mss=65535), BINDING, EPOCH)
+    option = handoff.encode(KEYS, MESSAGE._replace(mss=65535), BINDING, EPOCH)
     assert handoff.decode(option).mss == 16380
 
 
@@ -111,7 +110,7 @@ def test_every_bit_of_the_option_counts(bit: int) -> None:
 @given(st.sampled_from(["c", "b", "seq"]), st.integers(0, 31))
 def test_every_bit_of_the_numbers_counts(name: str, bit: int) -> None:
     option = handoff.encode(KEYS, MESSAGE, BINDING, EPOCH)
-    other = replace(BINDING, **{name: getattr(BINDING, name) ^ 1 << bit})
+    other = BINDING._replace(**{name: getattr(BINDING, name) ^ 1 << bit})
     assert not handoff.authentic(KEYS, option, other, WALL)
 
 
@@ -119,7 +118,7 @@ def test_every_bit_of_the_numbers_counts(name: str, bit: int) -> None:
 def test_every_bit_of_the_addresses_counts(bit: int) -> None:
     option = handoff.encode(KEYS, MESSAGE, BINDING, EPOCH)
     flow = (int.from_bytes(BINDING.flow, "big") ^ 1 << bit).to_bytes(12, "big")
-    assert not handoff.authentic(KEYS, option, replace(BINDING, flow=flow), WALL)
+    assert not handoff.authentic(KEYS, option, BINDING._replace(flow=flow), WALL)
 
 
 @given(
@@ -127,11 +126,11 @@ def test_every_bit_of_the_addresses_counts(bit: int) -> None:
 )
 def test_whose_answer_it_is_and_all_that_it_returns_count(change: dict[str, Any]) -> None:
     """Else an answer of one bridge were another's, or a request could be put into it on the way."""
-    message = replace(MESSAGE, kind=Kind.REFUSED)
-    said = replace(BINDING, rest=b"GET /a", bridge=bytes((10, 0, 0, 1)), attempt=2)
+    message = MESSAGE._replace(kind=Kind.REFUSED)
+    said = BINDING._replace(rest=b"GET /a", bridge=bytes((10, 0, 0, 1)), attempt=2)
     option = handoff.encode(KEYS, message, said, EPOCH)
     assert handoff.authentic(KEYS, option, said, WALL)
-    assert not handoff.authentic(KEYS, option, replace(said, **change), WALL)
+    assert not handoff.authentic(KEYS, option, said._replace(**change), WALL)
     assert option == models.handoff_option(
         models.REFUSED,
         CLIENT,
@@ -158,7 +157,7 @@ def test_another_key_is_not_authentic() -> None:
 @given(KINDS, KINDS)
 def test_one_message_is_not_another(kind: Kind, other: Kind) -> None:
     """An answer turned round is no handoff, whatever its fields are made to say."""
-    option = bytearray(handoff.encode(KEYS, replace(MESSAGE, kind=kind), BINDING, EPOCH))
+    option = bytearray(handoff.encode(KEYS, MESSAGE._replace(kind=kind), BINDING, EPOCH))
     option[7] = option[7] & 0xF8 | other
     assert handoff.authentic(KEYS, bytes(option), BINDING, WALL) == (kind == other)
 
