@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
@@ -14,7 +13,7 @@ SOCKET_BYTES = 64 << 20
 
 _STATISTICS = "/proc/net/netfilter/nfnetlink_queue"
 
-Judge = Callable[[bytes, int], bytes | None]
+Taken = tuple[Packet, bytes, int]  # a packet, what it holds, and its mark
 
 
 class _Enough(Exception):
@@ -22,16 +21,15 @@ class _Enough(Exception):
 
 
 class PacketQueue:
-    """Calls ``judge(packet, mark)`` for each packet; its answer is the verdict: the packet to go
-    on (the same object: unchanged) or None to drop. At most ``packets`` wait for it.
+    """Gives packets that wait, of which there are ``packets`` at most, and takes verdicts on them.
 
     Raises OSError where the queue cannot be had (another program has it, or no privileges).
     """
 
-    def __init__(self, number: int, judge: Judge, packets: int = QUEUE_PACKETS) -> None:
+    def __init__(self, number: int, packets: int = QUEUE_PACKETS) -> None:
         self._number = number
-        self._judge = judge
-        self._left = 0
+        self._taken: list[Taken] = []
+        self._most = 0
         self._queue = NetfilterQueue()
         self._queue.bind(
             number,
@@ -46,11 +44,25 @@ class PacketQueue:
         fd: int = self._queue.get_fd()
         return fd
 
-    def run(self, most: int) -> None:
-        """Judge what is waiting, at most so many packets: under load there is always one more."""
-        self._left = most
+    def take(self, most: int) -> list[Taken]:
+        """The oldest that wait, at most so many: under load there is always one more. Each is to
+        be given a verdict."""
+        taken: list[Taken] = []
+        self._taken, self._most = taken, most
         with suppress(_Enough):
             self._queue.run(block=False)
+        return taken
+
+    @staticmethod
+    def give(packet: Packet, data: bytes, verdict: bytes | None) -> None:
+        """Have a packet that held ``data`` go on as ``verdict`` (the same object: unchanged), or
+        dropped where that is None."""
+        if verdict is None:
+            packet.drop()
+            return
+        if verdict is not data:
+            packet.set_payload(verdict)
+        packet.accept()
 
     def close(self) -> None:
         self._queue.unbind()
@@ -79,14 +91,6 @@ class PacketQueue:
         return []
 
     def _packet(self, packet: Packet) -> None:
-        data = packet.get_payload()
-        verdict = self._judge(data, packet.get_mark())
-        if verdict is None:
-            packet.drop()
-        else:
-            if verdict is not data:
-                packet.set_payload(verdict)
-            packet.accept()
-        self._left -= 1
-        if self._left <= 0:
+        self._taken.append((packet, packet.get_payload(), packet.get_mark()))
+        if len(self._taken) >= self._most:
             raise _Enough

@@ -43,6 +43,8 @@ CLOCK_STEP = 0.5  # seconds in that time: no drift, nor slewing, is as fast
 
 ReadKeys = Callable[[], Sequence[Keys]]  # may raise KeyFileError
 Packet = Callable[[bytes, float, int], bytes | None]  # Core.packet
+Out = list[tuple[int, bytes]]  # Core.out
+Sent = Callable[[Out], None]
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +76,6 @@ class Queued(NamedTuple):
     queue: PacketQueue
     turn: int
     lost: Loop
-
-    def judge(self, _events: int) -> None:
-        """Take a turn."""
-        self.queue.run(self.turn)
 
 
 def wall_offset() -> float:
@@ -114,18 +112,18 @@ class PacketLoop:
         self.watch = Watch()
         self.bounded = self._bounded = BoundedLog(log)
         self._sender = Sender(core.ledger.counts, self._bounded)
-        self._send = self._sender.send
+        self._sent: Sent | None = None
         self._offset = wall_offset()
         self._housekeeping = 0.0
         self._due = 0.0
         self._packets = 0
         self._supervisor = Supervisor()
-        self._queues = [Queued("queue", PacketQueue(number, self._judge), TURN, Loop.QUEUE_LOST)]
+        self._queues = [Queued("queue", PacketQueue(number), TURN, Loop.QUEUE_LOST)]
         if syn_number is not None:
-            syns = PacketQueue(syn_number, self._judge, SYNS)
+            syns = PacketQueue(syn_number, SYNS)
             self._queues.append(Queued("syn_queue", syns, SYN_TURN, Loop.SYN_QUEUE_LOST))
         if datagram_number is not None:
-            datagrams = PacketQueue(datagram_number, self._judge)
+            datagrams = PacketQueue(datagram_number)
             self._queues.append(Queued("datagram_queue", datagrams, TURN, Loop.DATAGRAM_QUEUE_LOST))
         self._signals = Signals()  # before there is anything that a signal would leave behind
 
@@ -151,19 +149,11 @@ class PacketLoop:
         """What to add to the monotonic time for seconds since 1970."""
         return self._offset
 
-    def observe(
-        self, packet: Packet | None, sent: Callable[[list[tuple[int, bytes]]], None] | None
-    ) -> None:
+    def observe(self, packet: Packet | None, sent: Sent | None) -> None:
         """Have ``packet`` called in place of the core's, which it calls, and ``sent`` told of what
         is about to be sent; None for neither, as in the beginning."""
         self._packet = self._core.packet if packet is None else packet
-        self._send = self._sender.send if sent is None else partial(self._send_observed, sent)
-
-    def _send_observed(
-        self, sent: Callable[[list[tuple[int, bytes]]], None], out: list[tuple[int, bytes]]
-    ) -> None:
-        sent(out)
-        self._sender.send(out)
+        self._sent = sent
 
     # --- turns ---
 
@@ -172,7 +162,8 @@ class PacketLoop:
         with wakeups() as woken:
             watch = self.watch
             for each in self._queues:
-                watch.add(each.queue.fileno(), select.POLLIN, each.judge)
+                judge = partial(self._judge_waiting, each.queue, each.turn)
+                watch.add(each.queue.fileno(), select.POLLIN, judge)
             watch.add(woken.fileno(), select.POLLIN, lambda _: _empty(woken))
             # Nothing on the packets' way makes reference cycles, and a collection that walks a
             # million flows would hold packets up for as long.
@@ -231,19 +222,35 @@ class PacketLoop:
         self._sender.close()
         self._supervisor.close()
 
+    def _judge_waiting(self, queue: PacketQueue, most: int, _events: int = 0) -> None:
+        """Take a turn: judge what waits, and only then have it all go on, in the same order. What
+        the core needs of a processor's caches and what the kernel does, each drives out the other
+        once in a turn, and not at every packet."""
+        out, judged = self._core.out, []
+        for packet, data, mark in queue.take(most):
+            verdict = self._judge(data, mark)
+            judged.append((packet, data, verdict, out[:]))
+            out.clear()
+        for packet, data, verdict, sent in judged:
+            if sent:
+                self._sender.send(sent)
+            queue.give(packet, data, verdict)
+
     def _judge(self, data: bytes, mark: int) -> bytes | None:
-        now = time.monotonic()
-        core = self._core
         self._packets += 1
         try:
-            verdict = self._packet(data, now, mark)
+            verdict = self._packet(data, time.monotonic(), mark)
         except Exception:  # an error of ours must not leave a packet in the queue for ever
             verdict = self._error(Fault.INTERNAL_ERROR, data)
-        if core.out:
-            self._send(core.out)
-        if now >= self._due:  # asked again after a turn: a packet may have set an earlier deadline
-            self._timers(now)
+        if self._sent is not None and self._core.out:
+            self._sent(self._core.out)
         return verdict
+
+    def _send(self, out: Out) -> None:
+        """Send what came of no packet."""
+        if self._sent is not None:
+            self._sent(out)
+        self._sender.send(out)
 
     def _between(self, step: Callable[[], None]) -> None:
         """Do what is done between packets."""
@@ -306,7 +313,7 @@ class PacketLoop:
         until = time.monotonic() + LAST_WORDS
         while (wait := until - time.monotonic()) > 0:
             if readable(queue, wait):
-                queue.run(TURN)
+                self._judge_waiting(queue, TURN)
         self._log_notes()
 
     def _error(self, name: Fault | Loop, data: bytes) -> bytes | None:
