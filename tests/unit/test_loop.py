@@ -139,6 +139,31 @@ def test_who_observes_sees_packets_until_it_leaves(loop: PacketLoop) -> None:
     assert loop.counts()["packets"] == Queue.judged >= 2 * TURN  # type: ignore[index]
 
 
+def test_a_turns_packets_are_all_judged_and_then_go_on_in_their_order(
+    loop: PacketLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes of a packet goes out before it, and after what came of those before."""
+    steps: list[object] = []
+
+    def packet(data: bytes, now: float, mark: int) -> bytes | None:
+        steps.append("judged")
+        if Queue.judged % 2:
+            loop.core.out += [(7, b"%d, first" % Queue.judged), (8, b"%d, second" % Queue.judged)]
+        return b"%d" % Queue.judged
+
+    monkeypatch.setattr(loop._sender._raw, "send", lambda mark, sent: steps.append((mark, sent)))
+    monkeypatch.setattr(Queue, "give", lambda queue, taken, data, verdict: steps.append(verdict))
+    loop.observe(packet, None)
+    loop.watch.at(0.0, lambda _: loop.stop())
+    loop.run()
+    expected: list[object] = ["judged"] * TURN
+    for number in range(1, TURN + 1):
+        if number % 2:
+            expected += [(7, b"%d, first" % number), (8, b"%d, second" % number)]
+        expected.append(b"%d" % number)
+    assert steps[: len(expected)] == expected
+
+
 class Idle(Queue):
     """One that nothing comes from."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.core import tcp_options
+from common.core import handoff, tcp_options
 from common.core.errors import Malformed, MalformedError
 from common.core.tcp_options import NO_SCALE
 from tests.unit.scapy_oracle import fields, raw_options, tcp_packet
@@ -77,6 +78,32 @@ def test_signed_offers(kind: int) -> None:
 )
 def test_a_known_kind_in_a_wrong_length_offers_nothing(raw: bytes) -> None:
     assert tcp_options.offer(raw) == tcp_options.Offer(536, NO_SCALE, False, None, False)
+
+
+USUAL = (
+    tcp_options.encode_offer(1460, 7, True, (1, 2)),
+    tcp_options.encode_timestamps(1, 2),
+    handoff.PREFIX + bytes(12),
+    handoff.PREFIX + bytes(12) + tcp_options.encode_timestamps(1, 2),
+)
+
+
+@pytest.mark.parametrize("reader", [tcp_options.offer, tcp_options.timestamps, handoff.find])
+@given(st.sampled_from(USUAL), st.data())
+def test_what_is_usual_is_read_as_the_walk_would(
+    reader: Callable[[bytes], object], usual: bytes, data: st.DataObject
+) -> None:
+    """With NOPs before it, nothing is usual; a byte changed, it may be anything."""
+    raw = bytearray(usual)
+    raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    assert _read(reader, bytes(raw)) == _read(reader, b"\x01" * 3 + raw)
+
+
+def _read(reader: Callable[[bytes], object], raw: bytes) -> object:
+    try:
+        return reader(raw)
+    except MalformedError as error:
+        return error.reason
 
 
 @given(st.binary(max_size=40))
