@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import re
@@ -296,10 +297,13 @@ class Lab:
             and (to is None or any(end.endswith(f":{to}") for end in ends if end not in client))
         ]
 
-    def retransmissions(self) -> int:
-        """Segments that the client and the servers have sent again so far."""
-        hosts = ("client", "backend1", "backend2")
-        return sum(self.kernel_count(host, "snmp", "Tcp", "RetransSegs") for host in hosts)
+    def silences(self) -> int:
+        """How often so far the client and the servers have sent something again as nothing had come
+        for it (RFC 6298, RFC 8985 section 7). A SYN-ACK that a bridge has asked for twice is not
+        among these, as it is among retransmissions."""
+        hosts, names = ("client", "backend1", "backend2"), ("TCPTimeouts", "TCPLossProbes")
+        counted = itertools.product(hosts, names)
+        return sum(self.kernel_count(host, "netstat", "TcpExt", name) for host, name in counted)
 
     def kernel_count(self, host: str, file: str, group: str, name: str) -> int:
         """A counter of a host's kernel, of /proc/net/snmp or netstat."""
