@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from balancer.core.catalogue import Catalogue
 from balancer.core.fast_path import FastPath
 from balancer.core.flow import Flow, State
@@ -26,12 +28,14 @@ class Served(Outcome):
 
 class Context:
     """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them.
+    ``beforehand`` is done just before what comes of the packet at hand leaves.
 
     ``wall`` is the time of the packet or timer at hand, in seconds since 1970.
     """
 
     __slots__ = (
         "access",
+        "beforehand",
         "catalogue",
         "fast",
         "health",
@@ -64,6 +68,7 @@ class Context:
         self.ledger = ledger
         self.table = table
         self.out: list[tuple[int, bytes]] = []
+        self.beforehand: list[Callable[[], None]] = []
         self.schedule = Schedule(now)
         self.wall = wall
 

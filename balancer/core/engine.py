@@ -116,7 +116,7 @@ class Balancer:
         self.table.told = self._tell
         self.datagrams = Datagrams(self._context, limits, timeouts, self._fast.mappings, now)
         self.datagrams.table.told = self._tell_mapping
-        self.out = self._context.out
+        self.out, self.beforehand = self._context.out, self._context.beforehand
         self._adoption = Adoption(self._context)
         self._adopting = True  # flows or mappings of an earlier run
         self._chores = Chores()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil
 
 from balancer.core import handing
@@ -9,7 +10,7 @@ from balancer.core.catalogue import PoolLimit
 from balancer.core.choice.maglev import key_hash
 from balancer.core.choice.pool import Pool
 from balancer.core.context import Context, Served
-from balancer.core.flow import Flow
+from balancer.core.flow import Flow, State
 from balancer.core.flow_table import Admitted
 from balancer.core.handing import Handoffs
 from balancer.core.placing import place
@@ -73,7 +74,10 @@ class Handover:
         flow.handoff_bytes = len(first.payload)
         # Who pushes a request of one segment has sent nothing behind it that may wait here and be
         # overtaken; and the first answer to the response may be quick.
-        context.fast.steer(flow, at_once=len(packets) == 1 and bool(last.flags & PSH))
+        if len(packets) == 1 and last.flags & PSH:
+            context.beforehand.append(partial(self._steer, flow))
+        else:
+            context.fast.steer(flow)
         handed = handing.made_of(self._context, flow, first, target, now)
         if len(packets) == 1:
             return context.ledger.passed(Served.STEERED, handed)
@@ -81,6 +85,10 @@ class Handover:
         for packet in packets[1:]:
             context.send(target.steering.segment(packet))
         return context.ledger.took(Served.HEAD_KEPT)
+
+    def _steer(self, flow: Flow) -> None:
+        if flow.state is State.HANDED:
+            self._context.fast.steer(flow, at_once=True)
 
     def _over_limit(
         self, flow: Flow, limit: PoolLimit, last: Segment, wait: float, now: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from common.core.keys import Keys
@@ -15,6 +15,7 @@ class Core(Protocol):
 
     ledger: Ledger
     out: list[tuple[int, bytes]]
+    beforehand: list[Callable[[], None]]  # done just before ``out`` is sent, and the verdict given
 
     def packet(self, data: bytes, now: float, mark: int) -> bytes | None: ...
 

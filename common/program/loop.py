@@ -38,6 +38,7 @@ STOP = 10.0  # seconds at most for all of a stop, rules included, but not for dr
 # datagrams, whose senders nobody has proven, either: they get as much as connections do.
 TURN, SYN_TURN = 64, 16
 SYNS = 4096  # waiting at most, as many as a listener of Linux lets wait (somaxconn)
+TIMERS = 0.002  # seconds in a turn for timers, where what they do in parts goes on
 HOUSEKEEPING = 1.0  # seconds between looks at the clock's offset, the kernel's losses and the log
 CLOCK_STEP = 0.5  # seconds in that time: no drift, nor slewing, is as fast
 
@@ -226,12 +227,15 @@ class PacketLoop:
         """Take a turn: judge what waits, and only then have it all go on, in the same order. What
         the core needs of a processor's caches and what the kernel does, each drives out the other
         once in a turn, and not at every packet."""
-        out, judged = self._core.out, []
+        out, beforehand, judged = self._core.out, self._core.beforehand, []
         for packet, data, mark in queue.take(most):
             verdict = self._judge(data, mark)
-            judged.append((packet, data, verdict, out[:]))
+            judged.append((packet, data, verdict, out[:], beforehand[:]))
             out.clear()
-        for packet, data, verdict, sent in judged:
+            beforehand.clear()
+        for packet, data, verdict, sent, steps in judged:
+            if steps:
+                self._do(steps)
             if sent:
                 self._sender.send(sent)
             queue.give(packet, data, verdict)
@@ -248,18 +252,30 @@ class PacketLoop:
 
     def _send(self, out: Out) -> None:
         """Send what came of no packet."""
+        self._do(self._core.beforehand)
         if self._sent is not None:
             self._sent(out)
         self._sender.send(out)
 
     def _between(self, step: Callable[[], None]) -> None:
         """Do what is done between packets."""
+        self._try(step)
+        if self._core.out or self._core.beforehand:
+            self._send(self._core.out)
+
+    def _do(self, steps: list[Callable[[], None]]) -> None:
+        """Do them all, and leave the list empty."""
+        for step in steps:
+            self._try(step)
+        steps.clear()
+
+    def _try(self, step: Callable[[], None]) -> bool:
         try:
             step()
         except Exception:  # connections that stand are not to end by it
             self._error(Loop.TIMER_ERROR, b"")
-        if self._core.out:
-            self._send(self._core.out)
+            return False
+        return True
 
     def _timers(self, now: float) -> None:
         if now >= self._housekeeping:
@@ -268,11 +284,12 @@ class PacketLoop:
             self._bounded.flush()
             self._supervisor.alive()
             self._housekeeping = now + HOUSEKEEPING
-        try:
-            self._core.timers(now, self._offset)
-        except Exception:
-            self._error(Loop.TIMER_ERROR, b"")
-        self._send(self._core.out)
+        until, more = now + TIMERS, True
+        while more:
+            well = self._try(partial(self._core.timers, now, self._offset))
+            self._send(self._core.out)
+            now = time.monotonic()
+            more = well and now < until and self._core.next_deadline() <= now
         self._log_notes()
         self._due = min(self._core.next_deadline(), self._housekeeping)
 

@@ -3,6 +3,8 @@ for it being acknowledged."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from common.core import tcp_options
 from common.core.ledger import Occurrence, Outcome
 from common.core.segment import ACK, FIN, MASK, PSH, RST, SYN, Segment, before
@@ -224,7 +226,12 @@ class Connector:
         if opening.owed is not None:
             self.accept(flow, opening)
             self._context.schedule.add(now + OWED_AFTER, self._owed_timer, flow)
-        elif self._needs_nobody(flow, opening) and self._context.fast.begin(flow):
+        elif self._needs_nobody(flow, opening):
+            self._context.beforehand.append(partial(self._leave_to_kernel, flow))
+
+    def _leave_to_kernel(self, flow: Flow) -> None:
+        asked = flow.state is State.SPLICED and flow.opening is not None
+        if asked and self._context.fast.begin(flow):
             self._context.table.settle(flow)
 
     def _needs_nobody(self, flow: Flow, opening: Opening) -> bool:

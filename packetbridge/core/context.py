@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from common.core.access import AccessRecords
 from common.core.keys import Keyring, Keys
 from common.core.ledger import Ledger, Outcome
@@ -25,13 +27,25 @@ class Served(Outcome):
 
 class Context:
     """``out`` collects (mark, packet) to be sent, in order; whoever runs the core takes them.
-    ``over`` collects connections whose end the balancers are still to be told of.
+    ``beforehand`` is done just before what comes of the packet at hand leaves. ``over`` collects
+    connections whose end the balancers are still to be told of.
 
     ``wall`` is the time of the packet or timer at hand, in seconds since 1970. ``access`` takes
     what is told of connections that are over.
     """
 
-    __slots__ = ("access", "fast", "keys", "ledger", "out", "over", "schedule", "table", "wall")
+    __slots__ = (
+        "access",
+        "beforehand",
+        "fast",
+        "keys",
+        "ledger",
+        "out",
+        "over",
+        "schedule",
+        "table",
+        "wall",
+    )
 
     def __init__(
         self,
@@ -47,6 +61,7 @@ class Context:
         self.ledger = ledger
         self.table = table
         self.out: list[tuple[int, bytes]] = []
+        self.beforehand: list[Callable[[], None]] = []
         self.over: list[Flow] = []
         self.schedule = Schedule(now)
         self.wall = wall

@@ -93,7 +93,7 @@ class Bridge:
         self.fast = self._fast
         self.table = FlowTable(limits, timeouts, ledger, self._fast, now)
         self._context = Context(keys, ledger, self.table, self._fast, now, now + wall_offset)
-        self.out = self._context.out
+        self.out, self.beforehand = self._context.out, self._context.beforehand
         self._ways = Ways(entries)
         self._entries, self._by_server = self._ways.inbound, self._ways.by_server
         self._adoption = Adoption(self._context, self._entries)

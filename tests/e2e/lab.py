@@ -298,9 +298,9 @@ class Lab:
         ]
 
     def silences(self) -> int:
-        """How often so far the client and the servers have sent something again as nothing had come
-        for it (RFC 6298, RFC 8985 section 7). A SYN-ACK that a bridge has asked for twice is not
-        among these, as it is among retransmissions."""
+        """How often so far the client and the servers have waited for an answer in vain, and sent
+        something again or probed (RFC 6298, RFC 8985 section 7). A SYN-ACK that a bridge has asked
+        for twice is not among these, as it is among retransmissions."""
         hosts, names = ("client", "backend1", "backend2"), ("TCPTimeouts", "TCPLossProbes")
         counted = itertools.product(hosts, names)
         return sum(self.kernel_count(host, "netstat", "TcpExt", name) for host, name in counted)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .lab import Lab
+import pytest
+
+from tests.e2e.lab import Lab
+
+pytestmark = pytest.mark.root
 
 # nginx opens its PID file, which empties it, and writes to it a moment later: a longer moment here.
 SLOW_TO_WRITE = """#!/bin/sh

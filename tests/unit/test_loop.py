@@ -122,6 +122,47 @@ def test_an_error_besides_packets_is_counted_and_ends_nothing(loop: PacketLoop) 
     assert loop.counts()["timer_error"] == 1  # type: ignore[index]
 
 
+def test_an_error_beforehand_is_counted_and_the_packet_goes_on(
+    loop: PacketLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bytes | None] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    def packet(data: bytes, now: float, mark: int) -> bytes | None:
+        if Queue.judged == 1:
+            loop.core.beforehand.append(fail)
+        return data
+
+    monkeypatch.setattr(Queue, "give", lambda queue, taken, data, verdict: given.append(verdict))
+    loop.observe(packet, None)
+    loop.watch.at(0.0, lambda _: loop.stop())
+    loop.run()
+    assert loop.counts()["timer_error"] == 1  # type: ignore[index]
+    assert given[:TURN] == [Queue.packet] * TURN
+
+
+def test_timers_that_are_due_again_have_some_of_a_turn_and_no_more(
+    loop: PacketLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done in parts, one at a time, does not take as many turns as it has parts."""
+    parts: list[int] = []
+
+    def part(_now: float) -> bool:
+        parts.append(Queue.judged)
+        return True
+
+    loop.core._chores.add(part)  # type: ignore[attr-defined]
+    loop.watch.at(0.0, lambda now: loop.watch.at(now, lambda _: loop.stop()))
+    begun = time.monotonic()
+    loop.run()
+    turns = len(set(parts))
+    assert turns > 1
+    assert len(parts) > 4 * turns
+    assert time.monotonic() - begun < 1
+
+
 def test_who_observes_sees_packets_until_it_leaves(loop: PacketLoop) -> None:
     seen: list[int] = []
     judge = loop.core.packet
@@ -142,12 +183,15 @@ def test_who_observes_sees_packets_until_it_leaves(loop: PacketLoop) -> None:
 def test_a_turns_packets_are_all_judged_and_then_go_on_in_their_order(
     loop: PacketLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes of a packet goes out before it, and after what came of those before."""
+    """What comes of a packet goes out before it, and after what came of those before; what is to be
+    done before both is not done sooner."""
     steps: list[object] = []
 
     def packet(data: bytes, now: float, mark: int) -> bytes | None:
         steps.append("judged")
         if Queue.judged % 2:
+            beforehand = f"before {Queue.judged}"
+            loop.core.beforehand.append(lambda: steps.append(beforehand))
             loop.core.out += [(7, b"%d, first" % Queue.judged), (8, b"%d, second" % Queue.judged)]
         return b"%d" % Queue.judged
 
@@ -159,6 +203,7 @@ def test_a_turns_packets_are_all_judged_and_then_go_on_in_their_order(
     expected: list[object] = ["judged"] * TURN
     for number in range(1, TURN + 1):
         if number % 2:
+            expected.append(f"before {number}")
             expected += [(7, b"%d, first" % number), (8, b"%d, second" % number)]
         expected.append(b"%d" % number)
     assert steps[: len(expected)] == expected
