@@ -177,6 +177,9 @@ class Balancer:
     def settle(self) -> None:
         """The queue's packets have been judged, as far as a turn goes: what the kernel is given
         now overtakes few of them, or none."""
+        for step in self.beforehand:  # where the core is not run by turns
+            step()
+        self.beforehand.clear()
         self._fast.settle()
         self._fast.mappings.settle()
 
